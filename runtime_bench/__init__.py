@@ -1,0 +1,1 @@
+"""Runs exported models and measures them: latency, size and image quality; never needs torch."""

@@ -1,0 +1,194 @@
+"""Upscales images of any size with an ONNX super-resolution model, in tiles, so that memory stays bounded."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.errors import ModelError, UsageError
+from qnas.resize import resize_bicubic
+from qnas.session import first_line, open_session
+
+TILE = 256
+OVERLAP = 16
+PROBE_SIZES = (1, 8, 16, 32, 64)
+BICUBIC_REACH = 3  # LR pixels that a bicubic output pixel can read on either side, when enlarging
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Upscaler:
+    """A model that was seen to enlarge RGB images by `scale`.
+
+    `input_scale` is what one grey level is in a float model, None for a uint8 model. Images smaller than
+    `smallest` pixels on a side are what the model cannot run on; they are padded by repeating the edge.
+    """
+
+    session: Any  # onnxruntime.InferenceSession, which has no types
+    scale: int
+    input_scale: float | None
+    smallest: int
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """Upscale uint8 [H, W, 3] in one piece to uint8 [scale*H, scale*W, 3]; may raise ModelError."""
+        height, width = image.shape[:2]
+        missing = [(0, max(0, self.smallest - side)) for side in (height, width)]
+        output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))
+        padded = [self.scale * (side + pad) for side, (_, pad) in zip((height, width), missing, strict=True)]
+        if list(output.shape[:2]) != padded:
+            raise ModelError(
+                f"the model made {_size(output)} pixels of {_size(image)}, not {self.scale} times "
+                "as many a side: use a super-resolution model"
+            )
+        return output[: self.scale * height, : self.scale * width]
+
+
+def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
+    """Open an ONNX model of [N, 3, H, W], uint8 or float32, and find its scale by running it on a small tile.
+
+    Raises ModelError when it cannot be loaded or is no super-resolution model of free height and width.
+    """
+    session = open_session(model, threads)
+    input_scale = _input_scale(model, session)
+    error: Exception | None = None
+    for size in PROBE_SIZES:  # pooling layers refuse the smallest
+        probe = np.zeros((size, size + 1, 3), np.uint8)
+        try:
+            output = _run(session, input_scale, probe)
+        except ModelError as failure:
+            error = failure
+            continue
+        scale = output.shape[0] // size
+        if scale >= 2 and output.shape[:2] == (scale * size, scale * (size + 1)):
+            return Upscaler(session, scale, input_scale, size)
+        error = ModelError(f"it makes {_size(output)} pixels of {_size(probe)}")
+    raise ModelError(f"{model} is no super-resolution model: {error}; use one that `qnas-export` wrote")
+
+
+def _input_scale(model: Path, session: Any) -> float | None:
+    """Check the model's input and output; return its input scale, None for uint8."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    advice = "use a super-resolution model with one image input and one image output, [N, 3, H, W]"
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"{model} has {len(inputs)} inputs and {len(outputs)} outputs: {advice}")
+    shape = inputs[0].shape
+    if len(shape) != 4 or shape[1] != 3 or (isinstance(shape[0], int) and shape[0] != 1):
+        raise ModelError(f"{model} has an input of shape {shape}: {advice}")
+    if isinstance(shape[2], int) or isinstance(shape[3], int):
+        raise ModelError(
+            f"{model} takes only images of {shape[3]}x{shape[2]}: export it with free height and width"
+        )
+    kinds = (inputs[0].type, outputs[0].type)
+    if kinds == ("tensor(uint8)", "tensor(uint8)"):
+        return None
+    if kinds != ("tensor(float)", "tensor(float)"):
+        raise ModelError(f"{model} maps {kinds[0]} to {kinds[1]}: use a model of uint8 or float32 images")
+    written = session.get_modelmeta().custom_metadata_map.get("qnas.input_scale", "")
+    try:
+        scale = float(written)
+    except ValueError:
+        scale = math.nan
+    if not (math.isfinite(scale) and scale > 0):
+        raise ModelError(
+            f"{model} does not say what a grey level is: set its metadata qnas.input_scale, "
+            f"such as 0.00390625, to a positive number (it is {written!r})"
+        )
+    return scale
+
+
+def _run(session: Any, input_scale: float | None, image: Pixels) -> Pixels:
+    """Run the model on uint8 [H, W, 3]; return uint8 [H', W', 3], rounded half to even and clipped."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+    feed = planes if input_scale is None else planes.astype(np.float32) * np.float32(input_scale)
+    try:
+        output = session.run(None, {session.get_inputs()[0].name: feed})[0]
+    except Exception as error:  # onnxruntime's exception types share no base but Exception
+        raise ModelError(f"the model cannot run on {_size(image)} pixels: {first_line(error)}") from error
+    if output.ndim != 4 or output.shape[:2] != (1, 3):
+        raise ModelError(f"the model's output has shape {list(output.shape)}, not [1, 3, H, W]")
+    if input_scale is not None:
+        if not np.isfinite(output).all():
+            raise ModelError("the model's output holds values that are not finite: export it again")
+        output = np.clip(np.rint(output / np.float32(input_scale)), 0, 255).astype(np.uint8)
+    pixels: Pixels = output[0].transpose(1, 2, 0)
+    return pixels
+
+
+def _size(image: Pixels) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def upscale(upscaler: Upscaler, image: Pixels, tile: int = TILE, overlap: int = OVERLAP) -> Pixels:
+    """Upscale uint8 [H, W, 3] RGB to uint8 [scale*H, scale*W, 3] in tiles of at most `tile`² LR pixels.
+
+    Equals the run in one piece when no output pixel depends on inputs more than `overlap` LR pixels away.
+    Raises ModelError when the model fails, UsageError when the tile is not larger than two overlaps.
+    """
+    return _in_tiles(upscaler, image, upscaler.scale, tile, overlap)
+
+
+def upscale_alpha(alpha: Pixels, scale: int, tile: int = TILE) -> Pixels:
+    """Upscale a uint8 [H, W] plane bicubically to uint8 [scale*H, scale*W].
+
+    Tiles bound the memory; they do not change the result.
+    """
+
+    def bicubic(piece: Pixels) -> Pixels:
+        return resize_bicubic(piece, (scale * piece.shape[0], scale * piece.shape[1]))
+
+    return _in_tiles(bicubic, alpha, scale, max(tile, 2 * BICUBIC_REACH + 1), BICUBIC_REACH)
+
+
+def _in_tiles(
+    enlarge: Callable[[Pixels], Pixels], image: Pixels, scale: int, tile: int, overlap: int
+) -> Pixels:
+    height, width = image.shape[:2]
+    result = np.empty((scale * height, scale * width, *image.shape[2:]), np.uint8)
+    for row in tile_spans(height, tile, overlap):
+        for column in tile_spans(width, tile, overlap):
+            piece = enlarge(image[row.start : row.stop, column.start : column.stop])
+            result[row.kept(scale), column.kept(scale)] = piece[row.inside(scale), column.inside(scale)]
+    return result
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in LR pixels: it reads start..stop and its keep_start..keep_stop is kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    def kept(self, scale: int) -> slice:
+        """Where the kept part goes in the result."""
+        return slice(scale * self.keep_start, scale * self.keep_stop)
+
+    def inside(self, scale: int) -> slice:
+        """Where the kept part lies in the tile's own output."""
+        return slice(scale * (self.keep_start - self.start), scale * (self.keep_stop - self.start))
+
+
+def tile_spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Cut 0..length into tiles whose kept parts adjoin, with `overlap` pixels of context around each.
+
+    All tiles have the same size, so that the runtime plans its memory once. Raises UsageError as `upscale`.
+    """
+    if tile <= 2 * overlap:
+        raise UsageError(
+            f"a tile of {tile} pixels is not larger than two overlaps of {overlap}: raise --tile"
+        )
+    spans: list[Span] = []
+    kept = 0
+    while kept < length:
+        start = max(0, min(kept - overlap, length - tile))
+        stop = min(start + tile, length)
+        keep_stop = length if stop == length else stop - overlap
+        spans.append(Span(start, stop, kept, keep_stop))
+        kept = keep_stop
+    return spans

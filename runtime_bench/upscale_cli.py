@@ -1,0 +1,53 @@
+"""The command `qnas-upscale`."""
+
+from pathlib import Path
+
+import click
+
+from qnas.cli import QnasCommand
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(cls=QnasCommand)
+@click.argument("model", type=FILE)
+@click.argument("image", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The PNG file to write.")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Side of a tile, in input pixels.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    default=16,
+    show_default=True,
+    help="Context read on each side of a tile, part of it, in input pixels.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 = one per core."
+)
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
+def main(model: Path, image: Path, output: Path, tile: int, overlap: int, threads: int, force: bool) -> None:
+    """Upscale IMAGE with the ONNX super-resolution MODEL.
+
+    Memory is bounded: the model never sees more than TILE x TILE pixels at once. Besides that one run, memory
+    holds the image and the result, 8 bytes a pixel while it is written. A smaller TILE needs less memory
+    and more time. With an OVERLAP of at least the model's reach the result does not depend on TILE.
+    Transparency is kept, enlarged bicubically.
+    """
+    from qnas.files import check_output
+    from qnas.images import check_png_name, read_image_with_alpha, write_png
+    from qnas.runtime_bench.upscale import load_upscaler, upscale, upscale_alpha
+
+    check_png_name(output)
+    check_output(output, force)
+    pixels, alpha = read_image_with_alpha(image)
+    upscaler = load_upscaler(model, threads)
+    large = upscale(upscaler, pixels, tile, overlap)
+    large_alpha = None if alpha is None else upscale_alpha(alpha, upscaler.scale, tile)
+    write_png(output, large, large_alpha, force)
+    click.echo(f"{output}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}")

@@ -1,0 +1,40 @@
+# Sourced by scripts/test and scripts/demo: the one place that makes .venv and installs qnas into it.
+#
+# ensure_environment EXTRAS  makes .venv with the extras of pyproject.toml at the versions of constraints.txt, and
+#                            again only after one of those two files has changed.
+# QNAS_PYTHON    the interpreter that makes .venv (default: python3)
+# QNAS_PIP_ARGS  more arguments for pip install, for instance another index; see CONTRIBUTING.md
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+python="$root/.venv/bin/python"
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+make_venv() {
+    local base=${QNAS_PYTHON:-python3}
+    command -v "$base" >/dev/null || fail "$base not found: install Python 3.11 or newer, or set QNAS_PYTHON"
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$base is $("$base" -V 2>&1), too old: qnas needs Python 3.11 or newer; set QNAS_PYTHON to one"
+    echo "== environment: .venv from $("$base" -V 2>&1)"
+    "$base" -m venv --clear .venv || fail "$base cannot make .venv (on Debian and Ubuntu: apt install python3-venv)"
+}
+
+ensure_environment() {
+    local extras=$1 fingerprint stamp started=$SECONDS
+    "$python" -m pip --version >/dev/null 2>&1 || make_venv
+    # The editable install remembers this folder, so a moved checkout is installed again.
+    fingerprint=$(printf '%s\n' "$root" | cat - pyproject.toml constraints.txt | cksum)
+    for stamp in "$extras" all,dev; do # all,dev holds every other set
+        [ "$(cat ".venv/stamp-$stamp" 2>/dev/null)" = "$fingerprint" ] && return
+    done
+    echo "== environment: installing qnas[$extras] into .venv; the first time takes some minutes"
+    # shellcheck disable=SC2086  # QNAS_PIP_ARGS is a list of words
+    "$python" -m pip install -qq --disable-pip-version-check ${QNAS_PIP_ARGS:-} \
+        -c constraints.txt -e ".[$extras]" || fail "pip install failed, see above; CONTRIBUTING.md tells about indexes"
+    echo "$fingerprint" >".venv/stamp-$extras"
+    echo "== environment: ready after $((SECONDS - started)) s"
+}

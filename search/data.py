@@ -1,0 +1,81 @@
+"""Training crops: images decoded once, held as uint8 within a memory bound, drawn by step number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qnas.errors import ImageError
+from qnas.evaluation import Image, shrink
+from qnas.images import crop_to_multiple, list_images, read_image
+from qnas.quantization import GREY_LEVEL
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Crops:
+    """LR and HR uint8 images [h, w, 3] and [s h, s w, 3]; batches are a function of (seed, step) alone."""
+
+    lr: tuple[Image, ...]
+    hr: tuple[Image, ...]
+    scale: int
+
+    def batch(self, seed: int, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
+        """(LR [size, 3, patch, patch], HR [size, 3, s patch, s patch]), float32, one grey level = 2^-8.
+
+        Images are drawn in proportion to their area; crops are turned and mirrored in all eight ways.
+        """
+        rng = np.random.default_rng((seed, step))
+        areas = np.array([image.size for image in self.lr], np.float64)
+        lrs, hrs = [], []
+        for index in rng.choice(len(self.lr), size, p=areas / areas.sum()):
+            lr, hr = self.lr[index], self.hr[index]
+            y, x = (int(rng.integers(0, side - patch + 1)) for side in lr.shape[:2])
+            turn, mirror = int(rng.integers(4)), int(rng.integers(2))
+            for image, out, s in ((lr, lrs, 1), (hr, hrs, self.scale)):
+                crop = np.rot90(image[s * y : s * (y + patch), s * x : s * (x + patch)], turn)
+                out.append(crop[:, ::-1] if mirror else crop)
+        return to_network(np.stack(lrs)), to_network(np.stack(hrs))
+
+
+def to_network(images: Image) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in network units, channels last in memory (faster on CPUs)."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().mul_(GREY_LEVEL)
+
+
+def load_crops(folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0) -> Crops:
+    """Decode the images of `folders`, at most `cache_mib` MiB of pixels in all.
+
+    An image over its equal share of the bound is cut once, at a seeded place, to fit it. Images smaller than a
+    patch are left out. Raises ImageError when a file cannot be read or nothing is left.
+    """
+    paths = [path for folder in folders for path in list_images(folder)]
+    share = cache_mib * MIB // len(paths)
+    rng = np.random.default_rng(seed)
+    lrs, hrs = [], []
+    for path in paths:
+        hr = _fit(crop_to_multiple(read_image(path), scale), share * scale**2 // (scale**2 + 1), scale, rng)
+        if min(hr.shape[:2]) < patch * scale:
+            continue
+        hrs.append(np.ascontiguousarray(hr))
+        lrs.append(shrink(hr, scale))
+    if not hrs:
+        raise ImageError(
+            f"no image in {', '.join(map(str, folders))} holds a {patch * scale}x{patch * scale} crop within the cache: "
+            "use a smaller --patch, larger images or a larger --cache-mib"
+        )
+    return Crops(tuple(lrs), tuple(hrs), scale)
+
+
+def _fit(image: Image, share: int, scale: int, rng: np.random.Generator) -> Image:
+    if image.nbytes <= share:
+        return image
+    keep = (share / image.nbytes) ** 0.5
+    height, width = (max(scale, int(side * keep) // scale * scale) for side in image.shape[:2])
+    y = int(rng.integers(0, image.shape[0] - height + 1))
+    x = int(rng.integers(0, image.shape[1] - width + 1))
+    return image[y : y + height, x : x + width].copy()

@@ -1,0 +1,121 @@
+"""One training session at a terminal: checks first, live progress, found.pt at the end."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from qnas import __version__
+from qnas.architecture import Architecture, find_architecture
+from qnas.checkpoint import save_found
+from qnas.cost import PAPER_G, network_cost
+from qnas.errors import ArchitectureError, UsageError
+from qnas.files import check_output
+from qnas.images import list_images
+from qnas.lowering import lower
+from qnas.quantization import BIT_WIDTHS
+from qnas.search import train as training
+from qnas.search.train import Progress, Recipe
+
+
+def architecture(name: str, bits: int | None) -> Architecture:
+    """The architecture by name or file, at `bits` when given. Raises ArchitectureError."""
+    found = find_architecture(name)
+    if bits is not None:
+        if bits not in BIT_WIDTHS:
+            raise ArchitectureError(f"--bits {bits} is no bit width: use one of {', '.join(map(str, BIT_WIDTHS))}")
+        found = found.with_bits(bits)
+    lower(found)
+    return found
+
+
+def describe(found: Architecture) -> str:
+    """JSON of the architecture and, as a comment line, its cost at 32x32."""
+    cost = network_cost(lower(found), 32, 32)
+    return (
+        f"{found.to_json()}// 32x32: {cost.macs / 1e6:.2f} MMACs, {cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30), "
+        f"{cost.parameters} parameters, {cost.weight_bytes} bytes of weights"
+    )
+
+
+def recipe(data: Sequence[Path], *, warm_start: Path | None, **options: Any) -> Recipe:
+    """A Recipe with its folders checked. Raises UsageError, ImageError."""
+    if not data:
+        raise UsageError("no training images: pass --data FOLDER (repeatable)")
+    for folder in data:
+        list_images(folder)
+    return Recipe(tuple(map(str, data)), warm_start=str(warm_start) if warm_start else None, **options)
+
+
+def run(
+    found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *, resume: bool, force: bool
+) -> None:
+    """Train, showing progress on stderr, and write `output`. Raises QnasError; KeyboardInterrupt saves the state."""
+    check_output(output, force)
+    if validation:
+        list_images(validation)
+    state = output.with_name(output.name + ".run")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if resume:
+        current = training.resume(state, device)
+        if (current.recipe, current.architecture) != (wanted, found):
+            raise UsageError(f"{state} is a run with other options: repeat them, or start again without --resume")
+    else:
+        current = training.start(found, wanted, device)
+    console = Console(stderr=True)
+    try:
+        with _display(console, wanted.steps) as show:
+            training.train(current, state, validation, show)
+    except KeyboardInterrupt:
+        console.print(f"stopped at step {current.step}; continue with --resume")
+        raise
+    record: dict[str, Any] = {
+        "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
+        "seconds": round(current.seconds, 1),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"qnas": __version__, "torch": torch.__version__},
+    }
+    if validation:
+        quality = training.validate(current.network, validation, found.scale)
+        record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
+        console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
+    save_found(output, found, current.network, record, force)
+    state.unlink(missing_ok=True)
+    console.print(f"wrote {output}")
+
+
+@contextmanager
+def _display(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+    """A live bar on a terminal, else a line every 30 seconds."""
+    text = "loss {task.fields[loss]:.3f}  PSNR-Y {task.fields[psnr]}  {task.fields[speed]:.0f} images/s"
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn(text), TimeRemainingColumn())
+    if console.is_terminal:
+        with Bar(*columns, console=console) as bar:
+            task = bar.add_task("train", total=steps, loss=0.0, psnr="-", speed=0.0)
+            yield lambda p: bar.update(task, completed=p.step, loss=p.loss, psnr=_db(p.psnr), speed=p.images_per_second)
+        return
+    last, mean = [time.monotonic()], [0.0]
+
+    def line(p: Progress) -> None:
+        mean[0] += (p.loss - mean[0]) * (0.01 if mean[0] else 1.0)
+        if time.monotonic() - last[0] > 30 or p.step == p.steps:
+            last[0] = time.monotonic()
+            console.print(
+                f"step {p.step}/{p.steps}  loss {mean[0]:.3f}  PSNR-Y {_db(p.psnr)}  "
+                f"{p.images_per_second:.0f} images/s  {p.seconds_left / 60:.1f} min left"
+            )
+
+    yield line
+
+
+def _db(psnr: float | None) -> str:
+    return "-" if psnr is None else f"{psnr:.2f} dB"

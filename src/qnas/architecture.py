@@ -1,0 +1,147 @@
+"""What a search decides: the space, and for every searched layer an operation and a bit width."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from qnas.errors import ArchitectureError
+from qnas.quantization import BIT_WIDTHS, FLOAT_BITS
+
+Space = Literal["espcn", "srresnet", "rfdn", "basic", "rfdn_space"]
+Normalization = Literal["none", "bn", "adq"]
+FIXED_SPACES: tuple[Space, ...] = ("espcn", "srresnet", "rfdn")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One searched layer: its operation (see `qnas.operations`) and the bits of its weights and inputs."""
+
+    op: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A concrete network. `layers` maps the slots of the space to their choices, in the space's order.
+
+    `residual_bits` quantizes what no convolution reads: inputs of adds, concatenations, multiplications.
+    None keeps them float, as in the paper; such a network cannot be exported as integers.
+    """
+
+    space: Space
+    channels: int
+    blocks: int
+    scale: int
+    layers: Mapping[str, Choice]
+    normalization: Normalization = "none"
+    residual_bits: Literal[8] | None = 8
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any layer has fewer than 32 bits."""
+        return any(choice.bits < FLOAT_BITS for choice in self.layers.values())
+
+    def with_bits(self, bits: int) -> "Architecture":
+        """The same network with every layer at `bits`."""
+        return replace(self, layers={name: replace(c, bits=bits) for name, c in self.layers.items()})
+
+    def to_json(self) -> str:
+        """Readable JSON that `from_json` reads back to an equal architecture."""
+        document = {
+            "space": self.space,
+            "channels": self.channels,
+            "blocks": self.blocks,
+            "scale": self.scale,
+            "normalization": self.normalization,
+            "residual_bits": self.residual_bits,
+            "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def from_json(text: str, source: str) -> Architecture:
+    """Parse and check; `source` names the text in messages. Raises ArchitectureError."""
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ArchitectureError(f"{source} is not JSON ({error}): write it with `qnas-train --show ARCH`") from error
+    return from_document(document, source)
+
+
+def from_document(document: Any, source: str) -> Architecture:
+    """An Architecture from plain data (parsed JSON, or the one inside a checkpoint). Raises ArchitectureError."""
+    if not isinstance(document, dict):
+        raise ArchitectureError(f"{source}: an architecture is an object with the keys {', '.join(_KEYS)}")
+    unknown, missing = sorted(set(document) - set(_KEYS), key=str), sorted(set(_KEYS) - set(document))
+    if unknown or missing:
+        raise ArchitectureError(
+            f"{source}: {f'unknown key {unknown[0]!r}' if unknown else f'key {missing[0]!r} is missing'}; "
+            f"an architecture has the keys {', '.join(_KEYS)}"
+        )
+    for key, allowed in _ALLOWED.items():
+        value = document[key]
+        if isinstance(value, bool) or value not in allowed:
+            raise ArchitectureError(f"{source}: {key} is {value!r}, use {_listing(allowed)}")
+    layers = document["layers"]
+    if not isinstance(layers, dict) or not layers:
+        raise ArchitectureError(f'{source}: layers must map names to {{"op": ..., "bits": ...}}')
+    architecture = Architecture(
+        space=cast(Space, document["space"]),
+        channels=document["channels"],
+        blocks=document["blocks"],
+        scale=document["scale"],
+        layers={str(name): _choice(value, f"{source}: layer {name!r}") for name, value in layers.items()},
+        normalization=cast(Normalization, document["normalization"]),
+        residual_bits=document["residual_bits"],
+    )
+    return architecture
+
+
+def _choice(value: Any, where: str) -> Choice:
+    if not isinstance(value, dict) or set(value) != {"op", "bits"} or not isinstance(value["op"], str):
+        raise ArchitectureError(f'{where} must be {{"op": "simple_3x3", "bits": 8}}')
+    if isinstance(value["bits"], bool) or value["bits"] not in BIT_WIDTHS:
+        raise ArchitectureError(f"{where} has {value['bits']!r} bits, use {_listing(BIT_WIDTHS)}")
+    return Choice(value["op"], value["bits"])
+
+
+_ALLOWED: dict[str, Any] = {
+    "space": get_args(Space),
+    "channels": range(1, 513),
+    "blocks": range(1, 65),
+    "scale": (2, 3, 4),
+    "normalization": get_args(Normalization),
+    "residual_bits": (8, None),
+}
+_KEYS = (*_ALLOWED, "layers")
+
+
+def _listing(allowed: Any) -> str:
+    if isinstance(allowed, range):
+        return f"a whole number from {allowed.start} to {allowed.stop - 1}"
+    return ", ".join("null" if value is None else str(value) for value in allowed)
+
+
+def named_architectures() -> tuple[str, ...]:
+    """The names that `find_architecture` knows besides JSON files."""
+    folder = resources.files("qnas") / "architectures"
+    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
+
+
+def find_architecture(name_or_path: str) -> Architecture:
+    """A named architecture, or the one in a JSON file. Raises ArchitectureError."""
+    if name_or_path in named_architectures():
+        entry = resources.files("qnas") / "architectures" / f"{name_or_path}.json"
+        return from_json(entry.read_text(encoding="utf-8"), name_or_path)
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ArchitectureError(
+            f"no architecture {name_or_path!r}: name a JSON file or one of {', '.join(named_architectures())}"
+        )
+    try:
+        return from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArchitectureError(f"cannot read {path} as text ({error}): name a JSON architecture file") from error

@@ -1,0 +1,108 @@
+"""`found.pt`: an architecture and its trained weights as plain data, never as code."""
+
+import math
+import pickle  # only for the name of its error
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qnas.architecture import Architecture, from_document
+from qnas.errors import ArchitectureError, CheckpointError
+from qnas.files import atomic_write
+from qnas.lowering import lower
+from qnas.network import Network
+
+FORMAT = "qnas-found"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trained network and how it came about; `network` is in `eval()`."""
+
+    architecture: Architecture
+    network: Network
+    training: Mapping[str, Any]
+
+
+def save_found(
+    path: Path, architecture: Architecture, network: Network, training: Mapping[str, Any], force: bool = False
+) -> None:
+    """Write `found.pt` whole or not at all. Raises OutputError."""
+    import json
+
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": json.loads(architecture.to_json()),
+        "state_dict": {name: value.detach().cpu().clone() for name, value in network.state_dict().items()},
+        "training": dict(training),
+    }
+    save_plain(path, document, force)
+
+
+def save_plain(path: Path, document: Mapping[str, Any], force: bool) -> None:
+    """`torch.save` of plain data, renamed into place. Raises OutputError."""
+    with atomic_write(path, force) as temporary:
+        torch.save(document, temporary)
+
+
+def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
+    """Read plain data written by `save_plain`; nothing in the file is executed. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}: check the path, or train one with qnas-train")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: write it again with qnas-train")
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0][:120]
+        raise CheckpointError(
+            f"{path} holds more than plain data and was not executed ({reason}): export only files of qnas-train"
+        ) from error
+    except Exception as error:  # torch reports damage in a dozen types
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}): write it again with qnas-train") from error
+    if not isinstance(document, dict) or document.get("format") != wanted_format:
+        raise CheckpointError(f"{path} is not a {wanted_format} file: make one with qnas-train")
+    if document.get("version") != version:
+        raise CheckpointError(
+            f"{path} has version {document.get('version')!r}, this qnas reads {version}: use the qnas that wrote it"
+        )
+    return document
+
+
+def load_found(path: Path) -> Found:
+    """Read and check `found.pt`: the state must fit the architecture and be finite. Raises CheckpointError."""
+    document = load_plain(path, FORMAT, VERSION)
+    try:
+        architecture = from_document(document.get("architecture"), str(path))
+        network = Network(lower(architecture))
+    except ArchitectureError as error:
+        raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
+    load_state(network, document.get("state_dict"), str(path))
+    training = document.get("training")
+    return Found(architecture, network.eval(), training if isinstance(training, dict) else {})
+
+
+def load_state(network: Network, state: Any, source: str) -> None:
+    """Fill `network` after checking every name, shape, type and value. Raises CheckpointError naming the first."""
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{source} has no state_dict: write it again with qnas-train")
+    expected = network.state_dict()
+    for name in (*expected, *state):
+        if name not in state or name not in expected:
+            word = "lacks" if name not in state else "has an unknown"
+            raise CheckpointError(f"{source} {word} tensor {name!r}: its state does not fit its architecture")
+    for name, want in expected.items():
+        value = state[name]
+        if not isinstance(value, Tensor) or value.shape != want.shape or value.dtype != want.dtype:
+            got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise CheckpointError(f"{source}: {name} is {got}, its architecture needs {tuple(want.shape)} {want.dtype}")
+        if not math.isfinite(float(value.double().abs().sum())):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinite values: resume from an earlier checkpoint")
+    network.load_state_dict(state)

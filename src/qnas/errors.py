@@ -1,0 +1,46 @@
+"""Errors that a user can cause and mend.
+
+    QnasError
+    ├── UsageError         options that do not go together, a missing optional package
+    ├── ArchitectureError  an architecture file or name that describes no network
+    ├── CheckpointError    a found.pt that is truncated, foreign, unsafe or does not fit
+    ├── ModelError         an ONNX model that cannot be read or run
+    ├── ImageError         an image or a folder of images that cannot be read
+    ├── OutputError        an output path that exists or cannot be written
+    └── TrainingError      a run whose numbers are no longer finite
+
+Every message says what was wrong, where, and what to do about it, in one line.
+Commands print it and exit with code 2; anything else is a bug and keeps its traceback.
+"""
+
+
+class QnasError(Exception):
+    """Base of all errors that are the input's fault."""
+
+
+class UsageError(QnasError):
+    """The call itself is wrong."""
+
+
+class ArchitectureError(QnasError):
+    """The architecture describes no network that can be built."""
+
+
+class CheckpointError(QnasError):
+    """The checkpoint cannot be trusted or does not fit its architecture."""
+
+
+class ModelError(QnasError):
+    """The ONNX model cannot be read or run."""
+
+
+class ImageError(QnasError):
+    """An image, or a folder of them, cannot be read."""
+
+
+class OutputError(QnasError):
+    """The output cannot be written."""
+
+
+class TrainingError(QnasError):
+    """Training produced numbers that are not finite."""

@@ -1,0 +1,50 @@
+"""Outputs that are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qnas.errors import OutputError
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse early what `atomic_write` would refuse after the work is done.
+
+    Raises OutputError if `path` is a directory, exists without `force`, or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name a file")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists: pass --force to replace it, or name another file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {folder} does not exist, create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission in {folder}, choose another folder")
+
+
+@contextmanager
+def atomic_write(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` on success, remove it on any failure.
+
+    Raises OutputError as `check_output` does, and when the disk refuses the write.
+    """
+    check_output(path, force)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}, choose another folder") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; an output should be as readable as any file
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}, free space or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)

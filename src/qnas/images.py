@@ -1,0 +1,119 @@
+"""Reads photographs as uint8 RGB, whatever their mode, and writes PNG files."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from qnas.errors import ImageError, OutputError
+from qnas.files import atomic_write
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+# Named, because others of Pillow's readers start programs (EPS runs ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+DIRECT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3] RGB; a transparent image keeps its colours and loses its alpha.
+
+    Reads gray, palette, 16-bit gray (v / 257, rounded), CMYK and YCbCr, and of several frames the first;
+    applies the EXIF orientation. Raises ImageError for a file that is missing, damaged, too large, or of
+    32-bit pixels.
+    """
+    return read_image_with_alpha(path)[0]
+
+
+def read_image_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return uint8 [H, W, 3] RGB and uint8 [H, W] alpha, None if opaque; otherwise as `read_image`."""
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file: name an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return _to_rgb_and_alpha(ImageOps.exif_transpose(image), image.format, path)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels and may be a decompression bomb: "
+            "cut it into parts"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path} is not an image that can be read: use one of {', '.join(FORMATS)}"
+        ) from error
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        raise ImageError(f"{path} is damaged ({error}): replace the file") from error
+
+
+def _to_rgb_and_alpha(
+    image: Image.Image, file_format: str | None, path: Path
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    if image.mode.startswith("I;16") or (
+        image.mode == "I" and file_format == "PPM"
+    ):  # PPM: scaled to 16 bits
+        gray16 = np.asarray(image).astype(np.uint32)
+        gray = ((gray16 + 128) // 257).astype(np.uint8)  # 257 is odd: no ties
+        transparent = image.info.get("transparency")
+        alpha = None if transparent is None else np.where(gray16 == transparent, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2), alpha
+    if image.mode not in DIRECT_MODES:
+        raise ImageError(f"{path} has pixels of mode {image.mode}: convert it to 8-bit RGB or gray first")
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow has no direct way from premultiplied gray to RGBA
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB")), None
+    pixels = np.array(image.convert("RGBA"))
+    return np.ascontiguousarray(pixels[:, :, :3]), np.ascontiguousarray(pixels[:, :, 3])
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder`, by suffix, sorted by name, hidden ones left out.
+
+    Raises ImageError when the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder: name a folder of images")
+    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(file for file in files if not file.name.startswith("."))
+    if not found:
+        raise ImageError(f"{folder} holds no image: put files of type {' '.join(SUFFIXES)} there")
+    return found
+
+
+def write_png(
+    path: Path, image: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None, force: bool = False
+) -> None:
+    """Write uint8 [H, W, 3] RGB, with uint8 [H, W] alpha if given, as a PNG, whole or not at all.
+
+    Raises OutputError when `path` does not end in .png, exists without `force`, or cannot be written.
+    """
+    check_png_name(path)
+    pixels = image if alpha is None else np.dstack([image, alpha])
+    with atomic_write(path, force) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def check_png_name(path: Path) -> None:
+    """Raise OutputError unless `path` ends in .png: the bytes and the name should agree."""
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path} would be a PNG file: let its name end in .png")
+
+
+def crop_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    """Return `image` [H, W, ...] cut at the right and bottom so that `multiple` divides H and W.
+
+    Raises ImageError when nothing would be left.
+    """
+    height, width = (size - size % multiple for size in image.shape[:2])
+    if height == 0 or width == 0:
+        raise ImageError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels is smaller than {multiple}: "
+            "use a larger one"
+        )
+    return image[:height, :width]

@@ -1,0 +1,362 @@
+"""Layers -> torch.nn.Module: the only builder of a concrete network.
+
+All tensors are float32 in units where one grey level is 2^-8. In `eval()` a quantized network computes with
+integers times short scales (see `qnas.quantization`), so its float arithmetic is exact: it *is* the integer
+network that is exported. `train()` differs in three places, as batch norm does: batch statistics, the
+deviation of each image in place of its running mean, and no rounding to pixels at the output.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qnas.layers import Layer, by_name, grid_of, scale_owner
+from qnas.quantization import (
+    AFFINE_BITS,
+    FLOAT_BITS,
+    SMALLEST_SCALE,
+    WEIGHT_SCALE_BITS,
+    QuantSpec,
+    best_power_of_two,
+    hwgq_step,
+    lsq_initial_scale,
+    weight_spec,
+)
+
+
+def straight_through(value: Tensor, source: Tensor) -> Tensor:
+    """`value` exactly, with the gradient of `source`."""
+    return value.detach() + (source - source.detach())
+
+
+def snap_scale(scale: Tensor, bits: int) -> Tensor:
+    """`qnas.quantization.snap_scale` with a straight-through gradient. Any shape."""
+    mantissa, exponent = torch.frexp(scale.detach().clamp(min=SMALLEST_SCALE))
+    return straight_through(torch.ldexp(torch.round(mantissa * 2**bits) / 2**bits, exponent), scale)
+
+
+def lsq(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
+    """LSQ fake quantization, DESIGN section 3. Weight [C, ...], scale [C] -> [C, ...].
+
+    Gradient to the weight passes inside the range; to the scale it is multiplied by 1 / sqrt(numel * q_max).
+    """
+    factor = (weight.numel() * spec.high) ** -0.5
+    scale = straight_through(scale, scale * factor).view(-1, *[1] * (weight.ndim - 1))
+    steps = (weight / scale).clamp(spec.low, spec.high)
+    return straight_through(torch.round(steps), steps) * scale
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """Per-tensor fake quantization with LSQ's gradients, in few passes over memory.
+
+    The scale is a power of two, so multiplying by its inverse is exact.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        y = (x * (1 / scale)).round_().clamp_(low, high).mul_(scale)
+        ctx.save_for_backward(x, y, scale)
+        ctx.low, ctx.high = low, high
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, y, scale = ctx.saved_tensors
+        step = float(scale)
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.low * step, ctx.high * step)
+        grad_scale = None
+        if ctx.needs_input_grad[1]:  # sum of grad * (round(v) - v) inside, grad * (low or high) outside
+            factor = (x.numel() * ctx.high) ** -0.5
+            grad_scale = ((grad * y).sum() - (grad_x * x).sum()) * (factor / step)
+        return grad_x, grad_scale, None, None
+
+
+class Quantizer(nn.Module):
+    """Puts a tensor [N, C, H, W] on the grid of `spec`; `shared` borrows another quantizer's scale.
+
+    The learned `step` is snapped to a power of two at every use, which also keeps the scale positive and
+    finite. It starts at the HWGQ optimum of a unit Gaussian; `calibrated` replaces that by data.
+    """
+
+    def __init__(self, spec: QuantSpec, shared: "Quantizer | None" = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.calibrating = False
+        self._shared = (shared,)  # in a tuple: a borrowed module is not a child
+        if spec.scale is None and shared is None:
+            self.step = nn.Parameter(torch.tensor(hwgq_step(max(spec.bits - spec.signed, 2))))
+
+    def scale(self) -> Tensor:
+        """The power of two in use, []."""
+        if self._shared[0] is not None:
+            return self._shared[0].scale()
+        if self.spec.scale is not None:
+            return torch.tensor(self.spec.scale)
+        return snap_scale(self.step, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.calibrating and hasattr(self, "step"):
+            sample = x.detach().flatten()
+            sample = sample[:: max(1, sample.numel() // 65536)].float().cpu().numpy()
+            with torch.no_grad():
+                self.step.fill_(best_power_of_two(sample, self.spec))
+        scale = self.scale().to(x.device)
+        result: Tensor = _FakeQuantize.apply(x, scale, self.spec.low, self.spec.high)
+        return result
+
+
+class Convolution(nn.Module):
+    """`conv(x, LSQ(w)) + b`, optionally times a gain [N, 1, 1, 1].
+
+    In `eval()` the (constant) gain is folded into the scales of the weights, as the exported network has it.
+    """
+
+    def __init__(self, layer: Layer, in_channels: int, quantized_input: bool) -> None:
+        super().__init__()
+        shape = (layer.channels, in_channels // layer.groups, *layer.kernel)
+        self.weight = nn.Parameter(torch.empty(shape))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.bias = nn.Parameter(torch.zeros(layer.channels))
+        self.stride, self.padding, self.groups = layer.stride, layer.padding, layer.groups
+        self.bits, self.quantized_input = layer.bits, quantized_input
+        if self.bits < FLOAT_BITS:
+            self.weight_scale = nn.Parameter(torch.empty(layer.channels))
+            self.reset_scale()
+
+    def reset_scale(self) -> None:
+        """LSQ's initial scale for the present weights; nothing to do in full precision."""
+        if self.bits < FLOAT_BITS:
+            with torch.no_grad():
+                self.weight_scale.copy_(torch.from_numpy(lsq_initial_scale(self.weight.detach().cpu().numpy(), self.bits)))
+
+    def forward(self, x: Tensor, input_scale: Tensor | None, gain: Tensor | None) -> Tensor:
+        if self.bits == FLOAT_BITS:
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+            return y if gain is None else y * gain
+        fold = gain.flatten() if gain is not None and not self.training else None
+        weight, scale = self.quantized_weight(fold)
+        bias = self.bias if fold is None else self.bias * fold
+        if input_scale is not None:  # an int32 bias in steps of the accumulator
+            step = scale * input_scale.to(scale.device)
+            bias = straight_through(torch.round(bias / step) * step, bias)
+        y = F.conv2d(x, weight, bias, self.stride, self.padding, 1, self.groups)
+        return y if gain is None or fold is not None else y * gain
+
+    def quantized_weight(self, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(weights on their grid [O, I, kh, kw], scale [O]); a gain [1] multiplies the scale before snapping."""
+        scale = snap_scale(self.weight_scale, WEIGHT_SCALE_BITS)
+        weight = lsq(self.weight, scale, weight_spec(self.bits))
+        if gain is None:
+            return weight, scale
+        folded = snap_scale(scale * gain, WEIGHT_SCALE_BITS)
+        return torch.round(weight / scale.view(-1, 1, 1, 1)) * folded.view(-1, 1, 1, 1), folded
+
+
+class Affine(nn.BatchNorm2d):
+    """Batch norm that in `eval()` on integers is itself one: slope m * 2^e, |m| <= 127, int32 offset."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.integer = False
+
+    def coefficients(self, input_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(slope [C], offset [C]) as `eval()` applies them."""
+        slope = self.weight / torch.sqrt(self.running_var + self.eps)
+        offset = self.bias - self.running_mean * slope
+        if input_scale is not None:
+            slope = torch.where(slope < 0, -1.0, 1.0) * snap_scale(slope.abs(), AFFINE_BITS)
+            step = affine_step(slope) * input_scale.to(slope.device)
+            offset = torch.round(offset / step) * step
+        return slope, offset
+
+    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        slope, offset = self.coefficients(input_scale)
+        return x * slope.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
+
+
+def affine_step(slope: Tensor) -> Tensor:
+    """The power of two that an integer slope of 64 .. 127 multiplies. [C] -> [C]."""
+    _, exponent = torch.frexp(slope.abs())
+    return torch.ldexp(torch.ones_like(slope), exponent - AFFINE_BITS)
+
+
+class Deviation(nn.Module):
+    """ADQ's factor `exp(w * log(std(x)) + b)` [N, 1, 1, 1], std over (C, H, W) of each image.
+
+    AdaDM (Liu et al., ICCV workshops 2021) without its second batch norm. `eval()` uses the running mean.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+        self.running_factor: Tensor
+        self.register_buffer("running_factor", torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.running_factor.view(1, 1, 1, 1)
+        deviation = x.std(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST_SCALE)
+        factor = torch.exp(self.weight * torch.log(deviation) + self.bias)
+        with torch.no_grad():
+            self.running_factor.lerp_(factor.mean(), 0.1)
+        return factor
+
+
+def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Bilinear weights [size_out, size_in], half-pixel centres, in exact 64ths (rounded down).
+
+    Integers decide the weights, so that every backend interpolates with the same ones.
+    """
+    centre = ((2 * np.arange(size_out) + 1) * size_in * 64) // (2 * size_out) - 32
+    centre = np.clip(centre, 0, 64 * (size_in - 1))
+    distance = np.abs(centre[:, None] - 64 * np.arange(size_in)[None, :])
+    return (np.maximum(64 - distance, 0) / 64).astype(np.float32)
+
+
+def resize_like(x: Tensor, height: int, width: int) -> Tensor:
+    """x [N, C, h, w] -> [N, C, height, width] with `interpolation_matrix` along both axes."""
+    rows = torch.from_numpy(interpolation_matrix(x.shape[2], height)).to(x.device)
+    columns = torch.from_numpy(interpolation_matrix(x.shape[3], width)).to(x.device)
+    return rows @ x @ columns.T
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Logistic function, computed in float64: its rounding to a grid must not hang on a last float32 bit."""
+    return torch.sigmoid(x.double()).float()
+
+
+class Network(nn.Module):
+    """The network of a layer list. Input [N, 3, H, W], output [N, 3, s H, s W], grey level = 2^-8."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self._named = by_name(layers)
+        self._modules_by_layer: dict[str, nn.Module] = {}
+        last_use = {source: layer.name for layer in layers for source in layer.inputs}
+        self._done_after = {name: [s for s, last in last_use.items() if last == name] for name in self._named}
+        for layer in layers:
+            module = self._build(layer)
+            if module is not None:
+                self._modules_by_layer[layer.name] = module
+                _attach(self, layer.name, module)
+        for layer in layers:
+            if layer.op == "add":
+                self._start_small(layer)
+
+    def _start_small(self, add: Layer) -> None:
+        """Weights of a residual branch start at a tenth, so that deep streams start near the identity."""
+        for name in add.inputs:
+            source = self._named[name]
+            while source.op == "quantize":
+                source = self._named[source.inputs[0]]
+            if source.op == "conv":
+                convolution: Convolution = self.module(source.name)
+                with torch.no_grad():
+                    convolution.weight.mul_(0.1)
+                convolution.reset_scale()
+
+    def _build(self, layer: Layer) -> nn.Module | None:
+        match layer.op:
+            case "conv":
+                grid = grid_of(self._named, layer.inputs[0])
+                return Convolution(layer, self._named[layer.inputs[0]].channels, grid is not None)
+            case "affine":
+                return Affine(layer.channels)
+            case "deviation":
+                return Deviation()
+            case "quantize":
+                assert layer.quant is not None
+                owner = scale_owner(self._named, layer)
+                shared = None if owner is layer else self._modules_by_layer[owner.name]
+                assert shared is None or isinstance(shared, Quantizer)
+                return Quantizer(layer.quant, shared)
+        return None
+
+    def module(self, name: str) -> Any:
+        """The module of layer `name`."""
+        return self._modules_by_layer[name]
+
+    def input_scale(self, layer: Layer) -> Tensor | None:
+        """The scale [] of the grid that layer's first input is on, None when that is float."""
+        grid = grid_of(self._named, layer.inputs[0])
+        return self._modules_by_layer[grid.name].scale() if grid else None  # type: ignore[operator, no-any-return]
+
+    def forward(self, image: Tensor) -> Tensor:
+        values: dict[str, Tensor] = {}
+        for layer in self.layers:
+            inputs = [values[name] for name in layer.inputs]
+            values[layer.name] = image if layer.op == "image" else self._run(layer, inputs)
+            for name in self._done_after[layer.name]:
+                del values[name]
+        return values[self.layers[-1].name]
+
+    def _run(self, layer: Layer, x: list[Tensor]) -> Tensor:
+        match layer.op:
+            case "conv":
+                return self.module(layer.name)(x[0], self.input_scale(layer), x[1] if len(x) > 1 else None)  # type: ignore[no-any-return]
+            case "affine":
+                return self.module(layer.name)(x[0], self.input_scale(layer))  # type: ignore[no-any-return]
+            case "quantize" if layer.name == "output" and self.training:
+                return x[0]
+            case "quantize" | "deviation":
+                return self.module(layer.name)(x[0])  # type: ignore[no-any-return]
+            case "multiply" if len(x) == 3:
+                gain = x[2] if self.training else snap_scale(x[2], WEIGHT_SCALE_BITS)
+                return x[0] * x[1] * gain
+            case "concat":
+                return torch.cat(x, dim=1)
+            case "max_pool":
+                return F.max_pool2d(x[0], layer.kernel, layer.stride)
+            case _:
+                return _FUNCTIONS[layer.op](layer, *x)
+
+    def quantizers(self) -> Iterator[Quantizer]:
+        """All activation quantizers."""
+        return (m for m in self._modules_by_layer.values() if isinstance(m, Quantizer))
+
+    @contextmanager
+    def calibrated_by_data(self) -> Iterator[None]:
+        """Inside, every forward pass sets the scale of each quantizer to the best one for what it sees."""
+        for quantizer in self.quantizers():
+            quantizer.calibrating = True
+        try:
+            yield
+        finally:
+            for quantizer in self.quantizers():
+                quantizer.calibrating = False
+
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "relu": lambda layer, x: F.relu(x),
+    "add": lambda layer, x, y: x + y,
+    "multiply": lambda layer, x, y: x * y,
+    "repeat": lambda layer, x: x.repeat(1, layer.factor, 1, 1),
+    "pixel_shuffle": lambda layer, x: F.pixel_shuffle(x, layer.factor),
+    "upscale": lambda layer, x: F.interpolate(x, scale_factor=layer.factor, mode="bilinear", align_corners=False),
+    "resize_like": lambda layer, x, like: resize_like(x, like.shape[2], like.shape[3]),
+    "sigmoid": lambda layer, x: sigmoid(x),
+}
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Add `module` at the dotted path, so that state_dict keys read like the layer names."""
+    *parents, last = path.split(".")
+    for part in parents:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    existing = root._modules.get(last)
+    if existing is not None:  # a container made for a deeper name before this layer
+        for name, child in existing.named_children():
+            module.add_module(name, child)
+    root.add_module(last, module)
