@@ -31,7 +31,8 @@ class Crops:
         """
         rng = np.random.default_rng((seed, step))
         areas = np.array([image.size for image in self.lr], np.float64)
-        lrs, hrs = [], []
+        lrs: list[Image] = []
+        hrs: list[Image] = []
         for index in rng.choice(len(self.lr), size, p=areas / areas.sum()):
             lr, hr = self.lr[index], self.hr[index]
             y, x = (int(rng.integers(0, side - patch + 1)) for side in lr.shape[:2])
@@ -43,29 +44,33 @@ class Crops:
 
 
 def to_network(images: Image) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in network units, channels last in memory (faster on CPUs)."""
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in network units, channels last in memory."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().mul_(GREY_LEVEL)
 
 
 def load_crops(folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0) -> Crops:
     """Decode the images of `folders`, at most `cache_mib` MiB of pixels in all.
 
-    An image over its equal share of the bound is cut once, at a seeded place, to fit it. Images smaller than a
-    patch are left out. Raises ImageError when a file cannot be read or nothing is left.
+    An image over its equal share of the bound is cut once, at a seeded place, to fit it. Images smaller than
+    a patch are left out. Raises ImageError when a file cannot be read or nothing is left.
     """
     paths = [path for folder in folders for path in list_images(folder)]
     share = cache_mib * MIB // len(paths)
     rng = np.random.default_rng(seed)
+    side = patch * scale
     lrs, hrs = [], []
     for path in paths:
-        hr = _fit(crop_to_multiple(read_image(path), scale), share * scale**2 // (scale**2 + 1), scale, rng)
-        if min(hr.shape[:2]) < patch * scale:
+        image = read_image(path)
+        if min(image.shape[:2]) >= scale:
+            image = crop_to_multiple(image, scale)
+        hr = _fit(image, share * scale**2 // (scale**2 + 1), scale, rng)
+        if min(hr.shape[:2]) < side:
             continue
         hrs.append(np.ascontiguousarray(hr))
         lrs.append(shrink(hr, scale))
     if not hrs:
         raise ImageError(
-            f"no image in {', '.join(map(str, folders))} holds a {patch * scale}x{patch * scale} crop within the cache: "
+            f"no image in {', '.join(map(str, folders))} holds a {side}x{side} crop within the cache: "
             "use a smaller --patch, larger images or a larger --cache-mib"
         )
     return Crops(tuple(lrs), tuple(hrs), scale)

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from qnas import __version__
 from qnas.architecture import Architecture, find_architecture
 from qnas.checkpoint import save_found
-from qnas.cost import PAPER_G, network_cost
+from qnas.cost import PAPER_G, layer_sizes, network_cost
 from qnas.errors import ArchitectureError, UsageError
 from qnas.files import check_output
 from qnas.images import list_images
@@ -30,44 +30,55 @@ def architecture(name: str, bits: int | None) -> Architecture:
     found = find_architecture(name)
     if bits is not None:
         if bits not in BIT_WIDTHS:
-            raise ArchitectureError(f"--bits {bits} is no bit width: use one of {', '.join(map(str, BIT_WIDTHS))}")
+            widths = ", ".join(map(str, BIT_WIDTHS))
+            raise ArchitectureError(f"--bits {bits} is no bit width: use one of {widths}")
         found = found.with_bits(bits)
     lower(found)
     return found
 
 
-def describe(found: Architecture) -> str:
-    """JSON of the architecture and, as a comment line, its cost at 32x32."""
+def cost_line(found: Architecture) -> str:
+    """What the network costs for an image of 32x32."""
     cost = network_cost(lower(found), 32, 32)
     return (
-        f"{found.to_json()}// 32x32: {cost.macs / 1e6:.2f} MMACs, {cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30), "
+        f"at 32x32: {cost.macs / 1e6:.2f} MMACs, {cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30), "
         f"{cost.parameters} parameters, {cost.weight_bytes} bytes of weights"
     )
 
 
-def recipe(data: Sequence[Path], *, warm_start: Path | None, **options: Any) -> Recipe:
-    """A Recipe with its folders checked. Raises UsageError, ImageError."""
+def recipe(
+    found: Architecture, data: Sequence[Path], *, warm_start: Path | None, patch: int, **options: Any
+) -> Recipe:
+    """A Recipe with its folders and the size of its crops checked. Raises UsageError, ImageError."""
     if not data:
         raise UsageError("no training images: pass --data FOLDER (repeatable)")
     for folder in data:
         list_images(folder)
-    return Recipe(tuple(map(str, data)), warm_start=str(warm_start) if warm_start else None, **options)
+    if min(min(size) for size in layer_sizes(lower(found), patch, patch).values()) < 1:
+        raise UsageError(f"--patch {patch} is too small for the pooling of {found.space}: use a larger one")
+    start = str(warm_start) if warm_start else None
+    return Recipe(tuple(map(str, data)), warm_start=start, patch=patch, **options)
 
 
 def run(
-    found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *, resume: bool, force: bool
-) -> None:
-    """Train, showing progress on stderr, and write `output`. Raises QnasError; KeyboardInterrupt saves the state."""
+    found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *,
+    resume: bool, force: bool,
+) -> None:  # fmt: skip
+    """Train, showing progress on stderr, and write `output`. Raises QnasError; Ctrl-C saves the state."""
     check_output(output, force)
     if validation:
         list_images(validation)
     state = output.with_name(output.name + ".run")
+    if state.exists() and not (resume or force):
+        raise UsageError(
+            f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
+        )
     torch.set_num_threads(threads or os.cpu_count() or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if resume:
         current = training.resume(state, device)
         if (current.recipe, current.architecture) != (wanted, found):
-            raise UsageError(f"{state} is a run with other options: repeat them, or start again without --resume")
+            raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
     else:
         current = training.start(found, wanted, device)
     console = Console(stderr=True)
@@ -75,7 +86,9 @@ def run(
         with _display(console, wanted.steps) as show:
             training.train(current, state, validation, show)
     except KeyboardInterrupt:
-        console.print(f"stopped at step {current.step}; continue with --resume")
+        console.print(
+            f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
+        )
         raise
     record: dict[str, Any] = {
         "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
@@ -101,7 +114,9 @@ def _display(console: Console, steps: int) -> Iterator[Callable[[Progress], None
     if console.is_terminal:
         with Bar(*columns, console=console) as bar:
             task = bar.add_task("train", total=steps, loss=0.0, psnr="-", speed=0.0)
-            yield lambda p: bar.update(task, completed=p.step, loss=p.loss, psnr=_db(p.psnr), speed=p.images_per_second)
+            yield lambda p: bar.update(
+                task, completed=p.step, loss=p.loss, psnr=_db(p.psnr), speed=p.images_per_second
+            )
         return
     last, mean = [time.monotonic()], [0.0]
 

@@ -5,17 +5,20 @@ A run is a function of its `Recipe`: batches depend on (seed, step) alone and th
 """
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qnas.architecture import Architecture, from_document
-from qnas.checkpoint import load_plain, load_state, save_plain
+from qnas.checkpoint import load_found, load_plain, load_state, save_plain
 from qnas.errors import CheckpointError, TrainingError
 from qnas.evaluation import Image, Quality, evaluate
 from qnas.lowering import lower
@@ -69,20 +72,24 @@ class Run:
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write the state so that `resume` continues with the same bits."""
-        import json
-
+        """Write the state for `resume` to continue with the same bits. Raises TrainingError, OutputError."""
+        self.check_finite()
         document = {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
             "recipe": {**asdict(self.recipe), "data": list(self.recipe.data)},
-            "architecture": json.loads(self.architecture.to_json()),
+            "architecture": self.architecture.to_document(),
             "state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
         }
         save_plain(path, document, force=True)
+
+    def check_finite(self) -> None:
+        """Raise TrainingError when a weight is NaN or infinite, as after a step with an infinite gradient."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise _diverged("a weight is not finite", self)
 
 
 def start(architecture: Architecture, recipe: Recipe, device: torch.device) -> Run:
@@ -91,7 +98,7 @@ def start(architecture: Architecture, recipe: Recipe, device: torch.device) -> R
     network = Network(lower(architecture))
     if recipe.warm_start:
         warm_start(network, Path(recipe.warm_start))
-    network.to(device, memory_format=torch.channels_last)
+    _place(network, device)
     return Run(recipe, architecture, network, _optimizer(network, recipe))
 
 
@@ -103,33 +110,38 @@ def resume(path: Path, device: torch.device) -> Run:
         architecture = from_document(document["architecture"], str(path))
         network = Network(lower(architecture))
         load_state(network, document["state_dict"], str(path))
-        network.to(device, memory_format=torch.channels_last)
+        _place(network, device)
         optimizer = _optimizer(network, recipe)
         optimizer.load_state_dict(document["optimizer"])
-        return Run(recipe, architecture, network, optimizer, int(document["step"]), float(document["seconds"]))
+        step, seconds = int(document["step"]), float(document["seconds"])
+        return Run(recipe, architecture, network, optimizer, step, seconds)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no complete run ({error}): start again without --resume") from error
 
 
 def warm_start(network: Network, path: Path) -> None:
-    """Take weights, biases and norms from the `found.pt` of the same network at other bits. Raises CheckpointError."""
-    from qnas.checkpoint import load_found
-
+    """Take weights, biases and norms from this network's `found.pt` at other bits. Raises CheckpointError."""
     theirs = load_found(path).network.state_dict()
     state = network.state_dict()
     for name, value in state.items():
         if name in theirs and theirs[name].shape == value.shape:
             state[name] = theirs[name]
         elif name.rsplit(".", 1)[-1] in ("weight", "bias"):
-            raise CheckpointError(f"{path} has no {name} of shape {tuple(value.shape)}: warm-start from the same network")
+            shape = tuple(value.shape)
+            raise CheckpointError(f"{path} has no {name} of shape {shape}: warm-start from the same network")
     network.load_state_dict(state)
     for module in network.modules():
         if isinstance(module, Convolution):
             module.reset_scale()
 
 
+def _place(network: Network, device: torch.device) -> None:
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # faster on CPUs
+
+
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    scales, weights = [], []
+    scales: list[nn.Parameter] = []
+    weights: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         (scales if name.endswith((".step", ".weight_scale")) else weights).append(parameter)
     groups = [{"params": weights, "share": 1.0}, {"params": scales, "share": SCALE_LEARNING_RATE}]
@@ -144,9 +156,10 @@ def train(
     checkpoint_seconds: float = 60.0,
     validate_every: int = 2000,
 ) -> None:
-    """Run to the last step. Saves the state to `state_path` now and then and when stopped (KeyboardInterrupt).
+    """Run to the last step, saving the state to `state_path` every `checkpoint_seconds`.
 
-    Raises TrainingError when the loss is no longer finite; the last saved state is from before.
+    Ctrl-C or SIGTERM saves it after the step at hand and raises KeyboardInterrupt. Raises TrainingError when
+    the loss or a weight is no longer finite; the last saved state is from before.
     """
     recipe, scale = run.recipe, run.architecture.scale
     crops = load_crops([Path(folder) for folder in recipe.data], scale, recipe.patch, recipe.cache_mib)
@@ -156,22 +169,22 @@ def train(
     psnr: float | None = None
     saved = begun = time.monotonic()
     before, first = run.seconds, run.step
-    try:
+    with _stop_requests() as stop_requested:
         for loss in _steps(run, crops, device):
             now = time.monotonic()
             run.seconds = before + now - begun
+            if stop_requested():
+                run.save(state_path)
+                raise KeyboardInterrupt
             if run.step % validate_every == 0 or run.step == recipe.steps:
                 psnr = validate(run.network, validation, scale).psnr if validation else None
-            if now - saved > checkpoint_seconds:
+            if now - saved >= checkpoint_seconds:
                 run.save(state_path)
                 saved = now
             speed = (run.step - first) / max(now - begun, 1e-9)
-            on_progress(
-                Progress(run.step, recipe.steps, loss, speed * recipe.batch, (recipe.steps - run.step) / speed, psnr)
-            )
-    except KeyboardInterrupt:
-        run.save(state_path)
-        raise
+            left = (recipe.steps - run.step) / speed
+            on_progress(Progress(run.step, recipe.steps, loss, speed * recipe.batch, left, psnr))
+    run.check_finite()
     run.seconds = before + time.monotonic() - begun
 
 
@@ -187,14 +200,35 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         loss = distance(network(lr.to(device)), hr.to(device))
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} at step {run.step}: use a smaller --lr (now {recipe.learning_rate:g})"
-            )
+            raise _diverged(f"the loss became {value}", run)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         run.step += 1
         yield value / (GREY_LEVEL if recipe.loss == "l1" else GREY_LEVEL**2)
+
+
+def _diverged(what: str, run: Run) -> TrainingError:
+    return TrainingError(f"{what} at step {run.step}: use a smaller --lr (now {run.recipe.learning_rate:g})")
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the end of a step: no state holds half of one. A second does not wait."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -217,14 +251,16 @@ def upscaler(network: Network) -> Callable[[Image], Image]:
     def upscale(image: Image) -> Image:
         network.eval()
         with torch.no_grad():
-            return to_pixels(network(to_network(image[None]).to(device)))[0]
+            pixels: Image = to_pixels(network(to_network(image[None]).to(device)))[0]
+        return pixels
 
     return upscale
 
 
 def to_pixels(y: Tensor) -> Image:
     """float32 [N, 3, H, W] in network units -> uint8 [N, H, W, 3]: rounded half-to-even, clipped."""
-    pixels: Image = (y / GREY_LEVEL).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    grey = (y / GREY_LEVEL).round().clamp(0, 255)
+    pixels: Image = grey.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 

@@ -50,7 +50,11 @@ class Architecture:
 
     def to_json(self) -> str:
         """Readable JSON that `from_json` reads back to an equal architecture."""
-        document = {
+        return json.dumps(self.to_document(), indent=2) + "\n"
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain data that `from_document` reads back to an equal architecture."""
+        return {
             "space": self.space,
             "channels": self.channels,
             "blocks": self.blocks,
@@ -59,20 +63,21 @@ class Architecture:
             "residual_bits": self.residual_bits,
             "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
         }
-        return json.dumps(document, indent=2) + "\n"
 
 
 def from_json(text: str, source: str) -> Architecture:
     """Parse and check; `source` names the text in messages. Raises ArchitectureError."""
     try:
         document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ArchitectureError(f"{source} is not JSON ({error}): write it with `qnas-train --show ARCH`") from error
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 4301 digits
+        raise ArchitectureError(
+            f"{source} is not JSON ({error}): write it with `qnas-train --show ARCH`"
+        ) from error
     return from_document(document, source)
 
 
 def from_document(document: Any, source: str) -> Architecture:
-    """An Architecture from plain data (parsed JSON, or the one inside a checkpoint). Raises ArchitectureError."""
+    """An Architecture from plain data, as parsed JSON or a checkpoint holds it. Raises ArchitectureError."""
     if not isinstance(document, dict):
         raise ArchitectureError(f"{source}: an architecture is an object with the keys {', '.join(_KEYS)}")
     unknown, missing = sorted(set(document) - set(_KEYS), key=str), sorted(set(_KEYS) - set(document))
@@ -83,12 +88,12 @@ def from_document(document: Any, source: str) -> Architecture:
         )
     for key, allowed in _ALLOWED.items():
         value = document[key]
-        if isinstance(value, bool) or value not in allowed:
+        if not _is_one_of(value, allowed):
             raise ArchitectureError(f"{source}: {key} is {value!r}, use {_listing(allowed)}")
     layers = document["layers"]
     if not isinstance(layers, dict) or not layers:
         raise ArchitectureError(f'{source}: layers must map names to {{"op": ..., "bits": ...}}')
-    architecture = Architecture(
+    return Architecture(
         space=cast(Space, document["space"]),
         channels=document["channels"],
         blocks=document["blocks"],
@@ -97,13 +102,12 @@ def from_document(document: Any, source: str) -> Architecture:
         normalization=cast(Normalization, document["normalization"]),
         residual_bits=document["residual_bits"],
     )
-    return architecture
 
 
 def _choice(value: Any, where: str) -> Choice:
     if not isinstance(value, dict) or set(value) != {"op", "bits"} or not isinstance(value["op"], str):
         raise ArchitectureError(f'{where} must be {{"op": "simple_3x3", "bits": 8}}')
-    if isinstance(value["bits"], bool) or value["bits"] not in BIT_WIDTHS:
+    if not _is_one_of(value["bits"], BIT_WIDTHS):
         raise ArchitectureError(f"{where} has {value['bits']!r} bits, use {_listing(BIT_WIDTHS)}")
     return Choice(value["op"], value["bits"])
 
@@ -119,6 +123,11 @@ _ALLOWED: dict[str, Any] = {
 _KEYS = (*_ALLOWED, "layers")
 
 
+def _is_one_of(value: Any, allowed: Any) -> bool:
+    """Equal in value and in kind: 8.0 and True are no whole numbers."""
+    return type(value) in (int, str, type(None)) and value in allowed
+
+
 def _listing(allowed: Any) -> str:
     if isinstance(allowed, range):
         return f"a whole number from {allowed.start} to {allowed.stop - 1}"
@@ -128,7 +137,9 @@ def _listing(allowed: Any) -> str:
 def named_architectures() -> tuple[str, ...]:
     """The names that `find_architecture` knows besides JSON files."""
     folder = resources.files("qnas") / "architectures"
-    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
+    return tuple(
+        sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+    )
 
 
 def find_architecture(name_or_path: str) -> Architecture:
@@ -137,11 +148,14 @@ def find_architecture(name_or_path: str) -> Architecture:
         entry = resources.files("qnas") / "architectures" / f"{name_or_path}.json"
         return from_json(entry.read_text(encoding="utf-8"), name_or_path)
     path = Path(name_or_path)
-    if not path.is_file():
-        raise ArchitectureError(
-            f"no architecture {name_or_path!r}: name a JSON file or one of {', '.join(named_architectures())}"
-        )
     try:
-        return from_json(path.read_text(encoding="utf-8"), str(path))
+        if path.is_file():
+            return from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ArchitectureError(f"cannot read {path} as text ({error}): name a JSON architecture file") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        shown = name_or_path[
+            :80
+        ]  # a whole architecture given in place of its file's name is too long to be one
+        raise ArchitectureError(f"cannot read {shown!r} ({reason}): name a JSON architecture file") from error
+    names = ", ".join(named_architectures())
+    raise ArchitectureError(f"no architecture {name_or_path!r}: name a JSON file or one of {names}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qnas.architecture import Architecture, from_document
-from qnas.errors import ArchitectureError, CheckpointError
+from qnas.errors import ArchitectureError, CheckpointError, OutputError
 from qnas.files import atomic_write
 from qnas.lowering import lower
 from qnas.network import Network
@@ -34,12 +34,10 @@ def save_found(
     path: Path, architecture: Architecture, network: Network, training: Mapping[str, Any], force: bool = False
 ) -> None:
     """Write `found.pt` whole or not at all. Raises OutputError."""
-    import json
-
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": json.loads(architecture.to_json()),
+        "architecture": architecture.to_document(),
         "state_dict": {name: value.detach().cpu().clone() for name, value in network.state_dict().items()},
         "training": dict(training),
     }
@@ -49,7 +47,10 @@ def save_found(
 def save_plain(path: Path, document: Mapping[str, Any], force: bool) -> None:
     """`torch.save` of plain data, renamed into place. Raises OutputError."""
     with atomic_write(path, force) as temporary:
-        torch.save(document, temporary)
+        try:
+            torch.save(document, temporary)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OutputError(f"cannot write {path}: free space or choose another folder") from error
 
 
 def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
@@ -63,21 +64,24 @@ def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0][:120]
         raise CheckpointError(
-            f"{path} holds more than plain data and was not executed ({reason}): export only files of qnas-train"
+            f"{path} holds more than plain data and was not executed ({reason}): use a file of qnas-train"
         ) from error
     except Exception as error:  # torch reports damage in a dozen types
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__}): write it again with qnas-train") from error
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}): write it again with qnas-train"
+        ) from error
     if not isinstance(document, dict) or document.get("format") != wanted_format:
         raise CheckpointError(f"{path} is not a {wanted_format} file: make one with qnas-train")
     if document.get("version") != version:
         raise CheckpointError(
-            f"{path} has version {document.get('version')!r}, this qnas reads {version}: use the qnas that wrote it"
+            f"{path} has version {document.get('version')!r}, this qnas reads {version}: "
+            "use the qnas that wrote it"
         )
     return document
 
 
 def load_found(path: Path) -> Found:
-    """Read and check `found.pt`: the state must fit the architecture and be finite. Raises CheckpointError."""
+    """Read `found.pt`; its state must fit its architecture and be finite. Raises CheckpointError."""
     document = load_plain(path, FORMAT, VERSION)
     try:
         architecture = from_document(document.get("architecture"), str(path))
@@ -90,7 +94,7 @@ def load_found(path: Path) -> Found:
 
 
 def load_state(network: Network, state: Any, source: str) -> None:
-    """Fill `network` after checking every name, shape, type and value. Raises CheckpointError naming the first."""
+    """Fill `network` after checking every name, shape, type and value. Raises CheckpointError."""
     if not isinstance(state, dict):
         raise CheckpointError(f"{source} has no state_dict: write it again with qnas-train")
     expected = network.state_dict()
@@ -102,7 +106,11 @@ def load_state(network: Network, state: Any, source: str) -> None:
         value = state[name]
         if not isinstance(value, Tensor) or value.shape != want.shape or value.dtype != want.dtype:
             got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise CheckpointError(f"{source}: {name} is {got}, its architecture needs {tuple(want.shape)} {want.dtype}")
+            raise CheckpointError(
+                f"{source}: {name} is {got}, its architecture needs {tuple(want.shape)} {want.dtype}"
+            )
         if not math.isfinite(float(value.double().abs().sum())):
-            raise CheckpointError(f"{source}: {name} holds NaN or infinite values: resume from an earlier checkpoint")
+            raise CheckpointError(
+                f"{source}: {name} holds NaN or infinite values: resume from an earlier checkpoint"
+            )
     network.load_state_dict(state)

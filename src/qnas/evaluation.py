@@ -41,6 +41,9 @@ def shrink(hr: Image, scale: int) -> Image:
 
 def evaluate(upscale: Callable[[Image], Image], folder: Path, scale: int) -> Quality:
     """Mean quality of `upscale` over the images of `folder`."""
-    scores = [(psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)) for lr, hr in pairs(folder, scale) for sr in [upscale(lr)]]
+    scores = []
+    for lr, hr in pairs(folder, scale):
+        sr = upscale(lr)
+        scores.append((psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)))
     psnr, ssim = np.mean(scores, axis=0)
     return Quality(float(psnr), float(ssim))

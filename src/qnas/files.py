@@ -42,9 +42,12 @@ def atomic_write(path: Path, force: bool = False) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; an output should be as readable as any file
+        temporary.chmod(
+            0o666 & ~umask
+        )  # mkstemp makes it private; an output should be readable as any file is
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}, free space or choose another folder") from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}, free space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,11 +104,11 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.calibrating and hasattr(self, "step"):
             sample = x.detach().flatten()
-            sample = sample[:: max(1, sample.numel() // 65536)].float().cpu().numpy()
+            sample = sample[:: max(1, sample.numel() // 65536)]
             with torch.no_grad():
-                self.step.fill_(best_power_of_two(sample, self.spec))
+                self.step.fill_(best_power_of_two(sample.float().cpu().numpy(), self.spec))
         scale = self.scale().to(x.device)
-        result: Tensor = _FakeQuantize.apply(x, scale, self.spec.low, self.spec.high)
+        result: Tensor = _FakeQuantize.apply(x, scale, self.spec.low, self.spec.high)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -132,8 +133,9 @@ class Convolution(nn.Module):
     def reset_scale(self) -> None:
         """LSQ's initial scale for the present weights; nothing to do in full precision."""
         if self.bits < FLOAT_BITS:
+            scale = lsq_initial_scale(self.weight.detach().cpu().numpy(), self.bits)
             with torch.no_grad():
-                self.weight_scale.copy_(torch.from_numpy(lsq_initial_scale(self.weight.detach().cpu().numpy(), self.bits)))
+                self.weight_scale.copy_(torch.from_numpy(scale))
 
     def forward(self, x: Tensor, input_scale: Tensor | None, gain: Tensor | None) -> Tensor:
         if self.bits == FLOAT_BITS:
@@ -149,7 +151,7 @@ class Convolution(nn.Module):
         return y if gain is None or fold is not None else y * gain
 
     def quantized_weight(self, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(weights on their grid [O, I, kh, kw], scale [O]); a gain [1] multiplies the scale before snapping."""
+        """(weights on their grid [O, I, kh, kw], scale [O]); a gain [1] is part of the snapped scale."""
         scale = snap_scale(self.weight_scale, WEIGHT_SCALE_BITS)
         weight = lsq(self.weight, scale, weight_spec(self.bits))
         if gain is None:
@@ -161,9 +163,8 @@ class Convolution(nn.Module):
 class Affine(nn.BatchNorm2d):
     """Batch norm that in `eval()` on integers is itself one: slope m * 2^e, |m| <= 127, int32 offset."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.integer = False
+    running_mean: Tensor  # never None here, as torch allows
+    running_var: Tensor
 
     def coefficients(self, input_scale: Tensor | None) -> tuple[Tensor, Tensor]:
         """(slope [C], offset [C]) as `eval()` applies them."""
@@ -211,7 +212,7 @@ class Deviation(nn.Module):
         return factor
 
 
-def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
+def interpolation_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
     """Bilinear weights [size_out, size_in], half-pixel centres, in exact 64ths (rounded down).
 
     Integers decide the weights, so that every backend interpolates with the same ones.
@@ -219,13 +220,13 @@ def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
     centre = ((2 * np.arange(size_out) + 1) * size_in * 64) // (2 * size_out) - 32
     centre = np.clip(centre, 0, 64 * (size_in - 1))
     distance = np.abs(centre[:, None] - 64 * np.arange(size_in)[None, :])
-    return (np.maximum(64 - distance, 0) / 64).astype(np.float32)
+    return np.asarray(np.maximum(64 - distance, 0) / 64, np.float32)
 
 
 def resize_like(x: Tensor, height: int, width: int) -> Tensor:
     """x [N, C, h, w] -> [N, C, height, width] with `interpolation_matrix` along both axes."""
-    rows = torch.from_numpy(interpolation_matrix(x.shape[2], height)).to(x.device)
-    columns = torch.from_numpy(interpolation_matrix(x.shape[3], width)).to(x.device)
+    rows = torch.from_numpy(interpolation_matrix(x.shape[2], height)).to(x)
+    columns = torch.from_numpy(interpolation_matrix(x.shape[3], width)).to(x)
     return rows @ x @ columns.T
 
 
@@ -289,7 +290,7 @@ class Network(nn.Module):
     def input_scale(self, layer: Layer) -> Tensor | None:
         """The scale [] of the grid that layer's first input is on, None when that is float."""
         grid = grid_of(self._named, layer.inputs[0])
-        return self._modules_by_layer[grid.name].scale() if grid else None  # type: ignore[operator, no-any-return]
+        return self.module(grid.name).scale() if grid else None
 
     def forward(self, image: Tensor) -> Tensor:
         values: dict[str, Tensor] = {}
@@ -342,7 +343,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "multiply": lambda layer, x, y: x * y,
     "repeat": lambda layer, x: x.repeat(1, layer.factor, 1, 1),
     "pixel_shuffle": lambda layer, x: F.pixel_shuffle(x, layer.factor),
-    "upscale": lambda layer, x: F.interpolate(x, scale_factor=layer.factor, mode="bilinear", align_corners=False),
+    "upscale": lambda layer, x: F.interpolate(x, scale_factor=layer.factor, mode="bilinear"),
     "resize_like": lambda layer, x, like: resize_like(x, like.shape[2], like.shape[3]),
     "sigmoid": lambda layer, x: sigmoid(x),
 }

@@ -38,7 +38,8 @@ def operation_convolutions(op: str, in_channels: int, out_channels: int) -> tupl
     chain = _chain(op, in_channels, out_channels)
     if chain is None:
         raise ArchitectureError(
-            f"unknown operation {op!r}: use simple_KxK, simple_KxK_grouped_G, growthF_KxK, decenc_KxK_F or conv_Kx1_1xK"
+            f"unknown operation {op!r}: use simple_KxK, simple_KxK_grouped_G, growthF_KxK, decenc_KxK_F "
+            "or conv_Kx1_1xK"
         )
     for shape in chain:
         if any(k % 2 == 0 for k in shape.kernel):

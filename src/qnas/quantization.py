@@ -41,12 +41,12 @@ class QuantSpec:
     @property
     def low(self) -> int:
         """Smallest integer, before any zero point."""
-        return -(2 ** (self.bits - 1)) if self.signed else 0
+        return -(1 << self.bits - 1) if self.signed else 0
 
     @property
     def high(self) -> int:
         """Largest integer, before any zero point."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return int(2 ** (self.bits - self.signed) - 1)
 
 
 IMAGE = QuantSpec(bits=8, signed=False, scale=GREY_LEVEL)
@@ -73,7 +73,7 @@ class QuantParams:
     @classmethod
     def activation(cls, spec: QuantSpec, scale: float) -> "QuantParams":
         """uint8 container, 0 .. 2**bits - 1; a signed tensor is stored with zero point 2**(bits - 1)."""
-        return cls(np.float32(scale)[...], -spec.low, 0, spec.high - spec.low)
+        return cls(np.asarray(scale, np.float32), -spec.low, 0, spec.high - spec.low)
 
     @classmethod
     def weight(cls, spec: QuantSpec, scale: NDArray[np.float32]) -> "QuantParams":
@@ -88,19 +88,23 @@ def _broadcast(params: QuantParams, ndim: int) -> NDArray[np.float32]:
 def quantize(x: NDArray[np.float32], params: QuantParams) -> NDArray[np.int32]:
     """`clamp(round_half_even(x / scale) + zero_point, low, high)`; x [C, ...], result int32 [C, ...]."""
     steps = np.rint(np.asarray(x, np.float32) / _broadcast(params, np.ndim(x)))
-    return np.clip(steps + params.zero_point, params.low, params.high).astype(np.int32)
+    q: NDArray[np.int32] = np.clip(steps + params.zero_point, params.low, params.high).astype(np.int32)
+    return q
 
 
 def dequantize(q: NDArray[np.int32], params: QuantParams) -> NDArray[np.float32]:
     """`scale * (q - zero_point)`, float32."""
     steps = (np.asarray(q, np.int32) - params.zero_point).astype(np.float32)
-    return (steps * _broadcast(params, np.ndim(q))).astype(np.float32)
+    return steps * _broadcast(params, np.ndim(q))
 
 
 def snap_scale(scale: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The nearest `m * 2**e` with `m < 2**bits`; never below SMALLEST_SCALE. Any shape, same shape out."""
     mantissa, exponent = np.frexp(np.maximum(np.asarray(scale, np.float32), np.float32(SMALLEST_SCALE)))
-    return np.ldexp(np.rint(mantissa * 2**bits) / 2**bits, exponent).astype(np.float32)
+    snapped: NDArray[np.float32] = np.ldexp(np.rint(mantissa * 2**bits) / 2**bits, exponent).astype(
+        np.float32
+    )
+    return snapped
 
 
 def lsq_initial_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
@@ -109,12 +113,12 @@ def lsq_initial_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.floa
     Esser et al., Learned Step Size Quantization, ICLR 2020, section 2.1.
     """
     mean = np.abs(weight).reshape(len(weight), -1).mean(axis=1)
-    return (2 * mean / math.sqrt(weight_spec(bits).high)).astype(np.float32)
+    return np.asarray(2 * mean / math.sqrt(weight_spec(bits).high), np.float32)
 
 
 @cache
 def hwgq_levels(bits: int) -> tuple[float, ...]:
-    """The 2**bits levels of least squared error for a half-wave unit Gaussian, ascending (Lloyd's fixed point).
+    """The 2**bits levels of least squared error for a half-wave unit Gaussian, ascending (Lloyd's).
 
     Equation 15 of Shvetsov et al. (QuantNAS). Every level is the centroid of its cell and every threshold the
     middle of two levels; Newton's method on that system, from the asymptotically optimal companding.

@@ -1,0 +1,66 @@
+"""Where a measurement was taken: numbers of two different environments cannot be compared."""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from qnas import __version__
+
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the versions; `governor` is the kernel's frequency policy, None if unknown."""
+
+    cpu: str
+    machine: str
+    system: str
+    cores: int
+    usable_cores: int
+    governor: str | None
+    onnxruntime: str
+    python: str
+    numpy: str
+    qnas: str
+
+
+def current_environment() -> Environment:
+    """The environment of this process."""
+    import numpy
+    import onnxruntime
+
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return Environment(
+        cpu=_cpu_model(),
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        cores=cores,
+        usable_cores=usable,
+        governor=_read(GOVERNOR) or None,
+        onnxruntime=onnxruntime.__version__,
+        python=platform.python_version(),
+        numpy=numpy.__version__,
+        qnas=__version__,
+    )
+
+
+def _cpu_model() -> str:
+    """The processor's name; on ARM, where the kernel has only numbers for it, implementer and part."""
+    text = _read(CPUINFO)
+    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    if named:
+        return named[1].strip()
+    numbers = re.findall(r"^CPU (?:implementer|part)\s*: (\S+)$", text, re.MULTILINE)
+    return f"ARM {' '.join(numbers[:2])}" if numbers else platform.processor() or "unknown"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

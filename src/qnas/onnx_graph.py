@@ -1,0 +1,256 @@
+"""An ONNX graph with the shape of every tensor and the bits of its values.
+
+The bits are those of the values, which a container may exceed:
+
+1. a tensor has the bits of its type: float32 32, int8 8, int4 4, int2 2;
+2. QuantizeLinear gives the bits of its output type; DequantizeLinear and Cast keep those of their input;
+3. an integer Clip(lo, hi) gives those of hi - lo: Clip(0, 15) behind a uint8 QuantizeLinear makes 4 bits;
+4. data movement and Relu keep the bits, and so does a QuantizeLinear back onto the very same grid;
+5. metadata `qnas.bits` on a node says the bits of what it writes: that of the DequantizeLinear behind an int8
+   weight may say 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+
+from qnas.errors import ModelError, UsageError
+
+Shape = tuple[int, ...]
+BITS_KEY = "qnas.bits"
+LARGE = 1024  # a constant of more values is a weight, never a shape that inference must read
+
+_WIDTHS = {
+    "BOOL": 1, "INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8,
+    "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8, "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8,
+    "INT16": 16, "UINT16": 16, "FLOAT16": 16, "BFLOAT16": 16, "INT32": 32, "UINT32": 32, "FLOAT": 32,
+    "INT64": 64, "UINT64": 64, "DOUBLE": 64,
+}  # fmt: skip
+TYPE_BITS = {number: _WIDTHS[name] for name, number in TensorProto.DataType.items() if name in _WIDTHS}
+_INTEGERS = {number for name, number in TensorProto.DataType.items() if "INT" in name}
+
+# Moves values, or keeps those of a grid on it. The data is the first input, but for Concat all of them.
+KEEPING = frozenset({
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape",
+    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+# What may stand between a stored weight and the node that multiplies with it.
+UNPACKING = frozenset({
+    "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+# What infers the output shape of com.microsoft's operations in their stead: (type, which of the inputs).
+STAND_INS: dict[str, tuple[str, slice]] = {
+    "com.microsoft.FusedConv": ("Conv", slice(0, 3)),
+    "com.microsoft.FusedGemm": ("Gemm", slice(0, 3)),
+    "com.microsoft.MatMulIntegerToFloat": ("MatMul", slice(0, 2)),
+    "com.microsoft.QGemm": ("Gemm", slice(0, 4, 3)),
+    "com.microsoft.QLinearAdd": ("Add", slice(0, 4, 3)),
+    "com.microsoft.QLinearConcat": ("Concat", slice(2, None, 3)),
+    "com.microsoft.QLinearGlobalAveragePool": ("GlobalAveragePool", slice(0, 1)),
+    "com.microsoft.QLinearLeakyRelu": ("Identity", slice(0, 1)),
+    "com.microsoft.QLinearMul": ("Mul", slice(0, 4, 3)),
+    "com.microsoft.QLinearSigmoid": ("Identity", slice(0, 1)),
+}
+
+
+def op_name(node: NodeProto) -> str:
+    """The node's type, with its domain unless that is ONNX itself: "Conv", "com.microsoft.QGemm"."""
+    op: str = node.op_type
+    return op if node.domain in ("", "ai.onnx") else f"{node.domain}.{op}"
+
+
+def node_name(node: NodeProto) -> str:
+    """The node's name, or that of its first output when it has none."""
+    name: str = node.name or node.output[0]
+    return name
+
+
+def read_model(path: Path, external_data: bool = True) -> ModelProto:
+    """Read a model, with the weights that lie in files beside it; ModelError when that fails."""
+    try:
+        return onnx.load(path, load_external_data=external_data)
+    except Exception as error:  # protobuf, onnx and the file system each raise their own
+        kind = type(error).__name__
+        raise ModelError(f"{path} is no readable ONNX model ({kind}): export it again") from error
+
+
+def metadata_bits(node: NodeProto) -> int | None:
+    """What the node's metadata says of its bits, or None; ModelError when that is no number."""
+    for entry in node.metadata_props:
+        if entry.key == BITS_KEY:
+            if not (entry.value.isdecimal() and int(entry.value) > 0):
+                raise ModelError(
+                    f"node {node_name(node)}: metadata {BITS_KEY} is {entry.value!r}, not a number of bits: "
+                    "export the model again"
+                )
+            return int(entry.value)
+    return None
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The bits of a tensor's values, and (scale, zero point) when these lie on one quantizer's grid."""
+
+    bits: int | None  # None: not even the type is known
+    grid: object = None
+
+
+class Graph:
+    """A model's nodes with every shape that can be inferred and the bits of every tensor."""
+
+    def __init__(self, model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Infer from input shapes; UsageError when they do not fit, ModelError when inference fails."""
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        self.nodes: list[NodeProto] = list(model.graph.node)
+        self.producers = {name: node for node in self.nodes for name in node.output}
+        self.constants: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant":
+                self.constants |= {o: a.t for o in node.output for a in node.attribute if a.name == "value"}
+        inferred = _infer(model, shapes).graph
+        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        self._types = {value.name: value.type.tensor_type for value in values}
+        inputs = [value.name for value in inferred.input]
+        self._values = {name: _Values(TYPE_BITS.get(self._type(name))) for name in (*self.constants, *inputs)}
+        for node in self.nodes:
+            self._values |= dict.fromkeys(node.output, self._written(node))
+
+    def shape(self, name: str, node: NodeProto) -> Shape:
+        """Dimensions of a tensor that `node` needs; ModelError when they are unknown."""
+        if name in self.constants:
+            return tuple(self.constants[name].dims)
+        known = self._types.get(name)
+        if (
+            known is None
+            or not known.HasField("shape")
+            or not all(d.HasField("dim_value") for d in known.shape.dim)
+        ):
+            raise self._unknown("shape", name, node)
+        return tuple(d.dim_value for d in known.shape.dim)
+
+    def bits(self, name: str, node: NodeProto) -> int:
+        """Bits of the values of a tensor that `node` reads; ModelError when they are unknown."""
+        bits = self._values[name].bits if name in self._values else None
+        if bits is None:
+            raise self._unknown("type", name, node)
+        return bits
+
+    def stored(self, name: str) -> str | None:
+        """The constant that tensor `name` unpacks, or None when it is computed from an input."""
+        while name not in self.constants:
+            node = self.producers.get(name)
+            if node is None or node.op_type not in UNPACKING:
+                return None
+            name = node.input[0]
+        return name
+
+    def _unknown(self, what: str, name: str, node: NodeProto) -> ModelError:
+        return ModelError(
+            f"node {node_name(node)} ({op_name(node)}): the {what} of its tensor {name!r} is unknown, so its "
+            "cost cannot be counted; export the model with fixed shapes"
+        )
+
+    def _type(self, name: str) -> int:
+        if name in self.constants:
+            return int(self.constants[name].data_type)
+        return int(self._types[name].elem_type) if name in self._types else TensorProto.UNDEFINED
+
+    def _written(self, node: NodeProto) -> _Values:
+        """The values that `node` writes, by the cases of the module's docstring."""
+        reads = [self._values.get(name, _Values(None)) for name in node.input if name]
+        first = reads[0] if reads else _Values(None)
+        kind = self._type(node.output[0])
+        result = _Values(TYPE_BITS.get(kind))  # Case 1
+        match node.op_type:
+            case "DequantizeLinear":  # Case 2
+                result = _Values(first.bits, self._grid(node))
+            case "Cast":  # Case 2
+                result = _Values(_least(result.bits, first.bits))
+            case "QuantizeLinear" if first.grid is not None and first.grid == self._grid(node):  # Case 4
+                result = _Values(_least(result.bits, first.bits))
+            case "Clip" if kind in _INTEGERS:  # Case 3
+                result = _Values(_least(first.bits, self._clip_bits(node)))
+            case op if op in KEEPING:  # Case 4
+                result = _joined(reads if op == "Concat" else [first])
+        override = metadata_bits(node)
+        return result if override is None else _Values(override, result.grid)  # Case 5
+
+    def _grid(self, node: NodeProto) -> object:
+        """A hashable (scale, zero point) of a quantizer with one scale, None of one with several."""
+        scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
+        if scale in self.constants and prod(self.constants[scale].dims) != 1:
+            return None
+        return self._number(scale), self._number(zero) if zero else 0.0
+
+    def _number(self, name: str) -> float | str:
+        """The value of a constant of one element, or the name of a tensor that is computed."""
+        return float(numpy_helper.to_array(self.constants[name]).item()) if name in self.constants else name
+
+    def _clip_bits(self, node: NodeProto) -> int | None:
+        ends = [self._number(name) for name in node.input[1:3] if name]
+        numbers = [int(end) for end in ends if isinstance(end, float)]
+        return max(1, (numbers[1] - numbers[0]).bit_length()) if len(numbers) == 2 else None
+
+
+def _joined(values: Sequence[_Values]) -> _Values:
+    bits = [value.bits for value in values if value.bits is not None]
+    grids = {value.grid for value in values}
+    return _Values(max(bits) if len(bits) == len(values) else None, grids.pop() if len(grids) == 1 else None)
+
+
+def _least(*bits: int | None) -> int | None:
+    return min((b for b in bits if b is not None), default=None)
+
+
+def _infer(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """A copy with concrete inputs, weights without data, stand-ins for com.microsoft, and shapes inferred."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    _fix_inputs(copy.graph, shapes)
+    for tensor in copy.graph.initializer:
+        if prod(tensor.dims) > LARGE:  # keeps the copy small: inference refuses more than 2 GiB
+            bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            tensor.CopyFrom(bare)
+    for node in copy.graph.node:
+        if op_name(node) in STAND_INS:
+            op, pick = STAND_INS[op_name(node)]
+            reads = list(node.input)[pick]
+            node.op_type, node.domain = op, ""
+            del node.input[:]
+            node.input.extend(reads)
+    try:
+        return shape_inference.infer_shapes(copy, data_prop=True)
+    except Exception as error:  # RuntimeError, ValueError and onnx's own have no common base
+        message = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ModelError(f"cannot infer the model's shapes: {message}; export it again") from error
+
+
+def _fix_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = {
+        value.name: value.type.tensor_type.shape for value in graph.input if value.name not in constants
+    }
+    if unknown := [name for name in shapes if name not in inputs]:
+        raise UsageError(f"the model has no input {unknown[0]!r}: its inputs are {', '.join(inputs)}")
+    for name, declared in inputs.items():
+        dims = [d.dim_value if d.HasField("dim_value") else None for d in declared.dim]
+        given = shapes.get(name, dims)
+        shown = "x".join("?" if d is None else str(d) for d in dims)
+        if None in given:
+            raise UsageError(f"input {name!r} is {shown}: give the shape to count the cost for")
+        if len(given) != len(dims) or any(d not in (None, g) for d, g in zip(dims, given, strict=True)):
+            raise UsageError(f"input {name!r} is {shown}: {'x'.join(map(str, given))} does not fit it")
+        for dim, size in zip(declared.dim, given, strict=True):
+            dim.dim_value = size or 0
