@@ -95,8 +95,8 @@ def _check_fit(name: str, dims: Sequence[object], sizes: Shape) -> None:
     if len(dims) != len(sizes) or any(
         isinstance(d, int) and d != s for d, s in zip(dims, sizes, strict=True)
     ):
-        shown = "x".join(str(dim) if dim is not None else "?" for dim in dims) or "a scalar"
-        raise UsageError(f"input {name!r} is {shown}: a shape of {'x'.join(map(str, sizes))} does not fit it")
+        shown = ", ".join("?" if dim is None else str(dim) for dim in dims)
+        raise UsageError(f"input {name!r} is [{shown}]: a shape of {'x'.join(map(str, sizes))} does not fit")
 
 
 def _default(dims: Sequence[object], sizes: Mapping[object, int]) -> Shape:
@@ -110,7 +110,7 @@ def _default(dims: Sequence[object], sizes: Mapping[object, int]) -> Shape:
 
 
 def random_inputs(session: Any, shapes: Mapping[str, Shape], seed: int) -> Feed:
-    """Random values for every input: floats in [0, 1), any of 8 bits, 0 or 1 of wider integers (indices maybe).
+    """Random values for every input: floats in [0, 1), any of 8 bits, 0 or 1 in wider integers (indices?).
 
     Raises ModelError for an input that is no tensor of numbers, UsageError when the memory does not hold it.
     """

@@ -19,7 +19,7 @@ FLOAT_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTrans
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 _TO_FLOAT = frozenset({"DequantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
 _TO_INTEGER = frozenset({
-    "ArgMax", "ArgMin", "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConcat",
+    "ArgMax", "ArgMin", "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "NonZero", "QLinearConcat",
     "QuantizeLinear", "Shape", "Size",
 })  # fmt: skip
 # Conversions, and what only moves values.

@@ -66,8 +66,9 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
 def _node_cost(graph: Graph, node: NodeProto, formula: Formula, counted: set[str]) -> NodeCost:
     data, weight = node.input[formula.data], node.input[formula.weight]
     bias = node.input[formula.bias] if formula.bias and len(node.input) > formula.bias else ""
-    # Either factor of a product may be the stored one.
-    weights = _fresh(graph, (weight, data), counted)
+    if graph.stored(data) and not graph.stored(weight):
+        data, weight = weight, data  # a product may have its weights on the left
+    weights = _fresh(graph, (weight,), counted)
     biases = _fresh(graph, (bias,), counted)
     return NodeCost(
         name=node_name(node),

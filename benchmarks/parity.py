@@ -1,0 +1,61 @@
+"""Parity of every named architecture with random weights on the images of Set14; writes docs/parity.md.
+
+    python benchmarks/parity.py --data ../shared/data
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import onnx
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from random_networks import random_found  # noqa: E402  (the random networks of the tests)
+
+from qnas.architecture import named_architectures  # noqa: E402
+from qnas.export.model import build_qdq  # noqa: E402
+from qnas.export.parity import check_parity, parity_images  # noqa: E402
+from qnas.fusion import count_integer_convolutions  # noqa: E402
+
+HEAD = """# Parity of the named architectures
+
+Random weights, the images of Set14 (shrunk by 4), against torch in `eval()`; values are pixels times colours.
+Made by `python benchmarks/parity.py --data ../shared/data` with onnxruntime {version}.
+
+| architecture | values | reference evaluator: equal | largest difference | onnxruntime, all optimisations: equal | largest difference | integer convolutions |
+|---|---|---|---|---|---|---|
+"""
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), default=ROOT.parent / "shared" / "data")
+def main(data: Path) -> None:
+    import onnxruntime
+
+    torch.set_num_threads(1)
+    images, _ = parity_images(data / "Set14")
+    rows = []
+    for name in named_architectures():
+        found = random_found(name)
+        if not found.architecture.quantized:
+            continue
+        model = build_qdq(found)
+        _, (reference, fused) = check_parity(found.network, found.architecture.scale, model, images)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(model, path)
+            fusion = count_integer_convolutions(path)
+        rows.append(
+            f"| {name} | {reference.pixels} | {reference.equal:.4%} | {reference.largest_difference} | "
+            f"{fused.equal:.4%} | {fused.largest_difference} | {fusion.integer} of {fusion.total} |"
+        )
+        click.echo(rows[-1])
+    (ROOT / "docs" / "parity.md").write_text(HEAD.format(version=onnxruntime.__version__) + "\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

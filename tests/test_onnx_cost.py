@@ -1,0 +1,308 @@
+"""Analytic cost of ONNX graphs against counts by hand."""
+
+import re
+from math import prod
+from pathlib import Path
+
+import pytest
+from onnx import ModelProto, StringStringEntryProto
+from text_models import INTEGER_CONV, text_model
+
+from qnas.errors import ModelError, UsageError
+from qnas.onnx_cost import NodeCost, OnnxCost, model_cost
+
+ESPCN = """
+espcn (float[n, 3, h, w] image) => (float[n, 3, y, x] upscaled)
+<float[64, 3, 5, 5] k0, float[64] b0, float[32, 64, 3, 3] k1, float[32] b1,
+ float[48, 32, 3, 3] k2, float[48] b2>
+{
+    c0 = Conv <pads = [2, 2, 2, 2]> (image, k0, b0)
+    r0 = Relu (c0)
+    c1 = Conv <pads = [1, 1, 1, 1]> (r0, k1, b1)
+    r1 = Relu (c1)
+    c2 = Conv <pads = [1, 1, 1, 1]> (r1, k2, b2)
+    upscaled = DepthToSpace <blocksize = 4, mode = "CRD"> (c2)
+}"""
+# A 3x3 convolution of 8 channels to 8 whose activations and weights are made by the nodes put in.
+QUANTIZED = """
+net (uint8[1, 8, 4, 4] image) => (float[1, 8, 4, 4] result)
+<float one = {0.5}, float other = {0.25}, uint8 zero = {0}, uint8 fifteen = {15},
+ int8[8] zeros, float[8] scales, int8[8, 8, 3, 3] k8, int4[8, 8, 3, 3] k4, float[8, 8, 3, 3] k32>
+{
+    ACTIVATION
+    WEIGHT
+    result = Conv <pads = [1, 1, 1, 1]> (a, w)
+}"""
+INT8_WEIGHT = "w = DequantizeLinear <axis = 0> (k8, scales, zeros)"
+QUANTIZED_WHEN_RUN = "q = QuantizeLinear <axis = 0> (k32, scales, zeros)  " + INT8_WEIGHT.replace("k8", "q")
+MACS = 8 * 4 * 4 * 8 * 9
+
+
+def quantized(
+    activation: str = "a = DequantizeLinear (image, one, zero)", weight: str = INT8_WEIGHT
+) -> ModelProto:
+    return text_model(QUANTIZED.replace("ACTIVATION", activation).replace("WEIGHT", weight))
+
+
+def only_node(cost: OnnxCost) -> NodeCost:
+    (node,) = cost.layers
+    return node
+
+
+def set_bits(model: ModelProto, output: str, bits: str) -> None:
+    (node,) = (node for node in model.graph.node if output in node.output)
+    node.metadata_props.append(StringStringEntryProto(key="qnas.bits", value=bits))
+
+
+def test_espcn_costs_what_the_quantnas_paper_says() -> None:
+    cost = model_cost(text_model(ESPCN), {"image": (1, 3, 32, 32)})
+    # 64*3*25*32*32, 32*64*9*32*32, 48*32*9*32*32; table 1 of QuantNAS: 2.3 GBitOps of 2^30 at 8 x 8 bits.
+    assert [node.macs for node in cost.layers] == [4_915_200, 18_874_368, 14_155_776]
+    assert cost.macs == 37_945_344
+    assert cost.bitops == 37_945_344 * 32 * 32
+    assert cost.parameters == 64 * 75 + 64 + 32 * 576 + 32 + 48 * 288 + 48
+    assert cost.weight_bytes == 4 * (64 * 75 + 32 * 576 + 48 * 288)
+    assert cost.uncovered == ()
+
+
+def test_macs_grow_with_the_batch_and_the_area() -> None:
+    model = text_model(ESPCN)
+    assert model_cost(model, {"image": (2, 3, 64, 96)}).macs == 2 * 2 * 3 * 37_945_344
+
+
+def test_integer_convolution_of_an_image_has_eight_by_eight_bits() -> None:
+    node = only_node(model_cost(text_model(INTEGER_CONV), {"image": (1, 3, 4, 4)}))
+    assert (node.op, node.macs, node.weight_bits, node.activation_bits) == ("Conv", 12 * 27 * 16, 8, 8)
+    assert node.bitops == 12 * 27 * 16 * 64
+    assert node.weight_bytes == 12 * 27
+
+
+@pytest.mark.parametrize(
+    ("activation", "bits"),
+    [
+        ("a = DequantizeLinear (image, one, zero)", 8),
+        ("a = Cast <to = 1> (image)", 8),
+        ("c = Clip (image, zero, fifteen)  a = DequantizeLinear (c, one, zero)", 4),
+        ("c = Clip (image, zero, fifteen)  d = DequantizeLinear (c, one, zero)  a = Relu (d)", 4),
+        ("c = Clip (image, zero)  a = DequantizeLinear (c, one, zero)", 8),
+        ("d = DequantizeLinear (image, one, zero)  a = LeakyRelu (d)", 32),
+        ("d = DequantizeLinear (image, one, zero)  a = Clip (d, one, other)", 32),
+    ],
+)
+def test_activation_bits_are_those_of_the_values(activation: str, bits: int) -> None:
+    node = only_node(model_cost(quantized(activation)))
+    assert (node.activation_bits, node.weight_bits, node.bitops) == (bits, 8, MACS * bits * 8)
+
+
+@pytest.mark.parametrize(
+    ("between", "bits"),
+    [
+        (
+            "m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (d)  q = QuantizeLinear (m, one, zero)",
+            4,
+        ),
+        ("m = Concat <axis = 1> (d)  q = QuantizeLinear (m, one, zero)", 4),
+        ("m = Relu (d)  q = QuantizeLinear (m, one, zero)", 4),
+        ("m = MaxPool <kernel_shape = [1, 1]> (d)  q = QuantizeLinear (m, other, zero)", 8),
+        ("m = LeakyRelu (d)  q = QuantizeLinear (m, one, zero)", 8),
+        ("m = Add (d, d)  q = QuantizeLinear (m, one, zero)", 8),
+    ],
+)
+def test_four_bits_survive_data_movement_back_onto_their_own_grid_only(between: str, bits: int) -> None:
+    clipped = "c = Clip (image, zero, fifteen)  d = DequantizeLinear (c, one, zero)"
+    model = quantized(f"{clipped}  {between}  a = DequantizeLinear (q, one, zero)")
+    assert only_node(model_cost(model)).activation_bits == bits
+
+
+def test_concatenation_has_the_bits_of_its_widest_part() -> None:
+    text = """
+    net (uint8[1, 4, 4, 4] x, uint8[1, 4, 4, 4] y) => (float[1, 8, 4, 4] result)
+    <float one = {0.5}, uint8 zero = {0}, uint8 three = {3}, uint8 fifteen = {15}, float[8, 8, 1, 1] k>
+    {
+        x4 = Clip (x, zero, fifteen)
+        y2 = Clip (y, zero, three)
+        both = Concat <axis = 1> (x4, y2)
+        a = DequantizeLinear (both, one, zero)
+        result = Conv (a, k)
+    }"""
+    assert only_node(model_cost(text_model(text))).activation_bits == 4
+
+
+@pytest.mark.parametrize(
+    ("weight", "bits", "stored"),
+    [
+        ("w = Identity (k32)", 32, 4 * 576),
+        (INT8_WEIGHT, 8, 576),
+        ("c = Cast <to = 3> (k4)  w = DequantizeLinear <axis = 0> (c, scales, zeros)", 4, 288),
+        ("w = DequantizeLinear <axis = 0> (k4, scales)", 4, 288),
+        (QUANTIZED_WHEN_RUN, 8, 4 * 576),
+    ],
+)
+def test_weight_bits_and_bytes_are_those_of_the_stored_constant(weight: str, bits: int, stored: int) -> None:
+    node = only_node(model_cost(quantized(weight=weight)))
+    assert (node.weight_bits, node.weight_bytes, node.parameters) == (bits, stored, 576)
+    assert node.bitops == MACS * bits * 8
+
+
+def test_two_four_bit_values_share_a_byte_and_an_odd_one_has_its_own() -> None:
+    text = """
+    net (float[1, 3, 4, 4] x) => (float[1, 1, 4, 4] y) <int4[1, 3, 1, 1] k, float one = {0.5}>
+    {
+        w = DequantizeLinear (k, one)
+        y = Conv (x, w)
+    }"""
+    assert model_cost(text_model(text)).weight_bytes == 2
+
+
+def test_metadata_says_the_bits_of_weights_in_a_wider_container() -> None:
+    model = quantized()
+    set_bits(model, "w", "4")
+    node = only_node(model_cost(model))
+    assert (node.weight_bits, node.weight_bytes) == (4, 576)
+
+
+def test_metadata_that_is_no_number_raises_and_names_the_node() -> None:
+    model = quantized()
+    set_bits(model, "w", "four")
+    with pytest.raises(ModelError, match=r"node w: metadata qnas\.bits is 'four'"):
+        model_cost(model)
+
+
+FLOAT_NODES = {
+    "grouped": ("float[1, 8, 6, 6] x", "float[12, 2, 3, 3] k", "Conv <group = 4> (x, k)", 12 * 16 * 2 * 9),
+    "strided": ("float[1, 4, 7, 7] x", "float[5, 4, 3, 3] k", "Conv <strides = [2, 2]> (x, k)", 5 * 9 * 36),
+    "one-dimensional": ("float[1, 4, 10] x", "float[5, 4, 3] k", "Conv (x, k)", 5 * 8 * 4 * 3),
+    "transposed": (
+        "float[1, 4, 5, 5] x", "float[4, 6, 2, 2] k", "ConvTranspose <strides = [2, 2]> (x, k)", 100 * 24,
+    ),
+    "matmul": ("float[2, 3, 5] x", "float[5, 7] k", "MatMul (x, k)", 2 * 3 * 7 * 5),
+    "weight first": ("float[5, 7] x", "float[3, 5] k", "MatMul (k, x)", 3 * 7 * 5),
+    "gemm": ("float[5, 3] x", "float[5, 7] k", "Gemm <transA = 1> (x, k)", 3 * 7 * 5),
+    "batch norm": ("float[1, 4, 5, 5] x", "float[4] k", "BatchNormalization (x, k, k, k, k)", 4 * 25),
+    "fused": ("float[1, 4, 3, 3] x", "float[2, 4, 3, 3] k", "com.microsoft.FusedConv (x, k)", 2 * 4 * 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FLOAT_NODES)
+def test_macs_of_float_nodes_are_those_counted_by_hand(case: str) -> None:
+    declared, weight, call, macs = FLOAT_NODES[case]
+    node = only_node(model_cost(text_model(f"net ({declared}) => (float[] y) <{weight}> {{ y = {call} }}")))
+    assert node.macs == macs
+    assert (node.weight_bits, node.activation_bits) == (32, 32)
+    count = prod(map(int, re.findall(r"\d+", weight)))
+    assert (node.parameters, node.weight_bytes) == (count, 4 * count)
+
+
+@pytest.mark.parametrize(
+    ("weight", "call", "macs"),
+    [
+        ("uint8[5, 4, 3, 3] k", "ConvInteger (x, k)", 5 * 4 * 4 * 9),
+        ("int8[5, 4, 3, 3] k", "QLinearConv (x, s, z, k, s, n, s, z)", 5 * 4 * 4 * 9),
+        ("uint8[4, 6] k", "MatMulInteger (x, k)", 4 * 4 * 6 * 4),
+        ("uint8[4, 6] k", "QLinearMatMul (x, s, z, k, s, z, s, z)", 4 * 4 * 6 * 4),
+    ],
+)
+def test_macs_of_integer_nodes_are_those_counted_by_hand(weight: str, call: str, macs: int) -> None:
+    kind = "uint8" if call.startswith("QLinear") else "int32"
+    text = f"net (uint8[1, 4, 4, 4] x) => ({kind}[] y) <{weight}, float s, uint8 z, int8 n> {{ y = {call} }}"
+    node = only_node(model_cost(text_model(text)))
+    assert (node.macs, node.weight_bits, node.activation_bits) == (macs, 8, 8)
+
+
+def test_shapes_pass_through_the_integer_operations_of_onnxruntime() -> None:
+    text = """
+    net (uint8[1, 4, 8, 8] x) => (uint8[] y) <int8[4, 8, 3, 3] k, float s, uint8 z, int8 n>
+    {
+        a = com.microsoft.QLinearAdd (x, s, z, x, s, z, s, z)
+        r = com.microsoft.QLinearLeakyRelu (a, s, z, s, z)
+        c = com.microsoft.QLinearConcat <axis = 1> (s, z, a, s, z, r, s, z)
+        y = QLinearConv (c, s, z, k, s, n, s, z)
+    }"""
+    cost = model_cost(text_model(text))
+    assert (cost.macs, cost.uncovered) == (4 * 36 * 8 * 9, ())
+
+
+def test_shapes_that_the_graph_computes_are_followed() -> None:
+    text = """
+    net (float[n, 4, h, w] x) => (float[] y) <float[16, 5] k, int64[1] minus = {-1}>
+    {
+        sizes = Shape <end = 1> (x)
+        target = Concat <axis = 0> (sizes, minus)
+        rows = Reshape (x, target)
+        y = MatMul (rows, k)
+    }"""
+    assert model_cost(text_model(text), {"x": (3, 4, 2, 2)}).macs == 3 * 16 * 5
+
+
+def test_functions_inside_the_model_are_counted() -> None:
+    text = """
+    net (float[1, 3, 4, 4] x) => (float[1, 5, 4, 4] y) <float[5, 3, 1, 1] k> { y = house.block (x, k) }
+    <domain: "house", opset_import: ["" : 21]>
+    block (x, k) => (y)
+    {
+        c = Conv (x, k)
+        y = Relu (c)
+    }"""
+    assert model_cost(text_model(text)).macs == 5 * 3 * 16
+
+
+def test_weights_that_two_nodes_share_are_stored_once() -> None:
+    text = """
+    net (float[1, 4, 4, 4] x) => (float[] y) <float[4, 4, 1, 1] k>
+    {
+        a = Conv (x, k)
+        y = Conv (a, k)
+    }"""
+    cost = model_cost(text_model(text))
+    assert (cost.macs, cost.parameters, cost.weight_bytes) == (2 * 4 * 4 * 16, 16, 64)
+
+
+def test_operations_without_a_formula_are_reported_by_name() -> None:
+    text = """
+    net (float[5, 1, 4] x) => (float[] y) <float[1, 12, 4] k, float[1, 12, 3] r>
+    {
+        s = LSTM <hidden_size = 3> (x, k, r)
+        y = house.Something (s)
+    }"""
+    cost = model_cost(text_model(text))
+    assert cost.uncovered == ("LSTM", "house.Something")
+    assert cost.macs == 0
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({}, "'image' is ?x3x?x?: give the shape"),
+        ({"image": (1, 3, 32)}, "'image' is ?x3x?x?: 1x3x32 does not fit"),
+        ({"image": (1, 4, 32, 32)}, "1x4x32x32 does not fit"),
+        ({"picture": (1, 3, 32, 32)}, "no input 'picture': its inputs are image"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_inputs_raise(shapes: dict[str, tuple[int, ...]], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        model_cost(text_model(ESPCN), shapes)
+    assert message in str(caught.value)
+
+
+def test_channels_that_do_not_fit_the_weights_raise_and_name_the_node() -> None:
+    text = "net (float[n, c, h, w] x) => (float[] y) <float[5, 3, 1, 1] k> { y = Conv (x, k) }"
+    with pytest.raises(ModelError, match="node y: 4 channels come in, its weights take 3"):
+        model_cost(text_model(text), {"x": (1, 4, 8, 8)})
+
+
+def test_shape_that_cannot_be_inferred_raises_and_names_the_node() -> None:
+    text = """
+    net (float[3, 4] x) => (float[] y) <float[4, 2] k>
+    {
+        s = house.Something (x)
+        y = MatMul (s, k)
+    }"""
+    with pytest.raises(ModelError, match=r"node y \(MatMul\): the shape of its tensor 's' is unknown"):
+        model_cost(text_model(text))
+
+
+def test_file_that_is_no_model_raises(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="is no readable ONNX model"):
+        model_cost(path)
