@@ -69,22 +69,37 @@ def measure(name: str, data: Path, folder: Path) -> Measured:
         rivals[TWINS[name]] = folder / f"{TWINS[name]}.onnx"
         onnx.save(build_qdq(load_found(EXAMPLES / TWINS[name] / "found.pt")), rivals[TWINS[name]])
     ratios = {
-        f"{label}, {shape}": _ratio(rival, model, shape) for label, rival in rivals.items() for shape in ("128x128", "180x320")
+        f"{label}, {shape}": _ratio(rival, model, shape)
+        for label, rival in rivals.items()
+        for shape in ("128x128", "180x320")
     }
     return Measured(
-        name, found, quality, parity, f"{fusion.integer} of {fusion.total}", seconds, model.stat().st_size, ratios
+        name,
+        found,
+        quality,
+        parity,
+        f"{fusion.integer} of {fusion.total}",
+        seconds,
+        model.stat().st_size,
+        ratios,
     )
 
 
 def _command(*words: object) -> None:
-    subprocess.run([Path(sys.executable).with_name(str(words[0])), *map(str, words[1:])], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [Path(sys.executable).with_name(str(words[0])), *map(str, words[1:])],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _ratio(rival: Path, model: Path, shape: str) -> str:
-    """Latency of `rival` over that of `model` with its 95 % interval, from interleaved rounds on one thread."""
+    """Latency of `rival` over that of `model`, with its 95 % interval: interleaved rounds, one thread."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "bench.json"
-        _command("qnas-bench", model, rival, "--device", "cpu", "--shape", shape, "--min-time", 6, "--json", report)
+        _command(
+            "qnas-bench", model, rival, "--device", "cpu", "--shape", shape, "--min-time", 6, "--json", report
+        )
         ratio: dict[str, Any] = json.loads(report.read_text())["models"][1]["ratio_to_first"]
     return f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
@@ -96,12 +111,20 @@ def command_of(name: str, found: Found) -> str:
     bits = "" if layers.quantized else " --bits 32"
     base = next(
         n for n in named_architectures()
-        if find_architecture(n) == layers or (bits and find_architecture(n).with_bits(32) == layers and "w32" not in n)
+        if find_architecture(n) == layers
+        or (bits and "w32" not in n and find_architecture(n).with_bits(32) == layers)
     )  # fmt: skip
     words = [f"qnas-train {base}{bits}", *(f"--data ../shared/data/{folder}" for folder in recipe["data"])]
     if "validation" in found.training:
         words.append(f"--validate ../shared/data/{found.training['validation']['folder']}")
-    flags = {"steps": "steps", "batch": "batch", "patch": "patch", "learning_rate": "lr", "loss": "loss", "seed": "seed"}
+    flags = {
+        "steps": "steps",
+        "batch": "batch",
+        "patch": "patch",
+        "learning_rate": "lr",
+        "loss": "loss",
+        "seed": "seed",
+    }
     words += [f"--{flag} {recipe[key]}" for key, flag in flags.items()]
     if recipe["warm_start"]:
         words.append(f"--warm-start examples/{FULL_PRECISION[name]}/found.pt")
@@ -121,8 +144,8 @@ def card(m: Measured, full: Measured | None) -> str:
         "",
         f"    {command_of(m.name, m.found)}",
         "",
-        f"{cost.parameters} parameters, {cost.weight_bytes} bytes of weights; at 32x32 {cost.macs / 1e6:.2f} MMACs and "
-        f"{cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30, as in the paper).",
+        f"{cost.parameters} parameters, {cost.weight_bytes} bytes of weights; at 32x32 "
+        f"{cost.macs / 1e6:.2f} MMACs and {cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30, as in the paper).",
         "",
         "| x4 | PSNR-Y Set5 | SSIM Set5 | PSNR-Y Set14 | SSIM Set14 |",
         "|---|---|---|---|---|",
@@ -139,7 +162,9 @@ def card(m: Measured, full: Measured | None) -> str:
             )
         lines.append(f"- Integer convolutions in the graph that onnxruntime runs: {m.convolutions}.")
         lines.append(f"- {m.file_bytes} bytes, exported with its parity report in {m.export_seconds:.1f} s.")
-        lines += [f"- Latency of {label}, over this one's, 1 thread: {ratio}." for label, ratio in m.ratios.items()]
+        lines += [
+            f"- Latency of {label}, over this one's, 1 thread: {ratio}." for label, ratio in m.ratios.items()
+        ]
     return "\n".join([*lines, "", "Measured by `python benchmarks/examples.py --data ../shared/data`.", ""])
 
 
@@ -148,10 +173,11 @@ def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
     lines = [
         "# The sample networks",
         "",
-        "Made by `python benchmarks/examples.py --data ../shared/data`; each card in `examples/` has the training command.",
-        "PSNR on Y in dB, x4, border 4. GBitOps at 32x32 with the paper's G = 2^30. Latency ratios: see the cards.",
+        "Made by `python benchmarks/examples.py --data ../shared/data`; each card in `examples/` has the training",
+        "command. PSNR on Y in dB, x4, border 4; GBitOps at 32x32 with the paper's G = 2^30; latency of the",
+        "float32 twin over that of the integer model at 180x320, one thread, 95 % interval.",
         "",
-        "| network | Set5 | Set14 | GBitOps | weight bytes | equal pixels | integer convolutions | float32 / int, 180x320 |",
+        "| network | Set5 | Set14 | GBitOps | weight bytes | equal pixels | integer convolutions | latency |",
         "|---|---|---|---|---|---|---|---|",
         f"| bicubic | {bicubic['Set5'].psnr:.2f} | {bicubic['Set14'].psnr:.2f} | | | | | |",
     ]
@@ -160,8 +186,8 @@ def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
         equal = f"{min(b.equal for b in m.parity):.4%}" if m.parity else ""
         ratio = (m.ratios or {}).get("float32, 180x320", "")
         lines.append(
-            f"| {m.name} | {m.quality['Set5'].psnr:.3f} | {m.quality['Set14'].psnr:.3f} | {cost.bitops / PAPER_G:.3f} | "
-            f"{cost.weight_bytes} | {equal} | {m.convolutions} | {ratio} |"
+            f"| {m.name} | {m.quality['Set5'].psnr:.3f} | {m.quality['Set14'].psnr:.3f} "
+            f"| {cost.bitops / PAPER_G:.3f} | {cost.weight_bytes} | {equal} | {m.convolutions} | {ratio} |"
         )
     return "\n".join([*lines, ""])
 
@@ -180,7 +206,8 @@ def main(data: Path) -> None:
         full = rows.get(FULL_PRECISION.get(name, ""))
         (EXAMPLES / name / "README.md").write_text(card(row, full))
     bicubic = {
-        s: evaluate(lambda lr: resize_bicubic(lr, (lr.shape[0] * 4, lr.shape[1] * 4)), data / s, 4) for s in SETS
+        s: evaluate(lambda lr: resize_bicubic(lr, (lr.shape[0] * 4, lr.shape[1] * 4)), data / s, 4)
+        for s in SETS
     }
     (ROOT / "docs" / "examples.md").write_text(table(list(rows.values()), bicubic))
     click.echo(table(list(rows.values()), bicubic))

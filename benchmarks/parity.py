@@ -1,6 +1,6 @@
 """Parity of every named architecture with random weights on the images of Set14; writes docs/parity.md.
 
-    python benchmarks/parity.py --data ../shared/data
+python benchmarks/parity.py --data ../shared/data
 """
 
 import sys
@@ -26,7 +26,9 @@ HEAD = """# Parity of the named architectures
 Random weights, the images of Set14 (shrunk by 4), against torch in `eval()`; values are pixels times colours.
 Made by `python benchmarks/parity.py --data ../shared/data` with onnxruntime {version}.
 
-| architecture | values | reference evaluator: equal | largest difference | onnxruntime, all optimisations: equal | largest difference | integer convolutions |
+"Fused" is onnxruntime with all optimisations on.
+
+| architecture | values | reference: equal | largest step | fused: equal | largest step | integer |
 |---|---|---|---|---|---|---|
 """
 
@@ -54,7 +56,9 @@ def main(data: Path) -> None:
             f"{fused.equal:.4%} | {fused.largest_difference} | {fusion.integer} of {fusion.total} |"
         )
         click.echo(rows[-1])
-    (ROOT / "docs" / "parity.md").write_text(HEAD.format(version=onnxruntime.__version__) + "\n".join(rows) + "\n")
+    (ROOT / "docs" / "parity.md").write_text(
+        HEAD.format(version=onnxruntime.__version__) + "\n".join(rows) + "\n"
+    )
 
 
 if __name__ == "__main__":

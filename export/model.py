@@ -25,12 +25,18 @@ def build_qdq(found: Found) -> onnx.ModelProto:
     """The integer model. Raises ModelError naming what would stay float."""
     architecture = found.architecture
     if not architecture.quantized:
-        raise ModelError("the network is full precision: train it with fewer bits, or use --format onnx-float32")
+        raise ModelError(
+            "the network is full precision: train it with fewer bits, or use --format onnx-float32"
+        )
     if architecture.residual_bits is None:
-        raise ModelError("the network keeps its residuals float: train it with residual_bits 8 to export integers")
+        raise ModelError(
+            "the network keeps its residuals float: train it with residual_bits 8 to export integers"
+        )
     floats = [layer.name for layer in found.network.layers if layer.op == "conv" and layer.bits == FLOAT_BITS]
     if floats:
-        raise ModelError(f"layer {floats[0]} has 32 bits: give every layer at most 8, or use --format onnx-float32")
+        raise ModelError(
+            f"layer {floats[0]} has 32 bits: give every layer at most 8, or use --format onnx-float32"
+        )
     return GraphWriter(found.network).build(architecture.space, architecture.scale)
 
 
@@ -47,10 +53,15 @@ def float_twin(found: Found) -> Network:
     return network.eval()
 
 
-FORMATS: dict[str, Callable[[Found], onnx.ModelProto]] = {"onnx-qdq": build_qdq, "onnx-float32": build_float32}
+FORMATS: dict[str, Callable[[Found], onnx.ModelProto]] = {
+    "onnx-qdq": build_qdq,
+    "onnx-float32": build_float32,
+}
 
 
-def add_metadata(model: onnx.ModelProto, architecture: Architecture, layers: tuple[Layer, ...], source: Path) -> None:
+def add_metadata(
+    model: onnx.ModelProto, architecture: Architecture, layers: tuple[Layer, ...], source: Path
+) -> None:
     """Everything a reader of the file may ask, as `metadata_props` named `qnas.*`."""
     scale = architecture.scale
     costs = {}

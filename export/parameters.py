@@ -30,7 +30,9 @@ def integer_convolution(network: Network, layer: Layer) -> IntegerConvolution:
     """The integers of a `conv` or `affine` layer whose input is on a grid. Raises ModelError."""
     scale = network.input_scale(layer)
     if scale is None:
-        raise ModelError(f"layer {layer.name} reads a float tensor: train with 8-bit residuals (residual_bits 8)")
+        raise ModelError(
+            f"layer {layer.name} reads a float tensor: train with 8-bit residuals (residual_bits 8)"
+        )
     module = network.module(layer.name)
     with torch.no_grad():
         if isinstance(module, Affine):
@@ -44,9 +46,13 @@ def integer_convolution(network: Network, layer: Layer) -> IntegerConvolution:
             bias = module.bias if gain is None else module.bias * gain
         steps = torch.round(bias.double() / (weight_scale * scale).double())
     if float(steps.abs().max()) > INT32_MAX:
-        raise ModelError(f"the bias of {layer.name} does not fit 32 bits: its weights are vanishingly small, retrain it")
+        raise ModelError(
+            f"the bias of {layer.name} does not fit 32 bits: its weights are vanishingly small, retrain it"
+        )
     return IntegerConvolution(
-        torch.round(weight).numpy().astype(np.int8), weight_scale.numpy().copy(), steps.numpy().astype(np.int32)
+        torch.round(weight).numpy().astype(np.int8),
+        weight_scale.numpy().copy(),
+        steps.numpy().astype(np.int32),
     )
 
 
@@ -71,7 +77,7 @@ def multiply_gain(network: Network, layer: Layer) -> float:
 
 
 def grid_params(network: Network, name: str) -> QuantParams | None:
-    """Scale, zero point and range of the grid that holds the output of layer `name`; None when it is float."""
+    """Scale, zero point and range of the grid that layer `name` puts out; None when that is float."""
     grid = grid_of({layer.name: layer for layer in network.layers}, name)
     if grid is None or grid.quant is None:
         return None
@@ -85,5 +91,3 @@ def _gain(network: Network, layer: Layer) -> torch.Tensor | None:
     if len(layer.inputs) == 2:
         factor = network.module(layer.inputs[1]).running_factor.detach().view(1)
     return factor
-
-

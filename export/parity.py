@@ -133,7 +133,9 @@ def _onnxruntime(model: onnx.ModelProto) -> Callable[[Image], Image]:
     return _pixels(lambda feed: session.run(None, feed)[0], model)
 
 
-def _pixels(run: Callable[[dict[str, NDArray[Any]]], Any], model: onnx.ModelProto) -> Callable[[Image], Image]:
+def _pixels(
+    run: Callable[[dict[str, NDArray[Any]]], Any], model: onnx.ModelProto
+) -> Callable[[Image], Image]:
     """uint8 images in and out of a model that takes uint8, or float32 in network units."""
     entry = model.graph.input[0]
     floats = entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT

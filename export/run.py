@@ -71,12 +71,17 @@ def show(report: ParityReport, target: Path, console: Console) -> None:
     table.add_row("torch", "", "", "", f"{report.torch_psnr_y:.3f} dB")
     for b in report.backends:
         psnr = "equal" if b.largest_difference == 0 else f"{b.psnr:.1f} dB"
-        table.add_row(b.backend, f"{b.equal:.4%}", f"{b.largest_difference} levels", psnr, f"{b.psnr_y:.3f} dB")
+        table.add_row(
+            b.backend, f"{b.equal:.4%}", f"{b.largest_difference} levels", psnr, f"{b.psnr_y:.3f} dB"
+        )
     console.print(table)
     if report.fusion:
         console.print(
-            f"integer convolutions in the graph that onnxruntime runs: {report.fusion.integer} of {report.fusion.total}"
+            "integer convolutions in the graph that onnxruntime runs: "
+            f"{report.fusion.integer} of {report.fusion.total}"
         )
     for note in report.notes:
         console.print(f"note: {note}")
-    console.print(f"wrote {target} ({target.stat().st_size} bytes) and {target.with_suffix('.parity.json').name}")
+    console.print(
+        f"wrote {target} ({target.stat().st_size} bytes) and {target.with_suffix('.parity.json').name}"
+    )

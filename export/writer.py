@@ -83,7 +83,7 @@ class GraphWriter:
     # Building blocks -------------------------------------------------------------------------------------
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))  # type: ignore[arg-type]
+        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))  # type: ignore[arg-type]
         return output
 
     def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
@@ -92,7 +92,9 @@ class GraphWriter:
         return name
 
     def int4(self, name: str, value: NDArray[np.int8]) -> str:
-        self.initializers[name] = helper.make_tensor(name, TensorProto.INT4, value.shape, value.flatten().tolist())
+        self.initializers[name] = helper.make_tensor(
+            name, TensorProto.INT4, value.shape, value.flatten().tolist()
+        )
         return name
 
     def tensor_name(self, layer: Layer) -> str:
@@ -113,8 +115,8 @@ class GraphWriter:
     def requantization(self, tensor: str, grid: QuantParams, output: str) -> str:
         """From one grid to another: a LeakyRelu that is a ReLU (unsigned grid) or the identity (signed).
 
-        onnxruntime runs `DequantizeLinear -> LeakyRelu -> QuantizeLinear` as one table of 256 bytes. With nothing
-        in between it merges the two quantizers into one, which rounds once instead of twice.
+        onnxruntime runs `DequantizeLinear -> LeakyRelu -> QuantizeLinear` as one table of 256 bytes. With
+        nothing in between it merges the two quantizers into one, which rounds once instead of twice.
         """
         return self.node("LeakyRelu", [tensor], output, alpha=float(grid.zero_point > 0))
 
@@ -131,7 +133,12 @@ class GraphWriter:
         scale = self.constant(f"{name}.weight_scale", integers.weight_scale)
         zero = self.constant(f"{name}.weight_zero_point", np.zeros(channels, np.int8))
         if bits <= 4:
-            stored = self.node("Cast", [self.int4(f"{name}.weight", integers.weight)], f"{name}.weight_int8", to=TensorProto.INT8)
+            stored = self.node(
+                "Cast",
+                [self.int4(f"{name}.weight", integers.weight)],
+                f"{name}.weight_int8",
+                to=TensorProto.INT8,
+            )
         else:
             stored = self.constant(f"{name}.weight", integers.weight)
         weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=0)
@@ -142,7 +149,7 @@ class GraphWriter:
         return [weight, self.node("DequantizeLinear", [bias, bias_scale], f"{name}.bias_dequantized", axis=0)]
 
     def interpolation(self, prefix: str, size_in: str, size_out: str) -> str:
-        """`qnas.network.interpolation_matrix` of two runtime sizes (int64 [1]): float32 [size_out, size_in]."""
+        """`qnas.network.interpolation_matrix` of sizes known at run time, int64 [1]: float32 [out, in]."""
         zero, one, c64 = (self.constant(f"int_{v}", np.int64(v)) for v in (0, 1, 64))
         two, c32 = (self.constant(f"int_{v}", np.int64(v)) for v in (2, 32))
         axes = self.constant("first_axis", np.array([0], np.int64))
@@ -153,14 +160,20 @@ class GraphWriter:
         count_in, count_out = n("Squeeze", [size_in, axes], "in"), n("Squeeze", [size_out, axes], "out")
         odd = n("Add", [n("Mul", [n("Range", [zero, count_out, one], "o"), two], "2o"), one], "2o+1")
         numerator = n("Mul", [n("Mul", [odd, count_in], "odd_in"), c64], "numerator")
-        centre = n("Sub", [n("Div", [numerator, n("Mul", [count_out, two], "2out")], "centre64"), c32], "centre_raw")
+        centre = n(
+            "Sub", [n("Div", [numerator, n("Mul", [count_out, two], "2out")], "centre64"), c32], "centre_raw"
+        )
         last = n("Mul", [n("Sub", [count_in, one], "in-1"), c64], "last")
         centre = n("Min", [n("Max", [centre, zero], "centre_low"), last], "centre")
         column = n("Unsqueeze", [centre, self.constant("second_axis", np.array([1], np.int64))], "column")
         source = n("Mul", [n("Range", [zero, count_in, one], "i"), c64], "source")
         distance = n("Abs", [n("Sub", [column, source], "difference")], "distance")
         steps = n("Max", [n("Sub", [c64, distance], "hat"), zero], "steps")
-        return n("Mul", [n("Cast", [steps], "float", to=TensorProto.FLOAT), self.constant("1/64", np.float32(1 / 64))], "matrix")
+        return n(
+            "Mul",
+            [n("Cast", [steps], "float", to=TensorProto.FLOAT), self.constant("1/64", np.float32(1 / 64))],
+            "matrix",
+        )
 
     def size(self, tensor: str, axis: int, name: str) -> str:
         return self.node("Shape", [tensor], name, start=axis, end=axis + 1)
@@ -183,7 +196,9 @@ def _conv(w: GraphWriter, layer: Layer) -> _Value:
         parameters = w.weights(layer, integers, layer.bits if layer.op == "conv" else 8)
     else:
         arrays = float_convolution(w.network, layer)
-        parameters = [w.constant(f"{layer.name}.{part}", a) for part, a in zip(("weight", "bias"), arrays, strict=True)]
+        parameters = [
+            w.constant(f"{layer.name}.{part}", a) for part, a in zip(("weight", "bias"), arrays, strict=True)
+        ]
     output = w.node(
         "Conv", [w.reads(layer.inputs[0]), *parameters], w.tensor_name(layer), kernel_shape=layer.kernel,
         strides=[layer.stride] * 2, pads=layer.padding * 2, group=groups,
@@ -225,7 +240,9 @@ def _multiply(w: GraphWriter, layer: Layer) -> _Value:
         factor = w.constant(f"{layer.name}.gain", np.float32(gain))
         reads = w.node("Mul", [value.tensor, factor], f"{layer.name}.gated")
     else:  # the constant factor is folded into the scale with which the gate is read
-        scaled = QuantParams(value.grid.scale * np.float32(gain), value.grid.zero_point, value.grid.low, value.grid.high)
+        scaled = QuantParams(
+            value.grid.scale * np.float32(gain), value.grid.zero_point, value.grid.low, value.grid.high
+        )
         reads = w.dequantize(value.tensor, scaled, f"{layer.name}.gate_dequantized")
     return _Value(w.node("Mul", [w.reads(x), reads], w.tensor_name(layer)))
 
@@ -247,9 +264,14 @@ def _upscale(w: GraphWriter, layer: Layer) -> _Value:
 def _resize_like(w: GraphWriter, layer: Layer) -> _Value:
     x, like = w.reads(layer.inputs[0]), w.values[layer.inputs[1]].tensor
     name = w.tensor_name(layer)
-    sizes = [[w.size(t, axis, f"{name}.{word}_{axis}") for t, word in ((x, "from"), (like, "to"))] for axis in (2, 3)]
+    sizes = [
+        [w.size(t, axis, f"{name}.{word}_{axis}") for t, word in ((x, "from"), (like, "to"))]
+        for axis in (2, 3)
+    ]
     rows = w.interpolation(f"{name}.rows", *sizes[0])
-    columns = w.node("Transpose", [w.interpolation(f"{name}.columns", *sizes[1])], f"{name}.columns_t", perm=[1, 0])
+    columns = w.node(
+        "Transpose", [w.interpolation(f"{name}.columns", *sizes[1])], f"{name}.columns_t", perm=[1, 0]
+    )
     return _Value(w.node("MatMul", [w.node("MatMul", [rows, x], f"{name}.tall"), columns], name))
 
 
@@ -269,7 +291,9 @@ _WRITERS: dict[str, Callable[[GraphWriter, Layer], _Value]] = {
     "sigmoid": _arithmetic("Sigmoid"),
     "concat": lambda w, layer: _moved(w, layer, "Concat", layer.inputs, axis=1),
     "repeat": lambda w, layer: _moved(w, layer, "Concat", layer.inputs * layer.factor, axis=1),
-    "pixel_shuffle": lambda w, layer: _moved(w, layer, "DepthToSpace", layer.inputs, blocksize=layer.factor, mode="CRD"),
+    "pixel_shuffle": lambda w, layer: _moved(
+        w, layer, "DepthToSpace", layer.inputs, blocksize=layer.factor, mode="CRD"
+    ),
     "max_pool": lambda w, layer: _moved(
         w, layer, "MaxPool", layer.inputs, kernel_shape=layer.kernel, strides=[layer.stride] * 2
     ),

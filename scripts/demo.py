@@ -71,7 +71,15 @@ def measure(name: str, found: Path, small: Path) -> Result:
     """Export `found` twice, prove the integer model, time both, upscale the held-out photograph."""
     command("qnas-export", found, "--format", "onnx-qdq", "-o", f"{name}.onnx")
     command("qnas-export", found, "--format", "onnx-float32", "-o", f"{name}_float32.onnx", "--no-parity")
-    command("qnas-bench", f"{name}.onnx", f"{name}_float32.onnx", "--device", "cpu", "--json", f"{name}_bench.json")
+    command(
+        "qnas-bench",
+        f"{name}.onnx",
+        f"{name}_float32.onnx",
+        "--device",
+        "cpu",
+        "--json",
+        f"{name}_bench.json",
+    )
     command("qnas-upscale", f"{name}.onnx", small.name, "-o", f"{HELD_OUT}_{name}.png")
     parity = json.loads((FOLDER / f"{name}.parity.json").read_text())
     bench = json.loads((FOLDER / f"{name}_bench.json").read_text())
@@ -97,7 +105,9 @@ def picture(names: list[str]) -> Path:
     panels = []
     for label, pixels in {**shown, "original": original}.items():
         panel = Image.fromarray(pixels[CROP]).resize((600, 480), Image.Resampling.NEAREST)
-        ImageDraw.Draw(panel).text((8, 6), label, fill="white", stroke_width=2, stroke_fill="black", font_size=24)
+        ImageDraw.Draw(panel).text(
+            (8, 6), label, fill="white", stroke_width=2, stroke_fill="black", font_size=24
+        )
         panels.append(np.asarray(panel))
     path = FOLDER / "before_after.png"
     write_png(path, np.concatenate(panels, axis=1))
@@ -119,12 +129,21 @@ def main() -> None:
     results = [measure("example", EXAMPLE, small)]
     console.rule("2. a tiny network, trained now")
     command(
-        "qnas-train", "espcn-w8", "--data", photographs.name, "-o", "tiny.pt", "--steps", 1200, "--patch", 24, "--lr", 2e-3
+        "qnas-train", "espcn-w8", "--data", photographs.name, "-o", "tiny.pt",
+        "--steps", 1200, "--patch", 24, "--lr", 2e-3,
     )  # fmt: skip
     results.append(measure("tiny", FOLDER / "tiny.pt", small))
     console.rule("result")
     table = Table(title=f"on the photograph {HELD_OUT!r}, which no network saw")
-    for heading in ("network", "PSNR-Y", "pixels equal to torch", "integer convolutions", "latency", "against float32", "model"):
+    for heading in (
+        "network",
+        "PSNR-Y",
+        "pixels equal to torch",
+        "integer convolutions",
+        "latency",
+        "against float32",
+        "model",
+    ):
         table.add_column(heading, justify="right")
     original = _original()
     bicubic = psnr_y(resize_bicubic(shrink(original, SCALE), original.shape[:2]), original, SCALE)
@@ -135,7 +154,11 @@ def main() -> None:
             f"{r.speedup:.2f}x faster", f"{r.kilobytes:.0f} kB",
         )  # fmt: skip
     console.print(table)
-    for path in (FOLDER / "example.onnx", FOLDER / "example.parity.json", picture([r.network for r in results])):
+    for path in (
+        FOLDER / "example.onnx",
+        FOLDER / "example.parity.json",
+        picture([r.network for r in results]),
+    ):
         console.print(f"  {path.relative_to(ROOT)}", highlight=False)
     console.print(f"done in {time.monotonic() - started:.0f} s")
 

@@ -132,7 +132,7 @@ def warm_start(network: Network, path: Path) -> None:
     network.load_state_dict(state)
     for module in network.modules():
         if isinstance(module, Convolution):
-            module.reset_scale()
+            module.fit_scale()
 
 
 def _place(network: Network, device: torch.device) -> None:

@@ -15,7 +15,9 @@ from qnas.search.data import to_network
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A uint8 image [H, W, 3] of soft blobs with sharp pixels among them."""
     rng = np.random.default_rng(seed)
-    coarse = np.kron(rng.integers(0, 256, (-(-height // 4), -(-width // 4), 3)), np.ones((4, 4, 1)))[:height, :width]
+    coarse = np.kron(rng.integers(0, 256, (-(-height // 4), -(-width // 4), 3)), np.ones((4, 4, 1)))[
+        :height, :width
+    ]
     return np.clip(coarse + rng.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -43,7 +42,7 @@ def declared(**shapes: Sequence[object]) -> Any:
     return SimpleNamespace(get_inputs=lambda: inputs)
 
 
-# The command --------------------------------------------------------------------------------------------------
+# The command -------------------------------------------------------------------------------------------
 
 
 def test_json_holds_every_sample_and_what_they_were_taken_on(models: Path, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_weights_in_a_file_beside_the_model_belong_to_its_size(tmp_path: Path) -
     ],
 )
 def test_bad_input_is_one_line_exit_code_two_and_no_json(
-    models: Path, tmp_path: Path, model: str, options: tuple[str, ...], message: str
+    tmp_path: Path, model: str, options: tuple[str, ...], message: str
 ) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
@@ -164,7 +163,7 @@ def test_bad_input_is_one_line_exit_code_two_and_no_json(
     for name, text in {
         "custom": "net (float[2] x) => (float[2] y) { y = house.Something (x) }",
         "text": "net (string[2] x) => (string[2] y) { y = Identity (x) }",
-        "free": "net (float[n, c, h, w] x) => (float[n, 2, h, w] y) <float[2, 3, 1, 1] k> { y = Conv (x, k) }",
+        "free": "net (float[n, c, h, w] x) => (float[] y) <float[2, 3, 1, 1] k> { y = Conv (x, k) }",
     }.items():
         onnx.save(text_model(text), folder / f"{name}.onnx")
     onnx.save(text_model(FLOAT_CONV), folder / "float.onnx")
@@ -207,24 +206,25 @@ def test_interrupt_exits_130_and_leaves_no_json(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_in_a_process_of_its_own_prints_no_progress_where_there_is_no_terminal(models: Path) -> None:
+def in_a_process(*arguments: object) -> "subprocess.CompletedProcess[str]":
     program = "from qnas.runtime_bench.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        str(models / "float.onnx"),
-        "--min-time",
-        "0.01",
-        "--warmup",
-        "0",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_process_without_a_terminal_prints_the_table_and_no_progress(models: Path) -> None:
+    result = in_a_process(models / "float.onnx", "--min-time", 0.01, "--warmup", 0)
     assert (result.returncode, result.stderr) == (0, "")
     assert "median latency (ms)" in result.stdout
 
 
-# Rounds ---------------------------------------------------------------------------------------------------------
+def test_process_fails_with_exit_code_two_and_no_traceback(tmp_path: Path) -> None:
+    result = in_a_process(tmp_path / "missing.onnx")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {tmp_path / 'missing.onnx'} is not a file: name an .onnx model\n"
+
+
+# Rounds ------------------------------------------------------------------------------------------------
 
 
 def test_models_run_in_turns_after_each_has_warmed_up() -> None:
@@ -248,7 +248,7 @@ def test_timed_plan_needs_both_the_time_and_the_fewest_rounds_but_ends_at_the_mo
     assert plan.fraction_done(rounds=MOST_ROUNDS, nanoseconds=1) == 1
 
 
-# Inputs ---------------------------------------------------------------------------------------------------------
+# Inputs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_random_inputs_have_the_type_and_range_of_the_input(kind: str, low: int,
     assert not np.array_equal(values, random_inputs(session, {"x": (50, 60)}, seed=2)["x"])
 
 
-# Memory and environment -----------------------------------------------------------------------------------------
+# Memory and environment --------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="the system does not tell a peak")

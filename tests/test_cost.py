@@ -75,9 +75,8 @@ def test_published_flops_are_macs_and_one_per_output_of_each_activation_module(
 
 def test_the_activations_of_the_published_networks_are_those_counted_by_hand() -> None:
     pixels = 256 * 256
-    attention = (
-        4 * 2 * 12 * 40 * 40
-    )  # two ReLUs of 12 channels in each ESA: ((256 - 3) // 2 + 1 - 7) // 3 + 1
+    small = ((256 - 3) // 2 + 1 - 7) // 3 + 1  # after the stride and the pooling of an ESA
+    attention = 4 * 2 * 12 * small**2  # two ReLUs of 12 channels in each
     rfdn = activation_elements(find_architecture("rfdn-w32"), "none")
     assert rfdn - attention == (4 * (4 * 25 + 3 * 50) + 50) * pixels == 1050 * pixels
     srresnet = activation_elements(find_architecture("srresnet-w32"), ".conv_1.input")

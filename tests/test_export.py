@@ -123,7 +123,9 @@ def test_the_shuffle_moved_to_the_end_computes_the_same_as_the_plain_graph() -> 
     image = noise(17, 16, seed=5)  # ESA needs 15 pixels
     moved = build_qdq(found)
     assert [n.op_type for n in moved.graph.node][-1] == "DepthToSpace"
-    np.testing.assert_array_equal(run(plain.build("plain", 4), image, "unfused"), run(moved, image, "unfused"))
+    np.testing.assert_array_equal(
+        run(plain.build("plain", 4), image, "unfused"), run(moved, image, "unfused")
+    )
 
 
 def test_grouped_and_five_wide_tails_move_behind_the_shuffle_exactly() -> None:
@@ -181,7 +183,9 @@ def test_float_residuals_and_float_layers_are_refused_by_name() -> None:
     floating = build(replace(architecture, residual_bits=None))
     with pytest.raises(ModelError, match="residual_bits 8"):
         build_qdq(floating)
-    mixed = build(replace(architecture, layers=dict(architecture.layers) | {"tail.1": Choice("simple_3x3", 32)}))
+    mixed = build(
+        replace(architecture, layers=dict(architecture.layers) | {"tail.1": Choice("simple_3x3", 32)})
+    )
     with pytest.raises(ModelError, match=r"tail\.1 has 32 bits"):
         build_qdq(mixed)
     with pytest.raises(ModelError, match="full precision"):
@@ -220,7 +224,9 @@ def photographs(folder: Path) -> Path:
     return folder
 
 
-def test_the_command_writes_a_model_with_metadata_and_a_parity_report(found_path: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_model_with_metadata_and_a_parity_report(
+    found_path: Path, tmp_path: Path
+) -> None:
     images = photographs(tmp_path / "photographs")
     result = CliRunner().invoke(main, [str(found_path), "--format", "onnx-qdq", "--images", str(images)])
     assert result.exit_code == 0, result.output

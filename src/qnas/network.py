@@ -24,6 +24,7 @@ from qnas.quantization import (
     WEIGHT_SCALE_BITS,
     QuantSpec,
     best_power_of_two,
+    best_weight_scale,
     hwgq_step,
     lsq_initial_scale,
     weight_spec,
@@ -132,10 +133,16 @@ class Convolution(nn.Module):
 
     def reset_scale(self) -> None:
         """LSQ's initial scale for the present weights; nothing to do in full precision."""
+        self._set_scale(lsq_initial_scale)
+
+    def fit_scale(self) -> None:
+        """The best scale for the present, trained weights; nothing to do in full precision."""
+        self._set_scale(best_weight_scale)
+
+    def _set_scale(self, rule: Callable[[NDArray[np.float32], int], NDArray[np.float32]]) -> None:
         if self.bits < FLOAT_BITS:
-            scale = lsq_initial_scale(self.weight.detach().cpu().numpy(), self.bits)
             with torch.no_grad():
-                self.weight_scale.copy_(torch.from_numpy(scale))
+                self.weight_scale.copy_(torch.from_numpy(rule(self.weight.detach().cpu().numpy(), self.bits)))
 
     def forward(self, x: Tensor, input_scale: Tensor | None, gain: Tensor | None) -> Tensor:
         if self.bits == FLOAT_BITS:

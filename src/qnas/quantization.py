@@ -161,3 +161,22 @@ def best_power_of_two(x: NDArray[np.float32], spec: QuantSpec) -> float:
         params = QuantParams.activation(spec, step)
         errors.append(float(np.square(dequantize(quantize(x, params), params) - x).mean()))
     return candidates[int(np.argmin(errors))]
+
+
+def best_weight_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Per output channel, the short scale with the least squared error. Weight [C, ...] -> scale [C].
+
+    For trained weights: LSQ's own start spends most of 8 bits on values that no weight has.
+    """
+    spec, channels = weight_spec(bits), len(weight)
+    peak = np.abs(weight).reshape(channels, -1).max(axis=1) / spec.high
+    best, least = np.zeros(channels, np.float32), np.full(channels, np.inf)
+    for share in np.arange(1.1, 0.2, -0.05):
+        scale = snap_scale(peak * share, WEIGHT_SCALE_BITS)
+        params = QuantParams.weight(spec, scale)
+        error = (
+            np.square(dequantize(quantize(weight, params), params) - weight).reshape(channels, -1).sum(axis=1)
+        )
+        better = error < least
+        best[better], least[better] = scale[better], error[better]
+    return best
