@@ -123,7 +123,7 @@ def _reference(model: onnx.ModelProto) -> Callable[[Image], Image]:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
-    return _pixels(lambda feed: evaluator.run(None, feed)[0], model)
+    return _pixels(lambda feed: np.asarray(next(iter(evaluator.run(None, feed)))), model)
 
 
 def _onnxruntime(model: onnx.ModelProto) -> Callable[[Image], Image]:

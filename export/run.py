@@ -11,7 +11,7 @@ from rich.table import Table
 
 from qnas.checkpoint import load_found
 from qnas.errors import UsageError
-from qnas.export.model import FORMATS, add_metadata, float_twin
+from qnas.export.model import FORMATS, add_metadata, build
 from qnas.export.parity import ParityReport, check_parity, parity_images
 from qnas.export.simplify import simplify
 from qnas.files import atomic_write, check_output
@@ -36,15 +36,15 @@ def export(
         found = load_found(source)
         photographs, notes = parity_images(images) if parity else ([], ())
     with _step(console, "building the graph"):
-        model, note = simplify(FORMATS[format_name](found))
-        network = found.network if format_name == "onnx-qdq" else float_twin(found)
-        add_metadata(model, found.architecture, network.layers, source)
+        shipped = FORMATS[format_name](found)
+        model, note = simplify(build(shipped))
+        add_metadata(model, shipped, source)
         onnx.checker.check_model(model, full_check=True)
     notes = (note, *notes)
     report = None
     if parity:
         with _step(console, f"comparing with torch on {len(photographs)} images"):
-            psnr, backends = check_parity(network, found.architecture.scale, model, photographs)
+            psnr, backends = check_parity(shipped.network, found.architecture.scale, model, photographs)
     with atomic_write(target, force) as temporary:
         onnx.save(model, temporary)
     if parity:

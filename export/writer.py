@@ -69,12 +69,13 @@ class GraphWriter:
                 if output == result.tensor:
                     node.output[index] = OUTPUT
         kind = TensorProto.FLOAT if result.grid is None else TensorProto.UINT8
-        sizes = ["batch", 3, "height", "width"], ["batch", 3, f"{scale}*height", f"{scale}*width"]
+        small: list[str | int | None] = ["batch", 3, "height", "width"]
+        large: list[str | int | None] = ["batch", 3, f"{scale}*height", f"{scale}*width"]
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info(INPUT, kind, sizes[0])],
-            [helper.make_tensor_value_info(OUTPUT, kind, sizes[1])],
+            [helper.make_tensor_value_info(INPUT, kind, small)],
+            [helper.make_tensor_value_info(OUTPUT, kind, large)],
             list(self.initializers.values()),
         )
         opset = [helper.make_opsetid("", OPSET)]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from qnas.errors import ModelError, UsageError
+from qnas.architecture import from_json
+from qnas.cost import NetworkCost, network_cost
+from qnas.errors import ArchitectureError, ModelError, UsageError
 from qnas.fusion import FusionReport, count_integer_convolutions
+from qnas.lowering import lower
 from qnas.onnx_cost import OnnxCost, model_cost
-from qnas.onnx_graph import read_model
+from qnas.onnx_shapes import read_model
 from qnas.runtime_bench.environment import Environment, current_environment
 from qnas.runtime_bench.inputs import CHANNELS, Shape, ShapeRequest, image_axes
 from qnas.runtime_bench.measure import Candidate, Plan, Samples, load_candidate, measure
@@ -43,6 +46,7 @@ class ModelFacts:
     output_shapes: dict[str, Shape]
     peak_memory: int | None
     cost: OnnxCost | None
+    architecture_cost: NetworkCost | None  # of a model of qnas: before the exporter rearranged it
     cost_problem: str | None
     fusion: FusionReport
 
@@ -129,9 +133,23 @@ def _facts(candidate: Candidate, settings: Settings) -> ModelFacts:
         output_shapes=candidate.output_shapes,
         peak_memory=peak_memory(path, settings.threads, shapes, settings.seed),
         cost=cost,
+        architecture_cost=_architecture_cost(path, shapes),
         cost_problem=problem,
         fusion=count_integer_convolutions(path, settings.threads),
     )
+
+
+def _architecture_cost(path: Path, shapes: dict[str, Shape]) -> NetworkCost | None:
+    """The cost of the architecture that qnas-export left in the metadata, for one image."""
+    metadata = {entry.key: entry.value for entry in read_model(path, external_data=False).metadata_props}
+    shape = next(iter(shapes.values()), ())
+    if "qnas.architecture" not in metadata or len(shape) != 4:
+        return None
+    try:
+        layers = lower(from_json(metadata["qnas.architecture"], str(path)))
+    except ArchitectureError:
+        return None  # of another version of qnas: what the file executes is counted all the same
+    return network_cost(layers, shape[2], shape[3])
 
 
 def _external_files(path: Path) -> list[Path]:

@@ -74,14 +74,10 @@ def main(
         check_output(json_path, force)
     requests = tuple(parse_shape(text) for text in shapes)
     plan = Plan(runs, min_time or Plan.seconds, warmup)
-    try:
-        with progress_bar() as progress:
-            report = benchmark(models, Settings(device, threads, requests, plan, seed), progress)
-        if json_path is not None:
-            write_json(report, json_path, force)
-    except KeyboardInterrupt:
-        click.echo("interrupted: nothing was written", err=True)
-        raise SystemExit(130) from None
+    with progress_bar() as progress:
+        report = benchmark(models, Settings(device, threads, requests, plan, seed), progress)
+    if json_path is not None:
+        write_json(report, json_path, force)
     print_table(report, convention)
     for problem in problems(report):
         click.echo(f"cost unknown: {problem}", err=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qnas.cost import DECIMAL_G, PAPER_G
+from qnas.cost import DECIMAL_G, PAPER_G, NetworkCost
 from qnas.files import atomic_write
 from qnas.onnx_cost import OnnxCost
 from qnas.runtime_bench.benchmark import BenchReport, ModelFacts, ModelReport
@@ -61,6 +62,7 @@ def _model_document(model: ModelReport) -> dict[str, Any]:
         "peak_memory_bytes": facts.peak_memory,
         "cost": _cost_document(facts.cost) if facts.cost else None,
         "cost_problem": facts.cost_problem,
+        "architecture": _architecture_document(facts.architecture_cost) if facts.architecture_cost else None,
         "fusion": asdict(facts.fusion),
         "samples_ns": model.samples,
     }
@@ -77,6 +79,11 @@ def _cost_document(cost: OnnxCost) -> dict[str, Any]:
     }
 
 
+def _architecture_document(cost: NetworkCost) -> dict[str, Any]:
+    """Per image; `cost` counts what the file executes for the whole batch."""
+    return {"macs": cost.macs, "bitops": cost.bitops, "weight_bytes": cost.weight_bytes}
+
+
 def table(report: BenchReport, convention: str = "decimal") -> Table:
     """One column a model; G is 10^9, or the paper's 2^30 by `convention`."""
     giga, shown = CONVENTIONS[convention]
@@ -85,12 +92,16 @@ def table(report: BenchReport, convention: str = "decimal") -> Table:
     paths = [model.facts.path for model in report.models]
     for path in paths:
         unique = sum(other.name == path.name for other in paths) == 1
-        grid.add_column(path.name if unique else str(path), justify="right", overflow="fold")
+        grid.add_column(escape(path.name if unique else str(path)), justify="right", overflow="fold")
     for label, cell in _ROWS.items():
         grid.add_row(label, *(cell(model) for model in report.models))
     for label, count in _COUNTS.items():
         cells = (_count(model.facts, count, giga) for model in report.models)
         grid.add_row(f"{label} (G = {shown})", *cells)
+    if any(model.facts.architecture_cost for model in report.models):
+        for label, of_network in _ARCHITECTURE_COUNTS.items():
+            cells = (_architecture_count(model.facts, of_network, giga) for model in report.models)
+            grid.add_row(f"{label} (G = {shown})", *cells)
     if any(model.facts.cost is not None and model.facts.cost.uncovered for model in report.models):
         grid.add_row("not in MACs", *(_uncovered(model.facts) for model in report.models))
     return grid
@@ -129,6 +140,11 @@ def _count(facts: ModelFacts, count: Callable[[OnnxCost], int], giga: int) -> st
     return f"{count(facts.cost) / giga:.4g}" if facts.cost else UNKNOWN
 
 
+def _architecture_count(facts: ModelFacts, count: Callable[[NetworkCost], int], giga: int) -> str:
+    cost = facts.architecture_cost
+    return f"{count(cost) / giga:.4g}" if cost else UNKNOWN
+
+
 def _speed(model: ModelReport) -> str:
     speed = model.megapixels_per_second
     return "no image" if speed is None else f"{speed:.3f}"
@@ -154,6 +170,12 @@ _ROWS: dict[str, Callable[[ModelReport], str]] = {
 _COUNTS: dict[str, Callable[[OnnxCost], int]] = {
     "MACs": lambda cost: cost.macs,
     "BitOps": lambda cost: cost.bitops,
+}
+
+
+_ARCHITECTURE_COUNTS: dict[str, Callable[[NetworkCost], int]] = {
+    "MACs of the architecture": lambda cost: cost.macs,
+    "BitOps of the architecture": lambda cost: cost.bitops,
 }
 
 

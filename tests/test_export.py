@@ -145,7 +145,7 @@ def test_the_float32_twin_equals_the_float_network() -> None:
     x = torch.rand(1, 3, 17, 16, generator=torch.Generator().manual_seed(0))
     session = open_session(build_float32(found).SerializeToString(), threads=1)
     with torch.no_grad():
-        expected = float_twin(found)(x).numpy()
+        expected = float_twin(found).network(x).numpy()
     np.testing.assert_allclose(session.run(None, {"image": x.numpy()})[0], expected, atol=1e-3)
 
 

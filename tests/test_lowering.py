@@ -137,7 +137,7 @@ def test_what_meets_in_a_sum_or_a_concatenation_shares_one_scale(architecture: A
         if layer.op in ("add", "concat"):
             grids = [grid for name in layer.inputs if (grid := grid_of(layers, name)) and grid.quant]
             assert len(grids) == len(layer.inputs)
-            scales = {grid.quant and grid.quant.scale or scale_owner(layers, grid).name for grid in grids}
+            scales = {(grid.quant and grid.quant.scale) or scale_owner(layers, grid).name for grid in grids}
             assert len(scales) == 1 or layer.name in streams_meet
 
 
@@ -197,7 +197,7 @@ def test_slots_grow_with_the_blocks() -> None:
     ("architecture", "advice"),
     [
         (replace(small("espcn"), layers={}), "missing layer 'conv_0' in space espcn with 1 blocks: its"),
-        (replace(small("basic"), blocks=2), "missing layer 'body.1.conv_0' in space basic with 2 blocks: its"),
+        (replace(small("basic"), blocks=2), "missing layer 'body.1.conv_0' in space basic with 2 blocks:"),
         (small("espcn", choices={"x": Choice("simple_3x3", 8)}), "unknown layer 'x' in space espcn"),
         (small("espcn", choices={"conv_0": Choice("simple_3x3", 8)}),
          "layer 'conv_0' of espcn is simple_5x5, not 'simple_3x3': only its bits can be chosen"),

@@ -234,6 +234,27 @@ def test_shapes_that_the_graph_computes_are_followed() -> None:
     assert model_cost(text_model(text), {"x": (3, 4, 2, 2)}).macs == 3 * 16 * 5
 
 
+def test_resize_by_a_matrix_computed_from_the_shape_is_followed_but_not_counted() -> None:
+    text = """
+    net (float[1, 4, h, w] x) => (float[] y)
+    <float[5, 4, 1, 1] k, int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64[1] first = {0}>
+    {
+        size = Shape <start = 2, end = 3> (x)
+        height = Squeeze (size, first)
+        double = Mul (height, two)
+        rows = Range (zero, double, one)
+        minus_one = Constant <value_ints = [-1]> ()
+        column = Unsqueeze (rows, minus_one)
+        columns = Range (zero, height, one)
+        product = Mul (column, columns)
+        matrix = Cast <to = 1> (product)
+        tall = MatMul (matrix, x)
+        y = Conv (tall, k)
+    }"""
+    node = only_node(model_cost(text_model(text), {"x": (1, 4, 6, 7)}))
+    assert (node.op, node.macs) == ("Conv", 5 * 12 * 7 * 4)
+
+
 def test_functions_inside_the_model_are_counted() -> None:
     text = """
     net (float[1, 3, 4, 4] x) => (float[1, 5, 4, 4] y) <float[5, 3, 1, 1] k> { y = house.block (x, k) }

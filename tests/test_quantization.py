@@ -18,6 +18,7 @@ from qnas.quantization import (
     QuantParams,
     QuantSpec,
     best_power_of_two,
+    best_weight_scale,
     dequantize,
     hwgq_levels,
     hwgq_step,
@@ -201,3 +202,26 @@ def test_the_best_power_of_two_clips_an_outlier_when_that_costs_less() -> None:
 
 def test_the_best_power_of_two_of_nothing_but_zeros_covers_one() -> None:
     assert best_power_of_two(f32(0, 0), QuantSpec(8, signed=True)) == 2**-7
+
+
+def test_the_best_weight_scale_fits_each_channel_with_a_short_scale() -> None:
+    weight = np.stack([np.arange(-7, 8), np.arange(-7, 8) * 0.375, np.zeros(15)]).astype(np.float32)
+    scales = best_weight_scale(weight, 4)
+    assert scales[:2].tolist() == [1, 0.375]  # 0.375 = 12 * 2^-5
+    assert scales[2] > 0
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_best_weight_scale_is_short_and_beats_the_first_of_lsq(bits: int) -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 200)).astype(np.float32)
+    best, first = (
+        best_weight_scale(weight, bits),
+        snap_scale(lsq_initial_scale(weight, bits), WEIGHT_SCALE_BITS),
+    )
+    assert np.array_equal(best, snap_scale(best, WEIGHT_SCALE_BITS))
+    assert squared_error(weight, best, bits) < squared_error(weight, first, bits)
+
+
+def squared_error(weight: np.ndarray, scale: np.ndarray, bits: int) -> float:
+    params = QuantParams.weight(weight_spec(bits), scale)
+    return float(np.square(dequantize(quantize(weight, params), params) - weight).sum())

@@ -1,7 +1,9 @@
 """`found.pt`: an architecture and its trained weights as plain data, never as code."""
 
+import json
 import math
 import pickle  # only for the name of its error
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +41,9 @@ def save_found(
         "version": VERSION,
         "architecture": architecture.to_document(),
         "state_dict": {name: value.detach().cpu().clone() for name, value in network.state_dict().items()},
-        "training": dict(training),
+        "training": json.loads(
+            json.dumps(dict(training))
+        ),  # no subclass of str, which `load_found` would refuse
     }
     save_plain(path, document, force)
 
@@ -62,9 +66,10 @@ def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0][:120]
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named[1]})" if named else ""
         raise CheckpointError(
-            f"{path} holds more than plain data and was not executed ({reason}): use a file of qnas-train"
+            f"{path} holds more than plain data{what} and was not executed: use a file of qnas-train"
         ) from error
     except Exception as error:  # torch reports damage in a dozen types
         raise CheckpointError(
@@ -104,13 +109,19 @@ def load_state(network: Network, state: Any, source: str) -> None:
             raise CheckpointError(f"{source} {word} tensor {name!r}: its state does not fit its architecture")
     for name, want in expected.items():
         value = state[name]
-        if not isinstance(value, Tensor) or value.shape != want.shape or value.dtype != want.dtype:
-            got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise CheckpointError(
-                f"{source}: {name} is {got}, its architecture needs {tuple(want.shape)} {want.dtype}"
-            )
+        if _kind(value) != _kind(want):
+            raise CheckpointError(f"{source}: {name} is {_kind(value)}, its architecture needs {_kind(want)}")
         if not math.isfinite(float(value.double().abs().sum())):
             raise CheckpointError(
                 f"{source}: {name} holds NaN or infinite values: resume from an earlier checkpoint"
             )
     network.load_state_dict(state)
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    special = (
+        "" if value.layout is torch.strided and not value.is_meta else f" {value.layout} on {value.device}"
+    )
+    return f"{tuple(value.shape)} {value.dtype}{special}"

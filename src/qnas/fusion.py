@@ -9,7 +9,8 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from qnas.onnx_graph import KEEPING, read_model
+from qnas.onnx_graph import KEEPING
+from qnas.onnx_shapes import read_model
 from qnas.session import open_session
 
 # By type alone: onnxruntime has NHWC and blocked-NCHW twins of them in domains of its own.

@@ -1,8 +1,9 @@
 """What any ONNX model costs at given input shapes, from its graph alone.
 
 One MAC is one multiply-add. `BitOps = MACs * b_w * b_a`, the bits read as `qnas.onnx_graph` says. Bias,
-activation, elementwise arithmetic, pooling, quantization and resizing are not counted (`FREE` lists them); a
-batch norm is one MAC per value. An operation that is neither in `FORMULAS` nor in `FREE` is reported in
+activation, elementwise arithmetic, pooling, quantization and resizing are not counted (`FREE` lists them),
+nor is a product with what the graph computes from shapes alone: that is a resize by an interpolation matrix.
+A batch norm is one MAC per value. An operation that is neither in `FORMULAS` nor in `FREE` is reported in
 `uncovered`, never skipped in silence.
 """
 
@@ -17,16 +18,8 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from qnas.cost import LayerCost, NetworkCost
 from qnas.errors import ModelError
-from qnas.onnx_graph import (
-    KEEPING,
-    STAND_INS,
-    TYPE_BITS,
-    UNPACKING,
-    Graph,
-    node_name,
-    op_name,
-    read_model,
-)
+from qnas.onnx_graph import KEEPING, TYPE_BITS, UNPACKING, Graph, node_name
+from qnas.onnx_shapes import STAND_INS, op_name, read_model
 
 
 @dataclass(frozen=True)
@@ -56,9 +49,9 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     uncovered: set[str] = set()
     for node in graph.nodes:
         op = op_name(node)
-        if op in FORMULAS:
+        if op in FORMULAS and not any(map(graph.is_derived, node.input)):
             rows.append(_node_cost(graph, node, FORMULAS[op], counted))
-        elif op not in FREE:
+        elif op not in FREE and op not in FORMULAS:
             uncovered.add(op)
     return OnnxCost(tuple(rows), tuple(sorted(uncovered)))
 

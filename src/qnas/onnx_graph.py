@@ -15,17 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
-import onnx
 import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from qnas.errors import ModelError, UsageError
+from qnas.errors import ModelError
+from qnas.onnx_shapes import Shape, infer_shapes, op_name
 
-Shape = tuple[int, ...]
 BITS_KEY = "qnas.bits"
-LARGE = 1024  # a constant of more values is a weight, never a shape that inference must read
 
 _WIDTHS = {
     "BOOL": 1, "INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8,
@@ -46,40 +43,12 @@ UNPACKING = frozenset({
     "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
     "Unsqueeze",
 })  # fmt: skip
-# What infers the output shape of com.microsoft's operations in their stead: (type, which of the inputs).
-STAND_INS: dict[str, tuple[str, slice]] = {
-    "com.microsoft.FusedConv": ("Conv", slice(0, 3)),
-    "com.microsoft.FusedGemm": ("Gemm", slice(0, 3)),
-    "com.microsoft.MatMulIntegerToFloat": ("MatMul", slice(0, 2)),
-    "com.microsoft.QGemm": ("Gemm", slice(0, 4, 3)),
-    "com.microsoft.QLinearAdd": ("Add", slice(0, 4, 3)),
-    "com.microsoft.QLinearConcat": ("Concat", slice(2, None, 3)),
-    "com.microsoft.QLinearGlobalAveragePool": ("GlobalAveragePool", slice(0, 1)),
-    "com.microsoft.QLinearLeakyRelu": ("Identity", slice(0, 1)),
-    "com.microsoft.QLinearMul": ("Mul", slice(0, 4, 3)),
-    "com.microsoft.QLinearSigmoid": ("Identity", slice(0, 1)),
-}
-
-
-def op_name(node: NodeProto) -> str:
-    """The node's type, with its domain unless that is ONNX itself: "Conv", "com.microsoft.QGemm"."""
-    op: str = node.op_type
-    return op if node.domain in ("", "ai.onnx") else f"{node.domain}.{op}"
 
 
 def node_name(node: NodeProto) -> str:
     """The node's name, or that of its first output when it has none."""
     name: str = node.name or node.output[0]
     return name
-
-
-def read_model(path: Path, external_data: bool = True) -> ModelProto:
-    """Read a model, with the weights that lie in files beside it; ModelError when that fails."""
-    try:
-        return onnx.load(path, load_external_data=external_data)
-    except Exception as error:  # protobuf, onnx and the file system each raise their own
-        kind = type(error).__name__
-        raise ModelError(f"{path} is no readable ONNX model ({kind}): export it again") from error
 
 
 def metadata_bits(node: NodeProto) -> int | None:
@@ -116,26 +85,18 @@ class Graph:
         for node in self.nodes:
             if node.op_type == "Constant":
                 self.constants |= {o: a.t for o in node.output for a in node.attribute if a.name == "value"}
-        inferred = _infer(model, shapes).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self._types = {value.name: value.type.tensor_type for value in values}
-        inputs = [value.name for value in inferred.input]
+        self._shapes = infer_shapes(model, shapes)
+        inputs = [value.name for value in model.graph.input]
         self._values = {name: _Values(TYPE_BITS.get(self._type(name))) for name in (*self.constants, *inputs)}
         for node in self.nodes:
             self._values |= dict.fromkeys(node.output, self._written(node))
 
     def shape(self, name: str, node: NodeProto) -> Shape:
         """Dimensions of a tensor that `node` needs; ModelError when they are unknown."""
-        if name in self.constants:
-            return tuple(self.constants[name].dims)
-        known = self._types.get(name)
-        if (
-            known is None
-            or not known.HasField("shape")
-            or not all(d.HasField("dim_value") for d in known.shape.dim)
-        ):
+        shape = self._shapes.of(name)
+        if shape is None:
             raise self._unknown("shape", name, node)
-        return tuple(d.dim_value for d in known.shape.dim)
+        return shape
 
     def bits(self, name: str, node: NodeProto) -> int:
         """Bits of the values of a tensor that `node` reads; ModelError when they are unknown."""
@@ -159,10 +120,13 @@ class Graph:
             "cost cannot be counted; export the model with fixed shapes"
         )
 
+    def is_derived(self, name: str) -> bool:
+        """Whether the graph computes tensor `name` from shapes alone, as it does an interpolation matrix."""
+        return name in self._shapes.derived
+
     def _type(self, name: str) -> int:
-        if name in self.constants:
-            return int(self.constants[name].data_type)
-        return int(self._types[name].elem_type) if name in self._types else TensorProto.UNDEFINED
+        known = self._shapes.types.get(name)
+        return TensorProto.UNDEFINED if known is None else int(known.elem_type)
 
     def _written(self, node: NodeProto) -> _Values:
         """The values that `node` writes, by the cases of the module's docstring."""
@@ -209,48 +173,3 @@ def _joined(values: Sequence[_Values]) -> _Values:
 
 def _least(*bits: int | None) -> int | None:
     return min((b for b in bits if b is not None), default=None)
-
-
-def _infer(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
-    """A copy with concrete inputs, weights without data, stand-ins for com.microsoft, and shapes inferred."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    _fix_inputs(copy.graph, shapes)
-    for tensor in copy.graph.initializer:
-        if prod(tensor.dims) > LARGE:  # keeps the copy small: inference refuses more than 2 GiB
-            bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-            tensor.CopyFrom(bare)
-    for node in copy.graph.node:
-        if op_name(node) in STAND_INS:
-            op, pick = STAND_INS[op_name(node)]
-            reads = list(node.input)[pick]
-            node.op_type, node.domain = op, ""
-            del node.input[:]
-            node.input.extend(reads)
-    try:
-        return shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception as error:  # RuntimeError, ValueError and onnx's own have no common base
-        message = (str(error).strip().splitlines() or [""])[0][:200]
-        raise ModelError(f"cannot infer the model's shapes: {message}; export it again") from error
-
-
-def _fix_inputs(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {
-        value.name: value.type.tensor_type.shape for value in graph.input if value.name not in constants
-    }
-    if unknown := [name for name in shapes if name not in inputs]:
-        raise UsageError(f"the model has no input {unknown[0]!r}: its inputs are {', '.join(inputs)}")
-    for name, declared in inputs.items():
-        dims = [d.dim_value if d.HasField("dim_value") else None for d in declared.dim]
-        given = shapes.get(name, dims)
-        shown = "x".join("?" if d is None else str(d) for d in dims)
-        if None in given:
-            raise UsageError(f"input {name!r} is {shown}: give the shape to count the cost for")
-        if len(given) != len(dims) or any(d not in (None, g) for d, g in zip(dims, given, strict=True)):
-            raise UsageError(f"input {name!r} is {shown}: {'x'.join(map(str, given))} does not fit it")
-        for dim, size in zip(declared.dim, given, strict=True):
-            dim.dim_value = size or 0

@@ -126,7 +126,7 @@ def hwgq_levels(bits: int) -> tuple[float, ...]:
     n = 2**bits
     wide = NormalDist(sigma=math.sqrt(3))  # density^(1/3) of a unit Gaussian
     levels = np.array([wide.inv_cdf(0.5 + (k + 0.5) / (2 * n)) for k in range(n)])
-    for _ in range(50):
+    for _ in range(6):  # Newton doubles the digits: five steps reach those of float64
         edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [math.inf]])
         density = np.exp(-np.square(edges) / 2) / math.sqrt(2 * math.pi)
         above = np.array([math.erfc(e / math.sqrt(2)) / 2 for e in edges])
@@ -136,10 +136,7 @@ def hwgq_levels(bits: int) -> tuple[float, ...]:
         right = np.append(density[1:-1] * (edges[1:-1] - centroid[:-1]) / mass[:-1], 0.0)
         left[0] = 0.0  # the lowest edge is the wave's own, at zero
         jacobian = np.diag(1 - (left + right) / 2) - np.diag(left[1:] / 2, -1) - np.diag(right[:-1] / 2, 1)
-        change = np.linalg.solve(jacobian, centroid - levels)
-        levels = levels + change
-        if np.abs(change).max() < 1e-14:
-            break
+        levels = levels + np.linalg.solve(jacobian, centroid - levels)
     return tuple(levels.tolist())
 
 

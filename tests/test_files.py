@@ -1,0 +1,94 @@
+"""An output appears whole or not at all."""
+
+import contextlib
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qnas.errors import OutputError
+from qnas.files import atomic_write, check_output
+
+
+@contextlib.contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "found.pt"
+    with atomic_write(target) as temporary:
+        temporary.write_text("all")
+        assert not target.exists()
+        assert temporary.parent == tmp_path  # a rename within one file system
+        assert temporary.suffix == ".pt"
+    assert target.read_text() == "all"
+    assert names(tmp_path) == ["found.pt"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "found.pt"
+    target.write_text("old")
+    with contextlib.suppress(KeyboardInterrupt), atomic_write(target, force=True) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["found.pt"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "found.pt"
+    advice = "cannot write .*found.pt: File too large, free space or choose another folder"
+    with pytest.raises(OutputError, match=advice), disk_of(1000), atomic_write(target) as temporary:
+        temporary.write_bytes(bytes(10_000))
+    assert names(tmp_path) == []
+
+
+def test_an_output_is_as_readable_as_any_other_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_write(tmp_path / "ours"):
+        pass
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "ours")]
+    assert modes[0] == modes[1]
+
+
+def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
+    target = tmp_path / "found.pt"
+    target.write_text("old")
+    with pytest.raises(OutputError, match="exists: pass --force to replace it, or name another"):
+        check_output(target, force=False)
+    with pytest.raises(OutputError, match="exists"), atomic_write(target):
+        pytest.fail("the work must not begin")
+    with atomic_write(target, force=True) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+
+
+def test_a_folder_is_no_output_even_with_force(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder: name a file"):
+        check_output(tmp_path, force=True)
+
+
+def test_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"the folder .*nowhere does not exist, create it first"):
+        check_output(tmp_path / "nowhere" / "found.pt", force=False)
+
+
+def test_a_folder_without_permission_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(OutputError, match=r"no permission in .*, choose another folder"):
+        check_output(tmp_path / "found.pt", force=False)
