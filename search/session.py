@@ -95,7 +95,7 @@ def run(
         "seconds": round(current.seconds, 1),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "versions": {"qnas": __version__, "torch": torch.__version__},
+        "versions": {"qnas": __version__, "torch": str(torch.__version__)},
     }
     if validation:
         quality = training.validate(current.network, validation, found.scale)
