@@ -173,9 +173,9 @@ def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
     lines = [
         "# The sample networks",
         "",
-        "Made by `python benchmarks/examples.py --data ../shared/data`; each card in `examples/` has the training",
-        "command. PSNR on Y in dB, x4, border 4; GBitOps at 32x32 with the paper's G = 2^30; latency of the",
-        "float32 twin over that of the integer model at 180x320, one thread, 95 % interval.",
+        "Made by `python benchmarks/examples.py --data ../shared/data`; each card in `examples/` has the",
+        "training command. PSNR on Y in dB, x4, border 4; GBitOps at 32x32 with the paper's G = 2^30; the",
+        "latency of the float32 twin over that of the integer model at 180x320, one thread, 95 % interval.",
         "",
         "| network | Set5 | Set14 | GBitOps | weight bytes | equal pixels | integer convolutions | latency |",
         "|---|---|---|---|---|---|---|---|",

@@ -119,14 +119,14 @@ class Convolution(nn.Module):
     In `eval()` the (constant) gain is folded into the scales of the weights, as the exported network has it.
     """
 
-    def __init__(self, layer: Layer, in_channels: int, quantized_input: bool) -> None:
+    def __init__(self, layer: Layer, in_channels: int) -> None:
         super().__init__()
         shape = (layer.channels, in_channels // layer.groups, *layer.kernel)
         self.weight = nn.Parameter(torch.empty(shape))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.bias = nn.Parameter(torch.zeros(layer.channels))
         self.stride, self.padding, self.groups = layer.stride, layer.padding, layer.groups
-        self.bits, self.quantized_input = layer.bits, quantized_input
+        self.bits = layer.bits
         if self.bits < FLOAT_BITS:
             self.weight_scale = nn.Parameter(torch.empty(layer.channels))
             self.reset_scale()
@@ -276,8 +276,7 @@ class Network(nn.Module):
     def _build(self, layer: Layer) -> nn.Module | None:
         match layer.op:
             case "conv":
-                grid = grid_of(self._named, layer.inputs[0])
-                return Convolution(layer, self._named[layer.inputs[0]].channels, grid is not None)
+                return Convolution(layer, self._named[layer.inputs[0]].channels)
             case "affine":
                 return Affine(layer.channels)
             case "deviation":
