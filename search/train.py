@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from qnas.architecture import Architecture, from_document
-from qnas.checkpoint import load_found, load_plain, load_state, save_plain
+from qnas.checkpoint import load_plain, load_state, save_plain
 from qnas.errors import CheckpointError, TrainingError
 from qnas.evaluation import Image, Quality, evaluate
 from qnas.lowering import lower
-from qnas.network import Convolution, Network
+from qnas.network import Network
 from qnas.quantization import GREY_LEVEL
 from qnas.search.data import Crops, load_crops, to_network
+from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_start
 
 RUN_FORMAT = "qnas-run"
 RUN_VERSION = 1
-# Quantizer scales are a hundred times smaller than weights are far apart; Adam's step is absolute.
-SCALE_LEARNING_RATE = 0.01
+# Of the weights': the scales are ten times smaller, and a step of Adam is absolute.
+SCALE_LEARNING_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,22 +120,6 @@ def resume(path: Path, device: torch.device) -> Run:
         raise CheckpointError(f"{path} is no complete run ({error}): start again without --resume") from error
 
 
-def warm_start(network: Network, path: Path) -> None:
-    """Take weights, biases and norms from this network's `found.pt` at other bits. Raises CheckpointError."""
-    theirs = load_found(path).network.state_dict()
-    state = network.state_dict()
-    for name, value in state.items():
-        if name in theirs and theirs[name].shape == value.shape:
-            state[name] = theirs[name]
-        elif name.rsplit(".", 1)[-1] in ("weight", "bias"):
-            shape = tuple(value.shape)
-            raise CheckpointError(f"{path} has no {name} of shape {shape}: warm-start from the same network")
-    network.load_state_dict(state)
-    for module in network.modules():
-        if isinstance(module, Convolution):
-            module.fit_scale()
-
-
 def _place(network: Network, device: torch.device) -> None:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # faster on CPUs
 
@@ -165,7 +150,7 @@ def train(
     crops = load_crops([Path(folder) for folder in recipe.data], scale, recipe.patch, recipe.cache_mib)
     device = next(run.network.parameters()).device
     if run.step == 0 and run.architecture.quantized:
-        calibrate(run.network, crops, recipe, device)
+        _first_scales(run, crops, device)
     psnr: float | None = None
     saved = begun = time.monotonic()
     before, first = run.seconds, run.step
@@ -236,12 +221,12 @@ def _schedule(step: int, recipe: Recipe) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def calibrate(network: Network, crops: Crops, recipe: Recipe, device: torch.device) -> None:
-    """Set every activation scale from one batch of training crops."""
-    lr, _ = crops.batch(recipe.seed + 1, 0, recipe.batch, recipe.patch)
-    network.train()
-    with torch.no_grad(), network.calibrated_by_data():
-        network(lr.to(device))
+def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
+    """Activation scales from one batch of crops; a warm start's dead channels are put to use."""
+    x = crops.batch(run.recipe.seed + 1, 0, run.recipe.batch, run.recipe.patch)[0].to(device)
+    calibrate(run.network, x)
+    if run.recipe.warm_start:
+        split_into_dead_channels(run.network, x)
 
 
 def upscaler(network: Network) -> Callable[[Image], Image]:
