@@ -83,12 +83,12 @@ def test_the_loss_is_told_in_grey_levels(photographs: Path, tmp_path: Path) -> N
     assert news[0].loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero_and_scales_learn_a_hundredth(photographs: Path) -> None:
+def test_the_learning_rate_warms_up_and_falls_to_zero_and_scales_learn_a_tenth(photographs: Path) -> None:
     wanted = recipe(photographs, steps=100, warmup=10)
     rates = [training._schedule(step, wanted) for step in (0, 9, 50, 100)]
     assert rates == pytest.approx([0.1, 0.5 * (1 + math.cos(0.09 * math.pi)), 0.5, 0])
     groups = start(ESPCN, wanted, CPU).optimizer.param_groups
-    assert [(group["share"], len(group["params"])) for group in groups] == [(1, 6), (0.01, 5)]
+    assert [(group["share"], len(group["params"])) for group in groups] == [(1, 6), (0.1, 5)]
 
 
 def test_the_quality_on_a_validation_set_is_told_at_the_end(photographs: Path, tmp_path: Path) -> None:
