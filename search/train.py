@@ -29,8 +29,11 @@ from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_sta
 
 RUN_FORMAT = "qnas-run"
 RUN_VERSION = 1
-# Of the weights': the scales are ten times smaller, and a step of Adam is absolute.
-SCALE_LEARNING_RATE = 0.1
+# Learning rates of scales, per step and relative to their value: a step of Adam is absolute.
+WEIGHT_SCALE_RATE = 5.0
+ACTIVATION_STEP_RATE = 1.0
+# The best step often lies between two powers of two, and a learned one would jump between them for ever.
+ACTIVATION_STEPS_LEARN = 0.25  # share of the run; then they are frozen
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,21 @@ def _place(network: Network, device: torch.device) -> None:
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    scales: list[nn.Parameter] = []
+    """Adam with a group for the weights and one for every scale, in proportion to its present value."""
     weights: list[nn.Parameter] = []
+    scales = []
     for name, parameter in network.named_parameters():
-        (scales if name.endswith((".step", ".weight_scale")) else weights).append(parameter)
-    groups = [{"params": weights, "share": 1.0}, {"params": scales, "share": SCALE_LEARNING_RATE}]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=recipe.learning_rate)
+        size = float(parameter.detach().abs().mean())
+        if name.endswith(".weight_scale"):
+            scales.append({"params": [parameter], "share": WEIGHT_SCALE_RATE * size, "until": 1.0})
+        elif name.endswith(".step"):
+            share = ACTIVATION_STEP_RATE * size
+            scales.append({"params": [parameter], "share": share, "until": ACTIVATION_STEPS_LEARN})
+        else:
+            weights.append(parameter)
+    return torch.optim.Adam(
+        [{"params": weights, "share": 1.0, "until": 1.0}, *scales], lr=recipe.learning_rate
+    )
 
 
 def train(
@@ -180,7 +192,8 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
     while run.step < recipe.steps:
         network.train()
         for group in run.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * group["share"] * _schedule(run.step, recipe)
+            share = group["share"] if run.step < group["until"] * recipe.steps else 0.0
+            group["lr"] = recipe.learning_rate * share * _schedule(run.step, recipe)
         lr, hr = crops.batch(recipe.seed, run.step, recipe.batch, recipe.patch)
         loss = distance(network(lr.to(device)), hr.to(device))
         value = float(loss.detach())
@@ -227,6 +240,7 @@ def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
     calibrate(run.network, x)
     if run.recipe.warm_start:
         split_into_dead_channels(run.network, x)
+    run.optimizer = _optimizer(run.network, run.recipe)  # for the scales as they are now
 
 
 def upscaler(network: Network) -> Callable[[Image], Image]:

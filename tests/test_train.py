@@ -83,12 +83,28 @@ def test_the_loss_is_told_in_grey_levels(photographs: Path, tmp_path: Path) -> N
     assert news[0].loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero_and_scales_learn_a_tenth(photographs: Path) -> None:
+def test_the_learning_rate_warms_up_and_falls_to_zero_and_follows_the_size_of_a_scale(
+    photographs: Path,
+) -> None:
     wanted = recipe(photographs, steps=100, warmup=10)
     rates = [training._schedule(step, wanted) for step in (0, 9, 50, 100)]
     assert rates == pytest.approx([0.1, 0.5 * (1 + math.cos(0.09 * math.pi)), 0.5, 0])
-    groups = start(ESPCN, wanted, CPU).optimizer.param_groups
-    assert [(group["share"], len(group["params"])) for group in groups] == [(1, 6), (0.1, 5)]
+    weights, *scales = start(ESPCN, wanted, CPU).optimizer.param_groups
+    assert (weights["share"], weights["until"], len(weights["params"])) == (1, 1, 6)
+    for group in scales:
+        (scale,) = group["params"]
+        size = scale.abs().mean().item()
+        rate, until = (5, 1) if scale.ndim else (1, 0.25)  # weight scales [C], activation steps []
+        assert (group["share"], group["until"]) == (pytest.approx(rate * size), until)
+
+
+def test_activation_steps_are_frozen_after_a_quarter_of_the_run(photographs: Path, tmp_path: Path) -> None:
+    run = start(ESPCN, recipe(photographs, steps=8, learning_rate=0.01), CPU)
+    step = run.network.module("conv_1.input").step
+    history: list[float] = []
+    train(run, tmp_path / "run", None, lambda _: history.append(step.item()))
+    assert history[0] != history[1]
+    assert set(history[2:]) == {history[1]}
 
 
 def test_the_quality_on_a_validation_set_is_told_at_the_end(photographs: Path, tmp_path: Path) -> None:
