@@ -107,14 +107,13 @@ def _ratio(rival: Path, model: Path, shape: str) -> str:
 def command_of(name: str, found: Found) -> str:
     """The qnas-train call that made `found`, from its own record."""
     recipe = found.training["recipe"]
-    layers = found.architecture
-    bits = "" if layers.quantized else " --bits 32"
-    base = next(
-        n for n in named_architectures()
-        if find_architecture(n) == layers
-        or (bits and "w32" not in n and find_architecture(n).with_bits(32) == layers)
-    )  # fmt: skip
-    words = [f"qnas-train {base}{bits}", *(f"--data ../shared/data/{folder}" for folder in recipe["data"])]
+    named = {name: find_architecture(name) for name in named_architectures()}
+    same = [name for name, architecture in named.items() if architecture == found.architecture]
+    wide = [f"{n} --bits 32" for n, a in named.items() if a.with_bits(32) == found.architecture]
+    words = [
+        f"qnas-train {(same + wide)[0]}",
+        *(f"--data ../shared/data/{folder}" for folder in recipe["data"]),
+    ]
     if "validation" in found.training:
         words.append(f"--validate ../shared/data/{found.training['validation']['folder']}")
     flags = {
