@@ -58,7 +58,7 @@ def measure(name: str, data: Path, folder: Path) -> Measured:
         return Measured(name, found, quality)
     model = folder / f"{name}.onnx"
     started = time.monotonic()
-    _command("qnas-export", source, "--format", "onnx-qdq", "-o", model)
+    _command("qnas-export", source, "--format", "onnx-qdq", "-o", model, "--force")
     seconds = time.monotonic() - started
     images, _ = parity_images(data / "Set14")
     _, parity = check_parity(found.network, found.architecture.scale, onnx.load(model), images)
