@@ -45,6 +45,7 @@ def main(
     report = run.export(source, format_name, output, images, parity=parity, force=force)
     target = output or source.with_suffix(".onnx")
     if report is not None:
-        run.show(report, target, Console())
+        console = Console()
+        run.show(report, target, console if console.is_terminal else Console(width=100))
     else:
         click.echo(f"wrote {target}")

@@ -130,7 +130,7 @@ def main() -> None:
     console.rule("2. a tiny network, trained now")
     command(
         "qnas-train", "espcn-w8", "--data", photographs.name, "-o", "tiny.pt",
-        "--steps", 2000, "--patch", 24, "--lr", 2e-3,
+        "--steps", 5000, "--patch", 24, "--lr", 2e-3,
     )  # fmt: skip
     results.append(measure("tiny", Path("tiny.pt"), small))
     console.rule("result")

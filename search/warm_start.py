@@ -54,7 +54,7 @@ def split_into_dead_channels(network: Network, x: Tensor) -> int:
                 for reader in readers:
                     half = reader.weight[:, original] / 2
                     reader.weight[:, original], reader.weight[:, copy] = half, half
-                    reader.bias -= half.sum((1, 2)) * step / 2
+                    reader.bias.sub_(half.sum((1, 2)) * step / 2)
         split += min(len(dead), len(busy))
     if split:
         _fit_weight_scales(network)
