@@ -128,7 +128,7 @@ def test_lsq_has_the_values_and_gradients_of_the_released_code(bits: int, refere
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_weights_of_a_convolution_are_those_of_the_numpy_definition(bits: int) -> None:
     torch.manual_seed(bits)
-    module = Convolution(Layer("c", "conv", ("x",), 5, (3, 3), bits=bits), 4, quantized_input=True)
+    module = Convolution(Layer("c", "conv", ("x",), 5, (3, 3), bits=bits), 4)
     weight, scale = (t.detach().numpy() for t in module.quantized_weight())
     assert np.array_equal(
         scale, quantization.snap_scale(module.weight_scale.detach().numpy(), WEIGHT_SCALE_BITS)
@@ -140,7 +140,7 @@ def test_the_weights_of_a_convolution_are_those_of_the_numpy_definition(bits: in
 
 def test_a_gain_multiplies_the_scales_and_leaves_the_integers() -> None:
     torch.manual_seed(0)
-    module = Convolution(Layer("c", "conv", ("x", "g"), 5, (3, 3), bits=4), 4, quantized_input=True)
+    module = Convolution(Layer("c", "conv", ("x", "g"), 5, (3, 3), bits=4), 4)
     weight, scale = module.quantized_weight()
     folded, new_scale = module.quantized_weight(torch.tensor([0.37]))
     assert torch.equal(new_scale, snap_scale(scale * 0.37, WEIGHT_SCALE_BITS))
@@ -148,7 +148,7 @@ def test_a_gain_multiplies_the_scales_and_leaves_the_integers() -> None:
 
 
 def test_the_bias_is_a_whole_number_of_accumulator_steps() -> None:
-    module = Convolution(Layer("c", "conv", ("x",), 1, bits=8), 1, quantized_input=True).eval()
+    module = Convolution(Layer("c", "conv", ("x",), 1, bits=8), 1).eval()
     with torch.no_grad():
         module.weight.fill_(1)
         module.weight_scale.fill_(0.25)
