@@ -1,30 +1,27 @@
 """Parity of every named architecture with random weights on the images of Set14; writes docs/parity.md.
 
-python benchmarks/parity.py --data ../shared/data
+PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 import onnx
 import torch
+from random_networks import random_found
+
+from qnas.architecture import named_architectures
+from qnas.export.model import build_qdq
+from qnas.export.parity import check_parity, parity_images
+from qnas.fusion import count_integer_convolutions
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from random_networks import random_found  # noqa: E402  (the random networks of the tests)
-
-from qnas.architecture import named_architectures  # noqa: E402
-from qnas.export.model import build_qdq  # noqa: E402
-from qnas.export.parity import check_parity, parity_images  # noqa: E402
-from qnas.fusion import count_integer_convolutions  # noqa: E402
 
 HEAD = """# Parity of the named architectures
 
 Random weights, the images of Set14 (shrunk by 4), against torch in `eval()`; values are pixels times colours.
-Made by `python benchmarks/parity.py --data ../shared/data` with onnxruntime {version}.
+Made by `PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data` with onnxruntime {version}.
 
 "Fused" is onnxruntime with all optimisations on.
 
