@@ -155,8 +155,8 @@ def train(
 ) -> None:
     """Run to the last step, saving the state to `state_path` every `checkpoint_seconds`.
 
-    Ctrl-C or SIGTERM saves it after the step at hand and raises KeyboardInterrupt. Raises TrainingError when
-    the loss or a weight is no longer finite; the last saved state is from before.
+    Ctrl-C, SIGTERM or a closed terminal saves it after the step at hand and raises KeyboardInterrupt.
+    Raises TrainingError when the loss or a weight is no longer finite; the last saved state is from before.
     """
     recipe, scale = run.recipe, run.architecture.scale
     crops = load_crops([Path(folder) for folder in recipe.data], scale, recipe.patch, recipe.cache_mib)
@@ -212,7 +212,7 @@ def _diverged(what: str, run: Run) -> TrainingError:
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of a step: no state holds half of one. A second does not wait."""
+    """Stop signals wait for the end of a step: no state holds half of one. A second does not wait."""
     asked = threading.Event()
 
     def ask(*_: object) -> None:
@@ -221,12 +221,21 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         asked.set()
 
     main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    former = {number: signal.signal(number, ask) for number in _stop_signals() if main}
     try:
         yield asked.is_set
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Ctrl-C, kill, and a terminal that closes, unless nohup has it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        wanted.append(hangup)
+    return wanted
 
 
 def _schedule(step: int, recipe: Recipe) -> float:

@@ -158,20 +158,31 @@ def test_a_killed_and_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert same(finish(run, state), uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_stopped_in_the_middle_of_a_step_finishes_it_and_ends_with_the_same_bits(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     state = tmp_path / "found.pt.run"
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(training, "_stop_signals", lambda: [number])  # where nohup ignores SIGHUP too
+    handler = signal.getsignal(number)
     interrupt_at(monkeypatch, 7, number)
     with pytest.raises(KeyboardInterrupt):
         finish(start(ADAPTIVE, recipe(photographs), CPU), state)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert signal.getsignal(number) == handler
     run = resume(state, CPU)
     assert run.step == 8
     uninterrupted = finish(start(ADAPTIVE, recipe(photographs), CPU), tmp_path / "other")
     assert same(finish(run, state), uninterrupted)
+
+
+def test_a_hangup_that_nohup_ignores_does_not_stop_a_run() -> None:
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert training._stop_signals() == [signal.SIGINT, signal.SIGTERM]
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert training._stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, kept)
 
 
 def test_a_second_interrupt_does_not_wait_and_saves_no_half_step(
