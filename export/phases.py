@@ -2,8 +2,7 @@
 
 A k x k convolution of C channels at f times the size equals one of C f^2 channels at the small size, between
 the phases of the shuffle, zero padding included. It multiplies f^2 times as much, mostly by zero, but integer
-kernels are that much better at 48 channels than at 3: a 3 -> 3 convolution at 512x512 takes 6 to 9 times as
-long as its 48 -> 48 equal at 128x128.
+kernels are that much better at 48 channels than at 3: docs/graph-forms.md has what it is worth.
 
 Requires: the layers of a quantized network. Ensures: the same function; the shuffle comes last.
 """
