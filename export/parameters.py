@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError
 from qnas.layers import Layer, grid_of
-from qnas.network import Affine, Network, affine_step, snap_scale
+from qnas.network import Affine, Network, affine_step, bias_steps, snap_scale
 from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams
 
 INT32_MAX = 2**31 - 1
@@ -44,8 +44,8 @@ def integer_convolution(network: Network, layer: Layer) -> IntegerConvolution:
             weight, weight_scale = module.quantized_weight(gain)
             weight = weight / weight_scale.view(-1, 1, 1, 1)
             bias = module.bias if gain is None else module.bias * gain
-        steps = torch.round(bias.double() / (weight_scale * scale).double())
-    if float(steps.abs().max()) > INT32_MAX:
+        steps = bias_steps(bias, weight_scale * scale)
+    if float(steps.abs().max()) >= INT32_MAX:
         raise ModelError(
             f"the bias of {layer.name} does not fit 32 bits: its weights are vanishingly small, retrain it"
         )

@@ -18,6 +18,7 @@ from qnas.cost import network_cost
 from qnas.errors import ModelError
 from qnas.export.cli import main
 from qnas.export.model import build_float32, build_qdq
+from qnas.export.parameters import integer_convolution
 from qnas.export.parity import check_parity
 from qnas.export.simplify import simplify
 from qnas.export.writer import GraphWriter
@@ -114,6 +115,22 @@ def test_weights_in_the_file_are_those_of_the_numpy_definition() -> None:
     weight = found.network.module("conv_1").weight.detach().numpy()
     params = QuantParams.weight(weight_spec(8), tensors["conv_1.weight_scale"])
     np.testing.assert_array_equal(tensors["conv_1.weight"], quantize(weight, params))
+
+
+def test_biases_in_the_file_are_rounded_as_the_network_rounds_them() -> None:
+    found = build(find_architecture("espcn-w8"))
+    module = found.network.module("conv_1")
+    layer = next(layer for layer in found.network.layers if layer.name == "conv_1")
+    scale = found.network.input_scale(layer)
+    with torch.no_grad():
+        step = module.quantized_weight()[1] * scale
+        share = 1 + torch.rand(len(step), 400, generator=torch.Generator().manual_seed(0)).double()
+        # So large that a quotient in float32 and one in float64 round some of them differently.
+        biases = (share * 1.01 * 2**20 * step.max().double()).float()
+        for bias in biases.T:
+            module.bias.copy_(bias)
+            expected = torch.round(bias / step).numpy()
+            np.testing.assert_array_equal(integer_convolution(found.network, layer).bias, expected)
 
 
 def test_the_shuffle_moved_to_the_end_computes_the_same_as_the_plain_graph() -> None:

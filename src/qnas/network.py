@@ -53,6 +53,11 @@ def lsq(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
     return straight_through(torch.round(steps), steps) * scale
 
 
+def bias_steps(bias: Tensor, step: Tensor) -> Tensor:
+    """A bias [C] in whole steps [C] of the accumulator, float32: training and export round it here."""
+    return torch.round(bias / step)
+
+
 class _FakeQuantize(torch.autograd.Function):
     """Per-tensor fake quantization with LSQ's gradients, in few passes over memory.
 
@@ -83,7 +88,7 @@ class Quantizer(nn.Module):
     """Puts a tensor [N, C, H, W] on the grid of `spec`; `shared` borrows another quantizer's scale.
 
     The learned `step` is snapped to a power of two at every use, which also keeps the scale positive and
-    finite. It starts at the HWGQ optimum of a unit Gaussian; `calibrated` replaces that by data.
+    finite. It starts at the HWGQ optimum of a unit Gaussian; `calibrating` replaces that by data.
     """
 
     def __init__(self, spec: QuantSpec, shared: "Quantizer | None" = None) -> None:
@@ -153,7 +158,7 @@ class Convolution(nn.Module):
         bias = self.bias if fold is None else self.bias * fold
         if input_scale is not None:  # an int32 bias in steps of the accumulator
             step = scale * input_scale.to(scale.device)
-            bias = straight_through(torch.round(bias / step) * step, bias)
+            bias = straight_through(bias_steps(bias, step) * step, bias)
         y = F.conv2d(x, weight, bias, self.stride, self.padding, 1, self.groups)
         return y if gain is None or fold is not None else y * gain
 
@@ -180,7 +185,7 @@ class Affine(nn.BatchNorm2d):
         if input_scale is not None:
             slope = torch.where(slope < 0, -1.0, 1.0) * snap_scale(slope.abs(), AFFINE_BITS)
             step = affine_step(slope) * input_scale.to(slope.device)
-            offset = torch.round(offset / step) * step
+            offset = bias_steps(offset, step) * step
         return slope, offset
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
