@@ -25,8 +25,8 @@ from qnas.evaluation import Quality, evaluate
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.parity import BackendParity, check_parity, parity_images
 from qnas.fusion import count_integer_convolutions
+from qnas.inference import validate
 from qnas.resize import resize_bicubic
-from qnas.search.train import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

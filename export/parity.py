@@ -18,11 +18,11 @@ from qnas.errors import UsageError
 from qnas.evaluation import Image, shrink
 from qnas.fusion import FusionReport
 from qnas.images import crop_to_multiple, list_images, read_image
+from qnas.inference import upscaler
 from qnas.network import Network
 from qnas.quality import psnr_y
 from qnas.quantization import GREY_LEVEL
 from qnas.samples import sample_photographs
-from qnas.search.train import upscaler
 
 # The reference evaluator runs numpy loops; a part of each photograph shows as much as the whole.
 LARGEST_SIDE = 256
@@ -51,7 +51,7 @@ class ParityReport:
     images: tuple[str, ...]
     torch_psnr_y: float
     backends: tuple[BackendParity, ...]
-    fusion: FusionReport | None
+    fusion: FusionReport
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -75,11 +75,10 @@ def show(report: ParityReport, target: Path, console: Console) -> None:
             b.backend, f"{b.equal:.4%}", f"{b.largest_difference} levels", psnr, f"{b.psnr_y:.3f} dB"
         )
     console.print(table)
-    if report.fusion:
-        console.print(
-            "integer convolutions in the graph that onnxruntime runs: "
-            f"{report.fusion.integer} of {report.fusion.total}"
-        )
+    console.print(
+        "integer convolutions in the graph that onnxruntime runs: "
+        f"{report.fusion.integer} of {report.fusion.total}"
+    )
     for note in report.notes:
         console.print(f"note: {note}")
     console.print(

@@ -10,7 +10,7 @@ The float32 graph of a full-precision network comes from the same walk: no value
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -236,14 +236,12 @@ def _multiply(w: GraphWriter, layer: Layer) -> _Value:
     x, gate = layer.inputs[:2]
     gain, value = multiply_gain(w.network, layer), w.values[gate]
     if gain == 1.0:
-        return _arithmetic("Mul")(w, Layer(layer.name, "multiply", (x, gate), layer.channels))
-    if value.grid is None:
+        reads = w.reads(gate)
+    elif value.grid is None:
         factor = w.constant(f"{layer.name}.gain", np.float32(gain))
         reads = w.node("Mul", [value.tensor, factor], f"{layer.name}.gated")
     else:  # the constant factor is folded into the scale with which the gate is read
-        scaled = QuantParams(
-            value.grid.scale * np.float32(gain), value.grid.zero_point, value.grid.low, value.grid.high
-        )
+        scaled = replace(value.grid, scale=value.grid.scale * np.float32(gain))
         reads = w.dequantize(value.tensor, scaled, f"{layer.name}.gate_dequantized")
     return _Value(w.node("Mul", [w.reads(x), reads], w.tensor_name(layer)))
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qnas.errors import ImageError
 from qnas.evaluation import Image, shrink
 from qnas.images import crop_to_multiple, list_images, read_image
-from qnas.quantization import GREY_LEVEL
+from qnas.inference import to_network
 
 MIB = 2**20
 
@@ -41,11 +40,6 @@ class Crops:
                 crop = np.rot90(image[s * y : s * (y + patch), s * x : s * (x + patch)], turn)
                 out.append(crop[:, ::-1] if mirror else crop)
         return to_network(np.stack(lrs)), to_network(np.stack(hrs))
-
-
-def to_network(images: Image) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in network units, channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().mul_(GREY_LEVEL)
 
 
 def load_crops(folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0) -> Crops:

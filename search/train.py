@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qnas.architecture import Architecture, from_document
 from qnas.checkpoint import load_plain, load_state, save_plain
 from qnas.errors import CheckpointError, TrainingError
-from qnas.evaluation import Image, Quality, evaluate
+from qnas.inference import validate
 from qnas.lowering import lower
 from qnas.network import Network
 from qnas.quantization import GREY_LEVEL
-from qnas.search.data import Crops, load_crops, to_network
+from qnas.search.data import Crops, load_crops
 from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_start
 
 RUN_FORMAT = "qnas-run"
@@ -250,28 +250,3 @@ def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
     if run.recipe.warm_start:
         split_into_dead_channels(run.network, x)
     run.optimizer = _optimizer(run.network, run.recipe)  # for the scales as they are now
-
-
-def upscaler(network: Network) -> Callable[[Image], Image]:
-    """`network` in `eval()` as a function of uint8 images [H, W, 3]."""
-    device = next(network.parameters()).device
-
-    def upscale(image: Image) -> Image:
-        network.eval()
-        with torch.no_grad():
-            pixels: Image = to_pixels(network(to_network(image[None]).to(device)))[0]
-        return pixels
-
-    return upscale
-
-
-def to_pixels(y: Tensor) -> Image:
-    """float32 [N, 3, H, W] in network units -> uint8 [N, H, W, 3]: rounded half-to-even, clipped."""
-    grey = (y / GREY_LEVEL).round().clamp(0, 255)
-    pixels: Image = grey.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return pixels
-
-
-def validate(network: Network, folder: Path, scale: int) -> Quality:
-    """PSNR-Y and SSIM of `network` on a folder of HR images."""
-    return evaluate(upscaler(network), folder, scale)

@@ -37,15 +37,15 @@ def main(
 
     The state of the run lives in OUTPUT.run while it lasts: after Ctrl-C, or a kill, add --resume.
     """
-    from qnas.search import session
+    from qnas.search import run
 
-    architecture = session.architecture(arch, bits)
+    architecture = run.architecture(arch, bits)
     if show:
         click.echo(architecture.to_json(), nl=False)
-        click.echo(session.cost_line(architecture), err=True)
+        click.echo(run.cost_line(architecture), err=True)
         return
-    recipe = session.recipe(
+    recipe = run.recipe(
         architecture, data, steps=steps, batch=batch, patch=patch, learning_rate=lr, loss=loss, seed=seed,
         warm_start=warm_start, cache_mib=cache_mib,
     )  # fmt: skip
-    session.run(architecture, recipe, output, validate, threads, resume=resume, force=force)
+    run.run(architecture, recipe, output, validate, threads, resume=resume, force=force)

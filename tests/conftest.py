@@ -11,10 +11,10 @@ import torch
 
 from qnas.architecture import Architecture
 from qnas.images import write_png
+from qnas.inference import to_network
 from qnas.lowering import lower
 from qnas.network import Network
 from qnas.samples import sample_photographs
-from qnas.search.data import to_network
 
 ROOT = Path(__file__).parent.parent
 

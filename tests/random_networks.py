@@ -7,9 +7,9 @@ import torch
 
 from qnas.architecture import Architecture, find_architecture
 from qnas.checkpoint import Found
+from qnas.inference import to_network
 from qnas.lowering import lower
 from qnas.network import Affine, Convolution, Network
-from qnas.search.data import to_network
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

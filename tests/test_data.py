@@ -8,8 +8,9 @@ import torch
 
 from qnas.errors import ImageError
 from qnas.images import write_png
+from qnas.inference import to_network
 from qnas.quantization import GREY_LEVEL
-from qnas.search.data import MIB, Crops, load_crops, to_network
+from qnas.search.data import MIB, Crops, load_crops
 
 
 def gradient(height: int, width: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from qnas.cost import PAPER_G, network_cost
 from qnas.export.cli import main
 from qnas.export.model import build_qdq
 from qnas.export.parity import check_parity, parity_images
-from qnas.search.train import validate
+from qnas.inference import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/found.pt"))

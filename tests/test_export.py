@@ -23,8 +23,8 @@ from qnas.export.parity import check_parity
 from qnas.export.simplify import simplify
 from qnas.export.writer import GraphWriter
 from qnas.fusion import count_integer_convolutions
+from qnas.inference import upscaler
 from qnas.onnx_cost import model_cost
-from qnas.search.train import upscaler
 from qnas.session import open_session
 
 QUANTIZED = [name for name in named_architectures() if not name.endswith("w32")]

@@ -17,12 +17,13 @@ from torch import Tensor
 from qnas.architecture import Architecture, find_architecture, from_json
 from qnas.checkpoint import load_found, save_found, save_plain
 from qnas.errors import CheckpointError, TrainingError
+from qnas.inference import to_pixels
 from qnas.lowering import uniform_layers
 from qnas.network import Convolution
 from qnas.quantization import GREY_LEVEL, best_weight_scale
 from qnas.search import train as training
 from qnas.search.data import Crops
-from qnas.search.train import Progress, Recipe, Run, resume, start, to_pixels, train
+from qnas.search.train import Progress, Recipe, Run, resume, start, train
 from qnas.search.train_cli import main
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ import torch
 from random_networks import noise
 
 from qnas.architecture import find_architecture
+from qnas.inference import to_network
 from qnas.lowering import lower
 from qnas.network import Network
-from qnas.search.data import to_network
 from qnas.search.warm_start import calibrate, split_into_dead_channels
 
 IMAGES = to_network(noise(24, 24)[None])

@@ -1,4 +1,4 @@
-"""One training session at a terminal: checks first, live progress, found.pt at the end."""
+"""One training at a terminal: checks first, live progress, found.pt at the end."""
 
 import os
 import time
@@ -19,6 +19,7 @@ from qnas.cost import PAPER_G, layer_sizes, network_cost
 from qnas.errors import ArchitectureError, UsageError
 from qnas.files import check_output
 from qnas.images import list_images
+from qnas.inference import validate
 from qnas.lowering import lower
 from qnas.quantization import BIT_WIDTHS
 from qnas.search import train as training
@@ -98,7 +99,7 @@ def run(
         "versions": {"qnas": __version__, "torch": str(torch.__version__)},
     }
     if validation:
-        quality = training.validate(current.network, validation, found.scale)
+        quality = validate(current.network, validation, found.scale)
         record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
         console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
     save_found(output, found, current.network, record, force)
