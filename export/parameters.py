@@ -12,6 +12,7 @@ from qnas.network import Affine, Network, affine_step, bias_steps, snap_scale
 from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams
 
 INT32_MAX = 2**31 - 1
+LARGEST_SCALE = 2.0**32  # with SMALLEST_SCALE, what any requantization computes stays inside float32
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,11 @@ class IntegerConvolution:
     bias: NDArray[np.int32]
 
 
-def integer_convolution(network: Network, layer: Layer) -> IntegerConvolution:
-    """The integers of a `conv` or `affine` layer whose input is on a grid. Raises ModelError."""
+def integer_convolution(network: Network, layer: Layer, *, frozen: bool = True) -> IntegerConvolution:
+    """The integers of a `conv` or `affine` layer whose input is on a grid. Raises ModelError.
+
+    A `frozen` deviation is folded into them.
+    """
     scale = network.input_scale(layer)
     if scale is None:
         raise ModelError(
@@ -40,12 +44,17 @@ def integer_convolution(network: Network, layer: Layer) -> IntegerConvolution:
             weight_scale = affine_step(slope)
             weight, bias = (slope / weight_scale).view(-1, 1, 1, 1), offset
         else:
-            gain = _gain(network, layer)
+            gain = _gain(network, layer) if frozen else None
             weight, weight_scale = module.quantized_weight(gain)
             weight = weight / weight_scale.view(-1, 1, 1, 1)
             bias = module.bias if gain is None else module.bias * gain
         steps = bias_steps(bias, weight_scale * scale)
-    if float(steps.abs().max()) >= INT32_MAX:
+    if not bool(weight.isfinite().all()):
+        raise ModelError(
+            f"{layer.name} has no finite weights: its training diverged, use an earlier checkpoint"
+        )
+    _check_scale(layer.name, float(weight_scale.max()))
+    if not float(steps.abs().max()) < INT32_MAX:
         raise ModelError(
             f"the bias of {layer.name} does not fit 32 bits: its weights are vanishingly small, retrain it"
         )
@@ -73,7 +82,9 @@ def multiply_gain(network: Network, layer: Layer) -> float:
     if len(layer.inputs) < 3:
         return 1.0
     with torch.no_grad():
-        return float(snap_scale(network.module(layer.inputs[2]).running_factor, WEIGHT_SCALE_BITS))
+        gain = float(snap_scale(network.module(layer.inputs[2]).running_factor, WEIGHT_SCALE_BITS))
+    _check_scale(layer.inputs[2], gain)
+    return gain
 
 
 def grid_params(network: Network, name: str) -> QuantParams | None:
@@ -82,7 +93,16 @@ def grid_params(network: Network, name: str) -> QuantParams | None:
     if grid is None or grid.quant is None:
         return None
     with torch.no_grad():
-        return QuantParams.activation(grid.quant, float(network.module(grid.name).scale()))
+        scale = float(network.module(grid.name).scale())
+    _check_scale(grid.name, scale)
+    return QuantParams.activation(grid.quant, scale)
+
+
+def _check_scale(name: str, scale: float) -> None:
+    if not scale <= LARGEST_SCALE:
+        raise ModelError(
+            f"{name} has a scale of {scale:.3g}: its training diverged, use an earlier checkpoint"
+        )
 
 
 def _gain(network: Network, layer: Layer) -> torch.Tensor | None:
