@@ -1,0 +1,31 @@
+"""qnas-import: a checkpoint of QuantNAS' released code -> found.pt."""
+
+from pathlib import Path
+
+import click
+
+from qnas.cli import QnasCommand
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(cls=QnasCommand)
+@click.argument("checkpoint", type=PATH)
+@click.option("--genotype", required=True, type=PATH, help="Its .gen file.")
+@click.option("-o", "--output", type=PATH, default=Path("found.pt"), show_default=True)
+@click.option("--deployable", type=PATH, help="Also write the architecture that can be exported, as JSON.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
+def main(checkpoint: Path, genotype: Path, output: Path, deployable: Path | None, force: bool) -> None:
+    """Import CHECKPOINT (a .pth.tar of QuantNAS' released code, RFDN space) as a found.pt.
+
+    It computes what the released code does, much of it in float. For integers train its deployable twin:
+    qnas-train ARCH.json --warm-start found.pt, with the ARCH.json of --deployable.
+    """
+    from qnas.search import paper_import, run
+
+    found = paper_import.import_files(checkpoint, genotype, output, deployable, force)
+    a = found.architecture
+    click.echo(f"wrote {output}: {a.channels} channels, {a.blocks} blocks, x{a.scale}, {a.normalization}")
+    if deployable:
+        click.echo(f"wrote {deployable}: train it with --warm-start {output}")
+    click.echo(run.cost_line(a), err=True)
