@@ -4,66 +4,63 @@ A k x k convolution of C channels at f times the size equals one of C f^2 channe
 the phases of the shuffle, zero padding included. It multiplies f^2 times as much, mostly by zero, but integer
 kernels are that much better at 48 channels than at 3: docs/graph-forms.md has what it is worth.
 
-Requires: the layers of a quantized network. Ensures: the same function; the shuffle comes last.
+Requires: a pixel shuffle that is not the last node. Ensures: the same function; the shuffle comes last.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qnas.export.parameters import IntegerConvolution
-from qnas.layers import Layer, by_name
+from qnas.export.dense_groups import ungrouped
+from qnas.integer_network import Add, Conv, DepthToSpace, IntegerNetwork, IntegerNode, Table
 
 WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing
 
 
-def delay_shuffles(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], dict[str, int]]:
-    """(layers, phases): the last pixel shuffle moved to the end where all behind it allow, and for each
-    convolution that now runs between phases the factor f of the shuffle.
+def delay_shuffles(network: IntegerNetwork) -> IntegerNetwork:
+    """The last pixel shuffle moved to the end where all behind it allow; the same network otherwise.
 
-    Case 1: a quantizer, relu or add works value by value: it does not mind the order.
+    Case 1: a table or an add works value by value: it does not mind the order.
     Case 2: a narrow convolution of stride 1 that keeps the size: it gets f^2 times the channels.
-    Anything else, or an input that does not come from the shuffle, leaves the layers as they are.
+    Anything else, or an input that does not come from the shuffle, leaves the network as it is.
     """
-    shuffles = [index for index, layer in enumerate(layers) if layer.op == "pixel_shuffle"]
-    if not shuffles or shuffles[-1] == len(layers) - 1:
-        return tuple(layers), {}
-    at, shuffle = shuffles[-1], layers[shuffles[-1]]
-    behind, named = layers[at + 1 :], by_name(layers)
-    inside = {shuffle.name, *(layer.name for layer in behind)}
-    square = shuffle.factor**2
-    for layer in behind:
-        narrow = layer.op == "conv" and _keeps_size(layer) and layer.channels * square <= WIDEST
-        if not (layer.op in ("quantize", "relu", "add") or narrow) or not inside.issuperset(layer.inputs):
-            return tuple(layers), {}
-        if narrow and named[layer.inputs[0]].channels * square > WIDEST:
-            return tuple(layers), {}
+    nodes, named = network.nodes, network.by_name()
+    shuffles = [index for index, node in enumerate(nodes) if isinstance(node, DepthToSpace)]
+    if not shuffles or shuffles[-1] == len(nodes) - 1:
+        return network
+    at, shuffle = shuffles[-1], nodes[shuffles[-1]]
+    assert isinstance(shuffle, DepthToSpace)
+    behind, f = nodes[at + 1 :], shuffle.factor
+    inside = {shuffle.name, *(node.name for node in behind)}
+    for node in behind:
+        widths = (node.channels, *(named[name].channels for name in node.inputs))
+        narrow = isinstance(node, Conv) and _movable(node) and max(widths) * f**2 <= WIDEST
+        if not (isinstance(node, Table | Add) or narrow) or not inside.issuperset(node.inputs):
+            return network
     source = shuffle.inputs[0]
-    moved = [
-        replace(
-            layer,
-            channels=layer.channels * square,
-            inputs=tuple(source if name == shuffle.name else name for name in layer.inputs),
-        )
-        for layer in behind
-    ]
-    last = replace(shuffle, inputs=(behind[-1].name,), channels=behind[-1].channels)
-    phases = {layer.name: shuffle.factor for layer in moved if layer.op == "conv"}
-    return (*layers[:at], *moved, last), phases
+    moved: list[IntegerNode] = []
+    for node in behind:
+        inputs = tuple(source if name == shuffle.name else name for name in node.inputs)
+        wide = between_phases(node, f) if isinstance(node, Conv) else node
+        moved.append(replace(wide, inputs=inputs, channels=node.channels * f**2))
+    last = moved[-1]
+    end = replace(shuffle, inputs=(last.name,), channels=behind[-1].channels, output=last.output)
+    return replace(network, nodes=(*nodes[:at], *moved, end))
 
 
-def _keeps_size(layer: Layer) -> bool:
-    return layer.stride == 1 and all(k == 2 * p + 1 for k, p in zip(layer.kernel, layer.padding, strict=True))
+def _movable(node: Conv) -> bool:
+    """Whether it keeps the size of the image and has no gain that hangs on another tensor."""
+    keeps = all(k == 2 * p + 1 for k, p in zip(node.weight.shape[2:], node.padding, strict=True))
+    return keeps and node.stride == 1 and node.image_gain is None
 
 
-def between_phases(layer: Layer, c: IntegerConvolution, factor: int) -> tuple[Layer, IntegerConvolution]:
-    """The layer and integers of `c` between the phases of a shuffle by `factor`; `layer` as `delay_shuffles`
-    returned it. Weight [O, I / groups, kh, kw] -> [O f^2, I f^2, kh', kw'], kh' = 2 ceil(ph / f) + 1.
+def between_phases(node: Conv, f: int) -> Conv:
+    """`node` between the phases of a shuffle by f.
+
+    Weight [O, I / groups, kh, kw] -> [O f^2, I f^2, kh', kw'], kh' = 2 ceil(ph / f) + 1.
     """
-    f, (ph, pw) = factor, layer.padding
-    dense = _ungrouped(c.weight, layer.groups)
+    ph, pw = node.padding
+    dense = ungrouped(node.weight, node.groups)
     out, channels, kh, kw = dense.shape
     qh, qw = -(-ph // f), -(-pw // f)
     weight = np.zeros((out, f, f, channels, f, f, 2 * qh + 1, 2 * qw + 1), np.int8)
@@ -74,15 +71,11 @@ def between_phases(layer: Layer, c: IntegerConvolution, factor: int) -> tuple[La
                 for dx in range(kw):
                     x, b = divmod(j + dx - pw, f)
                     weight[:, i, j, :, a, b, y + qh, x + qw] = dense[:, :, dy, dx]
-    wide = weight.reshape(out * f * f, channels * f * f, 2 * qh + 1, 2 * qw + 1)
-    spread = IntegerConvolution(wide, np.repeat(c.weight_scale, f * f), np.repeat(c.bias, f * f))
-    return replace(layer, kernel=(2 * qh + 1, 2 * qw + 1), padding=(qh, qw), groups=1), spread
-
-
-def _ungrouped(weight: NDArray[np.int8], groups: int) -> NDArray[np.int8]:
-    """[O, I / groups, kh, kw] -> [O, I, kh, kw] with zeros between groups."""
-    out, part, *kernel = weight.shape
-    dense = np.zeros((groups, out // groups, groups, part, *kernel), np.int8)
-    for g in range(groups):
-        dense[g, :, g] = weight.reshape(groups, out // groups, part, *kernel)[g]
-    return dense.reshape(out, groups * part, *kernel)
+    return replace(
+        node,
+        weight=weight.reshape(out * f * f, channels * f * f, 2 * qh + 1, 2 * qw + 1),
+        weight_scale=np.repeat(node.weight_scale, f * f),
+        bias=np.repeat(node.bias, f * f),
+        padding=(qh, qw),
+        groups=1,
+    )

@@ -1,0 +1,102 @@
+"""Channels of zeros, where a runtime's kernels want a multiple of four. The function stays the same.
+
+Case 1: tensors that convolutions write get rows of zero weights, and their readers columns of zero weights.
+Case 2: other narrow tensors, such as the image, get a Pad node in front of the convolutions that read them.
+
+Tensors that an operation takes channel by channel are a group, padded together or not at all.
+
+Requires: no sigmoid between a convolution and a tensor that decides gains of images: there, added channels
+have to hold the value 0.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from qnas.integer_network import (
+    Add,
+    Concat,
+    Conv,
+    DepthToSpace,
+    Image,
+    IntegerNetwork,
+    IntegerNode,
+    Multiply,
+    Pad,
+    operands,
+)
+
+Places = tuple[int, ...]  # per channel of a padded tensor the channel it held before, -1 for a zero
+NARROW = 16  # a Pad node costs more than it saves on wider tensors
+
+
+def pad_channels(network: IntegerNetwork, multiple: int) -> IntegerNetwork:
+    """`network` with what convolutions read padded to multiples of `multiple` channels."""
+    paddable = _paddable(network)
+    nodes: dict[str, IntegerNode] = {}
+    places: dict[str, Places] = {}
+    for node in network.nodes:
+        mine = _places(node, places, multiple if node.name in paddable else 1)
+        if isinstance(node, Conv):
+            read = node.inputs[0]
+            node = _widened(node, places[read], mine)
+            width = nodes[read].channels
+            if node.groups == 1 and width < NARROW and width % multiple:  # Case 2
+                name, more = f"{read}.padded", (-1,) * (-width % multiple)
+                nodes[name] = Pad(name, (read,), width + len(more), nodes[read].output)
+                node = replace(
+                    _widened(node, (*range(width), *more), tuple(range(len(mine)))),
+                    inputs=(name, *node.inputs[1:]),
+                )
+        places[node.name] = mine
+        nodes[node.name] = replace(node, channels=len(mine))
+    return replace(network, nodes=tuple(nodes.values()))
+
+
+def _places(node: IntegerNode, places: dict[str, Places], multiple: int) -> Places:
+    if isinstance(node, Concat):
+        found: list[int] = []
+        for name in node.inputs:
+            start = sum(place >= 0 for place in found)
+            found += [place + start if place >= 0 else -1 for place in places[name]]
+        return tuple(found)
+    if node.inputs and not isinstance(node, Conv | DepthToSpace | Pad):
+        return places[node.inputs[0]]
+    return (*range(node.channels), *[-1] * (-node.channels % multiple))
+
+
+def _widened(node: Conv, columns: Places, rows: Places) -> Conv:
+    """`node` reading channels `columns` and writing `rows`; -1 is a channel of zeros. A grouped one stays."""
+    if node.groups > 1:
+        return node
+    zero_column = np.pad(node.weight, ((0, 1), (0, 1), (0, 0), (0, 0)))  # a last row and column for -1
+    return replace(
+        node,
+        weight=zero_column[list(rows)][:, list(columns)],
+        weight_scale=np.append(node.weight_scale, node.weight_scale[:1])[list(rows)],
+        bias=np.append(node.bias, np.int32(0))[list(rows)],
+    )
+
+
+def _paddable(network: IntegerNetwork) -> frozenset[str]:
+    """The tensors of Case 1, and concatenations of them."""
+    group: dict[str, frozenset[str]] = {node.name: frozenset({node.name}) for node in network.nodes}
+    for node in network.nodes:
+        if not isinstance(node, Conv | Concat | DepthToSpace | Image | Pad):
+            joined = frozenset().union(group[node.name], *(group[name] for name in operands(node)))
+            group |= dict.fromkeys(joined, joined)
+    fixed = set(group[network.nodes[-1].name])
+    for node in network.nodes:
+        rigid = isinstance(node, DepthToSpace | Image | Pad) or (isinstance(node, Conv) and node.groups > 1)
+        if rigid:
+            fixed.update(*(group[name] for name in (node.name, *operands(node))))
+        if isinstance(node, Add | Multiply) and _holds_concat(group[node.name], network):
+            fixed |= group[node.name]  # zeros of a concatenation stand elsewhere than those of a convolution
+    for node in reversed(network.nodes):
+        if isinstance(node, Concat) and node.name in fixed:
+            fixed.update(*(group[name] for name in node.inputs))
+    return frozenset(group) - fixed
+
+
+def _holds_concat(names: frozenset[str], network: IntegerNetwork) -> bool:
+    return any(isinstance(node, Concat) and node.name in names for node in network.nodes)

@@ -1,0 +1,35 @@
+"""Grouped convolutions as dense ones with zeros between the groups: the same integers.
+
+onnxruntime's integer kernel runs group by group and pays more for that than for the zeros:
+docs/graph-forms.md has what it is worth. A depthwise convolution, where every channel is a group, stays.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.integer_network import Conv, IntegerNetwork, rewritten
+
+
+def dense_groups(network: IntegerNetwork) -> IntegerNetwork:
+    """`network` without groups of more than one channel."""
+    return rewritten(
+        network, lambda node: (densified(node),) if isinstance(node, Conv) and node.groups > 1 else (node,)
+    )
+
+
+def densified(node: Conv) -> Conv:
+    """`node` in one group, unless it is depthwise."""
+    if node.weight.shape[1] == 1 and node.groups == node.channels:
+        return node
+    return replace(node, weight=ungrouped(node.weight, node.groups), groups=1)
+
+
+def ungrouped(weight: NDArray[np.int8], groups: int) -> NDArray[np.int8]:
+    """[O, I / groups, kh, kw] -> [O, I, kh, kw] with zeros between groups."""
+    out, part, *kernel = weight.shape
+    dense = np.zeros((groups, out // groups, groups, part, *kernel), np.int8)
+    for g in range(groups):
+        dense[g, :, g] = weight.reshape(groups, out // groups, part, *kernel)[g]
+    return dense.reshape(out, groups * part, *kernel)

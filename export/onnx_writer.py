@@ -1,0 +1,301 @@
+"""Integer network -> QDQ ONNX graph, in the forms of a target. It decides nothing: `targets.py` does.
+
+Every tensor of the integer network is a uint8 tensor of the graph; it is dequantized once for all readers
+that compute. Operations that only move values (shuffle, pool, concatenation, padding) work on the uint8
+tensors themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from qnas.export.image_gain_nodes import image_gain_nodes
+from qnas.export.interpolation_nodes import interpolation_nodes
+from qnas.export.onnx_nodes import INPUT, OUTPUT, GraphNodes
+from qnas.export.targets import Layout, Target
+from qnas.image_gain import ImageGain
+from qnas.integer_network import (
+    Add,
+    Concat,
+    Conv,
+    DepthToSpace,
+    Image,
+    IntegerNetwork,
+    IntegerNode,
+    Interpolate,
+    MaxPool,
+    Multiply,
+    Pad,
+    Table,
+    image_gain,
+)
+from qnas.interpolation import STEPS
+from qnas.onnx_graph import BITS_KEY
+from qnas.quantization import QuantParams
+
+FULL = (0, 255)
+
+
+def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw") -> onnx.ModelProto:
+    """The graph of `network` as it is; uint8 image in and out, one at a time where images have gains."""
+    writer = _Writer(target=target, tensors=tensor_names(network, layout))
+    if layout == "nhwc":
+        writer.node("Transpose", [INPUT], writer.tensors[network.nodes[0].name], perm=[0, 3, 1, 2])
+    for node in network.nodes:
+        writer.grids[node.name], writer.widths[node.name] = node.output, node.channels
+        writer.write(node)
+    if layout == "nhwc":
+        writer.node("Transpose", [writer.tensors[network.nodes[-1].name]], OUTPUT, perm=[0, 2, 3, 1])
+    return writer.model(
+        network.name, TensorProto.UINT8, network.scale, target.opset, target.ir_version,
+        nhwc=layout == "nhwc", batch=1 if any(map(image_gain, network.nodes)) else "batch",
+    )  # fmt: skip
+
+
+def tensor_names(network: IntegerNetwork, layout: Layout = "nchw") -> dict[str, str]:
+    """The uint8 tensor of the graph that holds what each node writes."""
+    names = {
+        node.name: f"{node.name}.value" if node.name in (INPUT, OUTPUT) else node.name
+        for node in network.nodes
+    }
+    if layout == "nchw":
+        names |= {network.nodes[0].name: INPUT, network.nodes[-1].name: OUTPUT}
+    return names
+
+
+@dataclass
+class _Writer(GraphNodes):
+    """`tensors`: node -> its uint8 tensor. `floats`: node -> the same dequantized, once it is needed."""
+
+    target: Target = field(kw_only=True)
+    tensors: dict[str, str] = field(kw_only=True)
+    grids: dict[str, QuantParams] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    floats: dict[str, str] = field(default_factory=dict)
+    gains: dict[tuple[str, ImageGain], str] = field(default_factory=dict)
+
+    def write(self, node: IntegerNode) -> None:
+        """The nodes that write tensor `node`."""
+        match node:
+            case Image():
+                pass
+            case Conv(image_gain=None):
+                self.convolution(node)
+            case Conv():
+                self.gained_convolution(node)
+            case Add():
+                self.rounded(node, "Add", [self.reads(name) for name in node.inputs])
+            case Multiply():
+                self.multiply(node)
+            case Table():
+                self.table(node)
+            case Concat() | DepthToSpace() | MaxPool():
+                self.moved(node)
+            case Interpolate():
+                self.interpolate(node)
+            case Pad():
+                self.pad(node)
+            case _:
+                assert_never(node)
+
+    # Values on a grid ------------------------------------------------------------------------------------
+
+    def grid_inputs(self, grid: QuantParams) -> list[str]:
+        """Scale and zero point; equal ones are stored once."""
+        return [
+            self.constant(f"scale_{float(grid.scale):.9g}", np.float32(grid.scale)),
+            self.constant(f"zero_point_{grid.zero_point}", np.uint8(grid.zero_point)),
+        ]
+
+    def reads(self, name: str, gain: np.float32 | None = None) -> str:
+        """The float tensor of node `name`, dequantized once; one times a gain is a tensor of its own."""
+        grid, tensor = self.grids[name], self.tensors[name]
+        if gain is not None:
+            scaled = replace(grid, scale=grid.scale * gain)
+            return self.node("DequantizeLinear", [tensor, *self.grid_inputs(scaled)], f"{tensor}.times_gain")
+        if name not in self.floats:
+            inputs = [tensor, *self.grid_inputs(grid)]
+            self.floats[name] = self.node("DequantizeLinear", inputs, f"{tensor}.dequantized")
+        return self.floats[name]
+
+    def rounded(self, node: IntegerNode, op: str, inputs: Sequence[str], **attributes: object) -> None:
+        """A float operation, and the quantizer that makes it one of integers."""
+        tensor = self.tensors[node.name]
+        self.quantize(node, self.node(op, inputs, f"{tensor}.float", **attributes))
+
+    def quantize(self, node: IntegerNode, source: str) -> None:
+        """QuantizeLinear, and the clamp of a grid that does not fill its byte."""
+        grid, tensor = node.output, self.tensors[node.name]
+        clamped = (grid.low, grid.high) != FULL
+        bits = (grid.high - grid.low).bit_length()
+        if clamped and self.target.clamp == "float":
+            ends = [np.float32((q - grid.zero_point) * grid.scale) for q in (grid.low, grid.high)]
+            limits = [self.constant(f"float_{float(end):.9g}", end) for end in ends]
+            source = self.node("Clip", [source, *limits], f"{tensor}.clamped")
+            clamped = False
+        output = f"{tensor}.unclamped" if clamped else tensor
+        self.node("QuantizeLinear", [source, *self.grid_inputs(grid)], output)
+        if not clamped and bits < 8:
+            self.say_bits(bits)
+        if clamped:  # uint8 saturates at 0 and 255 only
+            self.clamp(output, node)
+
+    def clamp(self, source: str, node: IntegerNode) -> None:
+        """A uint8 tensor within the bounds of its grid."""
+        ends = (node.output.low, node.output.high)
+        limits = [self.constant(f"uint8_{end}", np.uint8(end)) for end in ends]
+        self.node("Clip", [source, *limits], self.tensors[node.name])
+
+    def moved(self, node: Concat | DepthToSpace | MaxPool) -> None:
+        """An operation that moves values, on the tensors as they are."""
+        inputs, tensor = [self.tensors[name] for name in node.inputs], self.tensors[node.name]
+        match node:
+            case Concat():
+                self.node("Concat", inputs, tensor, axis=1)
+            case DepthToSpace():
+                self.node("DepthToSpace", inputs, tensor, blocksize=node.factor, mode="CRD")
+            case MaxPool():
+                strides = [node.stride] * 2
+                self.node("MaxPool", inputs, tensor, kernel_shape=list(node.kernel), strides=strides)
+
+    def say_bits(self, bits: int) -> None:
+        """Where the container is wider than the values of the last node, its metadata says so."""
+        self.nodes[-1].metadata_props.add(key=BITS_KEY, value=str(bits))
+
+    # Operations ------------------------------------------------------------------------------------------
+
+    def convolution(self, node: Conv) -> None:
+        """Weights and biases are dequantized in the graph; bias scales are exactly s_x * s_w."""
+        name, out = node.name, node.channels
+        scale = self.constant(f"{name}.weight_scale", node.weight_scale)
+        zero = self.constant(f"{name}.weight_zero_point", np.zeros(out, np.int8))
+        packed = node.bits <= 4 and self.target.four_bits != "int8"
+        stored = (self.int4 if packed else self.constant)(f"{name}.weight", node.weight)
+        if packed and self.target.four_bits == "int4_cast":
+            stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
+        elif packed:
+            zero = self.int4(f"{name}.weight_zero_point", np.zeros(out, np.int8))
+        weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=0)
+        if node.bits not in (4, 8) or (node.bits == 4 and not packed):
+            self.say_bits(node.bits)
+        read = self.grids[node.inputs[0]].scale
+        bias_scale = self.constant(f"{name}.bias_scale", node.weight_scale * read)
+        bias = self.constant(f"{name}.bias", node.bias)
+        bias = self.node("DequantizeLinear", [bias, bias_scale], f"{name}.bias_dequantized", axis=0)
+        self.rounded(
+            node, "Conv", [self.reads(node.inputs[0]), weight, bias],
+            kernel_shape=list(node.weight.shape[2:]), strides=[node.stride] * 2,
+            pads=[*node.padding, *node.padding], group=node.groups,
+        )  # fmt: skip
+
+    def image_gain(self, node: Conv | Multiply) -> str:
+        """The gain [] of the image, computed once for all that share it."""
+        source, gain = node.inputs[-1], node.image_gain
+        assert gain is not None
+        if (source, gain) not in self.gains:
+            name, tensor = f"{node.name}.gain", self.tensors[source]
+            made = image_gain_nodes(self, name, tensor, self.widths[source], self.grids[source], gain)
+            self.gains[source, gain] = made
+        return self.gains[source, gain]
+
+    def gained_convolution(self, node: Conv) -> None:
+        """QLinearConv: onnxruntime fuses no quantizers around weights whose scale is computed.
+
+        The gain multiplies the scales of the weights: their products stay short, and biases keep their steps.
+        """
+        name, x = node.name, node.inputs[0]
+        stored = (self.int4 if node.bits <= 4 else self.constant)(f"{name}.weight", node.weight)
+        if node.bits < 8:
+            stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
+        if node.bits not in (4, 8):
+            self.say_bits(node.bits)
+        scale = self.constant(f"{name}.weight_scale", node.weight_scale)
+        scale = self.node("Mul", [scale, self.image_gain(node)], f"{name}.weight_scale_of_image")
+        zero = self.constant(f"{name}.weight_zero_point", np.zeros(node.channels, np.int8))
+        tensor, grid = self.tensors[name], node.output
+        clamped = (grid.low, grid.high) != FULL
+        output = f"{tensor}.unclamped" if clamped else tensor
+        self.node(
+            "QLinearConv",
+            [self.tensors[x], *self.grid_inputs(self.grids[x]), stored, scale, zero, *self.grid_inputs(grid),
+             self.constant(f"{name}.bias", node.bias)],
+            output, kernel_shape=list(node.weight.shape[2:]), strides=[node.stride] * 2,
+            pads=[*node.padding, *node.padding], group=node.groups,
+        )  # fmt: skip
+        if clamped:
+            self.clamp(output, node)
+
+    def multiply(self, node: Multiply) -> None:
+        """A factor is folded into the scale with which the second input is read."""
+        x, gate = node.inputs[:2]
+        if node.image_gain is None:
+            read = self.reads(gate, None if node.gain == 1 else node.gain)
+        else:
+            tensor, grid = self.tensors[gate], self.grids[gate]
+            scale, zero = self.grid_inputs(replace(grid, scale=grid.scale * node.gain))
+            scale = self.node("Mul", [scale, self.image_gain(node)], f"{node.name}.scale_of_image")
+            read = self.node("DequantizeLinear", [tensor, scale, zero], f"{node.name}.gate_times_gain")
+        self.rounded(node, "Mul", [self.reads(x), read])
+
+    def table(self, node: Table) -> None:
+        """onnxruntime runs `DequantizeLinear -> LeakyRelu or Sigmoid -> QuantizeLinear` as a table of bytes.
+
+        With nothing in between it merges two quantizers into one, which rounds once instead of twice: the
+        LeakyRelu is a ReLU (slope 0) or the identity (slope 1).
+        """
+        tensor, read, grid = self.tensors[node.name], self.grids[node.inputs[0]], node.output
+        unsigned = grid.low == grid.zero_point
+        clamp = self.target.clamp == "uint8" and (read.scale, read.zero_point) == (
+            grid.scale,
+            grid.zero_point,
+        )
+        match node.function:
+            case "requantize" if clamp:
+                self.clamp(self.tensors[node.inputs[0]], node)
+            case "sigmoid":
+                self.rounded(node, "Sigmoid", [self.reads(node.inputs[0])])
+            case "requantize" if self.target.between == "leaky_relu":
+                self.rounded(node, "LeakyRelu", [self.reads(node.inputs[0])], alpha=float(not unsigned))
+            case "requantize" if unsigned and read.low < read.zero_point:
+                self.rounded(node, "Relu", [self.reads(node.inputs[0])])
+            case "requantize":
+                self.quantize(node, self.reads(node.inputs[0]))
+            case "levels":
+                index = self.node(
+                    "Cast", [self.tensors[node.inputs[0]]], f"{tensor}.index", to=TensorProto.INT32
+                )
+                self.node("Gather", [self.constant(f"{tensor}.levels", node.table), index], tensor)
+                self.say_bits(max(1, (len(np.unique(node.table)) - 1).bit_length()))
+            case _:
+                assert_never(node.function)
+
+    def interpolate(self, node: Interpolate) -> None:
+        """A matrix product of the tensor and weights of 64ths, both uint8."""
+        x, like = node.inputs
+        name = self.tensors[node.name]
+        steps = interpolation_nodes(self, name, self.tensors[x], self.tensors[like], node.axis)
+        narrow = self.node("Cast", [steps], f"{name}.uint8", to=TensorProto.UINT8)
+        if node.axis == 3:
+            narrow = self.node("Transpose", [narrow], f"{name}.columns", perm=[1, 0])
+        grid = QuantParams(np.asarray(1 / STEPS, np.float32), 0, 0, STEPS)
+        weights = self.node("DequantizeLinear", [narrow, *self.grid_inputs(grid)], f"{name}.weights")
+        inputs = [weights, self.reads(x)] if node.axis == 2 else [self.reads(x), weights]
+        self.rounded(node, "MatMul", inputs)
+
+    def pad(self, node: Pad) -> None:
+        """Edges first, then channels of the value zero."""
+        tensor, e = self.tensors[node.name], node.edge
+        source = self.tensors[node.inputs[0]]
+        more = node.channels - self.widths[node.inputs[0]]
+        if e:
+            sides = self.constant(f"edge_{e}", np.array([0, 0, e, e, 0, 0, e, e], np.int64))
+            target = f"{tensor}.edged" if more else tensor
+            source = self.node("Pad", [source, sides], target, mode="edge")
+        if more:
+            sides = self.constant(f"channels_{more}", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+            zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
+            self.node("Pad", [source, sides, zero], tensor)

@@ -1,0 +1,97 @@
+"""What each runtime runs fast and exactly, as data: one table. docs/targets.md has the measurements.
+
+A target never changes what a network computes, only the form in which a file says it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from qnas.errors import UsageError
+from qnas.export.channel_padding import pad_channels
+from qnas.export.dense_groups import dense_groups
+from qnas.export.phases import delay_shuffles
+from qnas.export.repeats import fold_repeats
+from qnas.integer_network import IntegerNetwork, refuse_image_gains
+
+Layout = Literal["nchw", "nhwc"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The forms of one runtime.
+
+    four_bits: int4_cast    INT4 initializer -> Cast(INT8): stored in 4 bits, folded when the session loads
+               int4         typed INT4 -> DequantizeLinear, for compilers that take it
+               int8         an int8 container
+    clamp:     uint8        uint8 Clip behind QuantizeLinear
+               float        Clip in float in front of it, which compilers fuse into the convolution
+    between:   leaky_relu   what keeps two quantizers in a row apart (docs/decisions/0003-short-scales.md)
+               plain        Relu on unsigned grids, nothing on signed ones
+    pad_to:    channels are padded to a multiple of this
+    phases:    convolutions behind the last pixel shuffle run in front of it
+    dense:     grouped convolutions become dense ones
+    image_gains: runs convolutions whose scale each image decides (docs/decisions/0011-adq-per-image.md)
+    """
+
+    name: str
+    formats: tuple[str, ...]
+    four_bits: Literal["int4_cast", "int4", "int8"]
+    clamp: Literal["uint8", "float"]
+    between: Literal["leaky_relu", "plain"]
+    pad_to: int
+    phases: bool
+    dense: bool
+    opset: int = 21
+    ir_version: int = 10
+    image_gains: bool = False
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "onnxruntime",
+            ("onnx-qdq",),
+            "int4_cast",
+            "uint8",
+            "leaky_relu",
+            pad_to=4,
+            phases=True,
+            dense=True,
+            image_gains=True,
+        ),
+        Target(
+            "openvino", ("onnx-qdq",), "int4_cast", "uint8", "leaky_relu", pad_to=1, phases=True, dense=False
+        ),
+        Target("portable", ("onnx-qdq",), "int8", "float", "plain", pad_to=1, phases=False, dense=False),
+        Target("portable-int4", ("onnx-qdq",), "int4", "float", "plain", pad_to=1, phases=False, dense=False),
+        Target("litert", ("tflite",), "int8", "uint8", "plain", pad_to=1, phases=True, dense=False),
+    )
+}
+DEFAULT_TARGETS = {"onnx-qdq": "onnxruntime", "tflite": "litert"}
+
+
+def find_target(name: str | None, format_name: str) -> Target:
+    """The target of that name, or the format's default. Raises UsageError when they do not go together."""
+    target = TARGETS[name or DEFAULT_TARGETS[format_name]]
+    if format_name not in target.formats:
+        fitting = ", ".join(t.name for t in TARGETS.values() if format_name in t.formats)
+        raise UsageError(f"--target {target.name} takes no {format_name}: use one of {fitting}")
+    return target
+
+
+def fitted(network: IntegerNetwork, target: Target) -> IntegerNetwork:
+    """The same function in the shape that `target` runs fastest. Raises ModelError where it has none."""
+    if not target.image_gains:
+        refuse_image_gains(network, f"target {target.name}")
+    passes: list[Callable[[IntegerNetwork], IntegerNetwork]] = [fold_repeats]
+    if target.dense:
+        passes.append(dense_groups)
+    if target.phases:
+        passes.append(delay_shuffles)
+    if target.pad_to > 1:
+        passes.append(lambda n: pad_channels(n, target.pad_to))
+    for edit in passes:
+        network = edit(network)
+    return network
