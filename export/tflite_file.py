@@ -1,0 +1,169 @@
+"""The .tflite file: tensors, operators and buffers in, flatbuffer bytes out. Knows no network.
+
+Written with the schema that ai-edge-litert ships; nothing of TensorFlow is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.tflite_model import IDENTIFIER, load_schema
+
+ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
+
+OpName = Literal[
+    "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "FULLY_CONNECTED", "GATHER",
+    "CAST", "LOGISTIC", "MAX_POOL_2D", "MUL", "PAD", "QUANTIZE", "RESHAPE", "SLICE", "TRANSPOSE",
+]  # fmt: skip
+
+# Operator -> (the version whose first kernel takes int8 tensors, its table of options).
+OPERATORS: dict[OpName, tuple[int, str | None]] = {
+    "ADD": (2, "AddOptions"),
+    "CAST": (1, "CastOptions"),
+    "CONCATENATION": (2, "ConcatenationOptions"),
+    "CONV_2D": (3, "Conv2DOptions"),
+    "DEPTHWISE_CONV_2D": (3, "DepthwiseConv2DOptions"),
+    "DEPTH_TO_SPACE": (1, "DepthToSpaceOptions"),
+    "FULLY_CONNECTED": (5, "FullyConnectedOptions"),
+    "GATHER": (2, "GatherOptions"),
+    "LOGISTIC": (2, None),
+    "MAX_POOL_2D": (2, "Pool2DOptions"),
+    "MUL": (2, "MulOptions"),
+    "PAD": (2, "PadOptions"),
+    "QUANTIZE": (2, "QuantizeOptions"),
+    "RESHAPE": (1, "ReshapeOptions"),
+    "SLICE": (2, "SliceOptions"),
+    "TRANSPOSE": (2, "TransposeOptions"),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Real value `scale * (q - zero_point)`; scale float32 [] or, per channel along `axis`, [C]."""
+
+    scale: NDArray[np.float32]
+    zero_point: int
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """What the schema's BufferT should be: its Pack forgets the alignment."""
+
+    data: bytes
+
+    def Pack(self, builder: Any) -> int:
+        vector = None
+        if self.data:
+            builder.StartVector(1, len(self.data), ALIGNMENT)
+            head = builder.Head() - len(self.data)
+            builder.head = head
+            builder.Bytes[head : head + len(self.data)] = self.data
+            vector = builder.EndVector()
+        builder.StartObject(3)
+        if vector is not None:
+            builder.PrependUOffsetTRelativeSlot(0, vector, 0)
+        return int(builder.EndObject())
+
+
+@dataclass
+class TfliteFile:
+    """A graph under construction; tensors are known by their index."""
+
+    schema: ModuleType = field(default_factory=load_schema)
+    buffers: list[_Buffer] = field(default_factory=lambda: [_Buffer(b"")])  # 0 is the empty one by convention
+    tensors: list[Any] = field(default_factory=list)
+    operators: list[Any] = field(default_factory=list)
+    codes: dict[OpName, int] = field(default_factory=dict)
+
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        kind: str = "INT8",
+        grid: Grid | None = None,
+        *,
+        data: bytes = b"",
+        signature: Sequence[int] | None = None,
+    ) -> int:
+        """A new tensor; `data` makes it a constant, `signature` names sizes that may change as -1."""
+        t = self.schema.TensorT()
+        t.name, t.shape, t.type = name, [int(n) for n in shape], getattr(self.schema.TensorType, kind)
+        t.shapeSignature = None if signature is None else list(signature)
+        t.hasRank = True
+        if data:
+            t.buffer = len(self.buffers)
+            self.buffers.append(_Buffer(data))
+        if grid is not None:
+            q = self.schema.QuantizationParametersT()
+            q.scale = [float(s) for s in np.atleast_1d(grid.scale)]
+            q.zeroPoint = [grid.zero_point] * len(q.scale)
+            q.quantizedDimension = grid.axis
+            t.quantization = q
+        self.tensors.append(t)
+        return len(self.tensors) - 1
+
+    def constant(self, name: str, values: NDArray[Any], grid: Grid | None = None) -> int:
+        """A constant tensor, of the type of `values` (uint8, int8 or int32)."""
+        data = np.ascontiguousarray(values)
+        return self.tensor(name, data.shape, data.dtype.name.upper(), grid, data=data.tobytes())
+
+    def operator(self, op: OpName, inputs: Sequence[int], output: int, **options: object) -> int:
+        """Append an operator; `options` by the schema's names. Returns `output`."""
+        node = self.schema.OperatorT()
+        node.opcodeIndex = self.codes.setdefault(op, len(self.codes))
+        node.inputs, node.outputs = list(inputs), [output]
+        table = OPERATORS[op][1]
+        if table is not None:
+            node.builtinOptionsType = getattr(self.schema.BuiltinOptions, table)
+            node.builtinOptions = getattr(self.schema, f"{table}T")()
+            for name, value in options.items():
+                setattr(node.builtinOptions, name, value)
+        self.operators.append(node)
+        return output
+
+    def pack(self, name: str, inputs: int, outputs: int, metadata: Mapping[str, bytes]) -> bytes:
+        """The file: tensor `inputs` to tensor `outputs`, `metadata` by name."""
+        import flatbuffers
+
+        schema = self.schema
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators, graph.name = self.tensors, self.operators, name
+        graph.inputs, graph.outputs = [inputs], [outputs]
+        model = schema.ModelT()
+        model.version, model.description, model.subgraphs = 3, "qnas", [graph]
+        model.operatorCodes = [self._code(op) for op in self.codes]
+        model.metadata = [self._metadata(*entry) for entry in metadata.items()]
+        model.signatureDefs = [self._signature(inputs, outputs)]
+        model.buffers = self.buffers
+        builder = flatbuffers.Builder(sum(len(b.data) for b in self.buffers) + 2**16)
+        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _code(self, op: OpName) -> Any:
+        code = self.schema.OperatorCodeT()
+        code.builtinCode = getattr(self.schema.BuiltinOperator, op)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = OPERATORS[op][0]
+        return code
+
+    def _metadata(self, name: str, data: bytes) -> Any:
+        entry = self.schema.MetadataT()
+        entry.name, entry.buffer = name, len(self.buffers)
+        self.buffers.append(_Buffer(data))
+        return entry
+
+    def _signature(self, inputs: int, outputs: int) -> Any:
+        signature = self.schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+        maps = []
+        for index in (inputs, outputs):
+            entry = self.schema.TensorMapT()
+            entry.name, entry.tensorIndex = self.tensors[index].name, index
+            maps.append([entry])
+        signature.inputs, signature.outputs = maps
+        return signature

@@ -1,0 +1,336 @@
+"""IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.interpreter` defines it.
+
+XNNPACK requantizes convolutions, matrix products and products as the definition does: float32, half to even.
+Its ADD and QUANTIZE round ties up: they stand only where nothing is rounded, a convolution does the rest
+(docs/decisions/0010-tflite-forms.md).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+
+import numpy as np
+
+from qnas.errors import ModelError
+from qnas.export.channel_order import in_runtime_order
+from qnas.export.litert import logistic_table
+from qnas.export.tflite_blocks import SAME, VALID, Blocks, Kernel, Tensor
+from qnas.export.tflite_file import Grid
+from qnas.integer_network import (
+    Add,
+    Concat,
+    Conv,
+    DepthToSpace,
+    Image,
+    IntegerNetwork,
+    IntegerNode,
+    Interpolate,
+    MaxPool,
+    Multiply,
+    Pad,
+    Table,
+    refuse_image_gains,
+)
+from qnas.interpolation import STEPS, interpolation_steps
+from qnas.interpreter import sizes
+from qnas.quantization import GREY_LEVEL, QuantParams
+
+METADATA = "qnas"  # the entry that holds the properties, as JSON
+BYTE_ZERO = -128  # the byte of q = 0 in the file's input and output
+LARGEST_WEIGHT = 127
+LARGEST_QUANTIZE = 128  # factors of XNNPACK's QUANTIZE are smaller
+LARGEST_FACTOR = 256  # and those of its convolutions
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """`data` is the file, `resizable` whether a runtime may change the size of its input.
+
+    `approximate` names the additions whose scales allow no exact form: some sums may be one step off.
+    """
+
+    data: bytes
+    approximate: tuple[str, ...]
+    resizable: bool
+
+
+def write_tflite(
+    network: IntegerNetwork,
+    height: int,
+    width: int,
+    *,
+    resizable: bool = False,
+    io: Literal["int8", "uint8"] = "int8",
+    properties: Mapping[str, str] | None = None,
+) -> TfliteModel:
+    """The file for images of `height` x `width`; `properties` goes into its metadata as JSON.
+
+    int8 images hold `pixel - 128`; uint8 ones cost a QUANTIZE at each end that XNNPACK does not run.
+    Raises ModelError naming the node that has nothing to read in such an image, or that has no form for every
+    size when `resizable`; UsageError without ai-edge-litert.
+    """
+    refuse_image_gains(network, "TFLite")
+    ordered = in_runtime_order(network).network
+    size = sizes(ordered, height, width)
+    empty = next((name for name, pixels in size.items() if min(pixels) < 1), None)
+    if empty is not None:
+        raise ModelError(f"{empty} has nothing to read in an image of {height}x{width}: use a larger one")
+    writer = _Writer(ordered, size, resizable)
+    first, *others = ordered.nodes
+    start = writer.begin(first, io)
+    read = _read(ordered)
+    for node in others:
+        if node.name in read:
+            writer.at[node.name] = writer.write(node)
+    end = writer.finish(ordered.nodes[-1], io)
+    metadata = {METADATA: json.dumps(dict(properties or {}), sort_keys=True).encode()}
+    data = writer.blocks.file.pack(network.name, start, end, metadata)
+    return TfliteModel(data, tuple(writer.approximate), resizable)
+
+
+@dataclass
+class _Writer:
+    network: IntegerNetwork
+    size: Mapping[str, tuple[int, int]]
+    resizable: bool
+    blocks: Blocks = field(default_factory=Blocks)
+    at: dict[str, Tensor] = field(default_factory=dict)
+    approximate: list[str] = field(default_factory=list)
+    named: dict[str, IntegerNode] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.named = self.network.by_name()
+
+    def write(self, node: IntegerNode) -> Tensor:
+        """Append the operators of `node`; the tensor that holds its output."""
+        reads = [self.at[name] for name in _values(node)]
+        match node:
+            case Conv():
+                return self.conv(node, reads[0])
+            case Add():
+                return self.add(node, reads[0], reads[1])
+            case Multiply():
+                return self.multiply(node, reads[0], reads[1])
+            case Table():
+                return self.table(node, reads[0])
+            case Interpolate():
+                return self.interpolate(node, reads[0])
+            case Image() | Concat() | DepthToSpace() | MaxPool() | Pad():
+                return self.moved(node, reads)
+            case _:
+                assert_never(node)
+
+    def moved(self, node: Image | Concat | DepthToSpace | MaxPool | Pad, reads: Sequence[Tensor]) -> Tensor:
+        match node:
+            case Concat():
+                return self.concat(node, reads)
+            case DepthToSpace():
+                return self.blocks.moved(
+                    "DEPTH_TO_SPACE", node.name, reads, self.shape(node), blockSize=node.factor
+                )
+            case MaxPool():
+                (kh, kw), stride = node.kernel, node.stride
+                return self.blocks.moved(
+                    "MAX_POOL_2D", node.name, reads, self.shape(node), padding=VALID,
+                    filterHeight=kh, filterWidth=kw, strideH=stride, strideW=stride,
+                )  # fmt: skip
+            case Pad():
+                return self.pad(node, reads[0])
+            case Image():
+                raise ModelError(f"{node.name} is a second image: a network has one input")
+            case _:
+                assert_never(node)
+
+    def shape(self, node: IntegerNode) -> tuple[int, ...]:
+        """NHWC."""
+        return (1, *self.size[node.name], node.channels)
+
+    def fixed(self, node: IntegerNode) -> None:
+        if self.resizable:
+            raise ModelError(f"{node.name} needs a fixed size of the image: export without resizable")
+
+    # The ends ----------------------------------------------------------------------------------------------
+
+    def begin(self, image: IntegerNode, io: str) -> int:
+        """Write the input; the index of the file's input tensor."""
+        file, grid, shape = self.blocks.file, image.output, self.shape(image)
+        signature = (1, -1, -1, shape[3]) if self.resizable else None
+        zero_point = grid.zero_point + BYTE_ZERO
+        if io == "int8":
+            self.at[image.name] = self.blocks.new(image.name, shape, grid.scale, zero_point, signature)
+            return self.at[image.name].index
+        file = self.blocks.file
+        start = file.tensor(
+            image.name, shape, "UINT8", Grid(grid.scale, grid.zero_point), signature=signature
+        )
+        x = self.at[image.name] = self.blocks.new(f"{image.name}.int8", shape, grid.scale, zero_point)
+        file.operator("QUANTIZE", [start], x.index)
+        return start
+
+    def finish(self, last: IntegerNode, io: str) -> int:
+        """Write the output, q - 128 or q; the index of the file's output tensor."""
+        grid = last.output
+        y = self.blocks.on(f"{last.name}.output", self.at[last.name], grid.zero_point + BYTE_ZERO)
+        if io == "int8":
+            return y.index
+        file = self.blocks.file
+        end = file.tensor(f"{last.name}.uint8", y.shape, "UINT8", Grid(grid.scale, grid.zero_point))
+        return file.operator("QUANTIZE", [y.index], end)
+
+    # Nodes that requantize ---------------------------------------------------------------------------------
+
+    def conv(self, node: Conv, x: Tensor) -> Tensor:
+        """Padding is SAME where that means the same, otherwise a PAD."""
+        (ph, pw), (_, part, kh, kw) = node.padding, node.weight.shape
+        same = node.stride == 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1)
+        if not same and (ph or pw):
+            x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+        depthwise = node.groups > 1 and part == 1 and node.groups == x.shape[3]
+        weight = node.weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
+        kernel = Kernel(weight, node.weight_scale, node.bias, depthwise)
+        window = {"strideH": node.stride, "strideW": node.stride, "padding": SAME if same else VALID}
+        return self.blocks.convolved(node.name, x, node.output, kernel, self.shape(node), **window)
+
+    def add(self, node: Add, a: Tensor, b: Tensor) -> Tensor:
+        """Case 1: nothing is rounded: ADD. Case 2: scales in a whole ratio: a convolution of both.
+        Case 3: ADD, whose ties and whose factors of 20 bits are the runtime's own."""
+        whole = all(float(x.scale / node.output.scale).is_integer() for x in (a, b))
+        unit = min(a.scale, b.scale)
+        factors = [int(np.rint(x.scale / unit)) for x in (a, b)]
+        if whole or not _equal_sums(a.scale, b.scale, factors, node.output):
+            if not whole:
+                self.approximate.append(node.name)
+            return self.blocks.computed("ADD", node.name, node.output, (a.index, b.index), a.shape)
+        bias = factors[1] * (a.zero_point - b.zero_point)  # b is read with the zero point of a
+        parts = [
+            self.blocks.relabelled(f"{node.name}.bytes{i}", x, unit, a.zero_point)
+            for i, x in enumerate((a, b))
+        ]
+        return self.summed(node, parts, factors, bias)
+
+    def summed(self, node: Add, parts: Sequence[Tensor], factors: Sequence[int], bias: int) -> Tensor:
+        """`factors . parts + bias` as a convolution of the two tensors joined.
+
+        One above the other takes half the time of side by side, but the dilation is the height of the image.
+        """
+        channels, shape = node.channels, parts[0].shape
+        scale, shift = np.ones(channels, np.float32), np.full(channels, bias, np.int32)
+        both = self.blocks.concat(f"{node.name}.both", parts, axis=3 if self.resizable else 1)
+        if self.resizable:
+            dense = np.concatenate([f * np.eye(channels) for f in factors], axis=1).astype(np.int8)
+            kernel = Kernel(dense.reshape(channels, 1, 1, -1), scale, shift, depthwise=False)
+            return self.blocks.convolved(node.name, both, node.output, kernel, shape)
+        weight = np.repeat(np.asarray(factors, np.int8), channels).reshape(1, 2, 1, channels)
+        kernel = Kernel(weight, scale, shift, depthwise=True)
+        return self.blocks.convolved(node.name, both, node.output, kernel, shape, dilationHFactor=shape[1])
+
+    def multiply(self, node: Multiply, a: Tensor, b: Tensor) -> Tensor:
+        """The gain is in the scale that `b` is said to have."""
+        scale = np.float32(b.scale * node.gain)
+        b = self.blocks.relabelled(f"{node.name}.gain", b, scale, b.zero_point)
+        return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
+
+    def interpolate(self, node: Interpolate, x: Tensor) -> Tensor:
+        """A matrix product along the last axis: the axis goes there and back."""
+        self.fixed(node)
+        there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if node.axis == 2 else ((0, 1, 3, 2), (0, 1, 3, 2))
+        axis = node.axis - 1
+        weight = interpolation_steps(x.shape[axis], self.shape(node)[axis]).astype(np.int8)
+        scale = np.full(len(weight), 1 / STEPS, np.float32)
+        matrix = self.blocks.file.constant(f"{node.name}.weight", weight, Grid(scale, 0))
+        turned = self.blocks.transposed(f"{node.name}.turned", x, there)
+        product = self.blocks.computed(
+            "FULLY_CONNECTED", f"{node.name}.product", node.output, (turned.index, matrix, -1),
+            (*turned.shape[:3], len(weight)), keepNumDims=True,
+        )  # fmt: skip
+        return self.blocks.transposed(node.name, product, back)
+
+    def table(self, node: Table, x: Tensor) -> Tensor:
+        """Case 1: the bytes of a requantization: QUANTIZE where nothing is rounded and int8 clamps, otherwise
+        a convolution. Case 2: those of the runtime's sigmoid. Case 3: any: GATHER, which XNNPACK leaves out.
+        """
+        read, grid = self.named[node.inputs[0]].output, node.output
+        q = np.arange(read.low, read.high + 1)
+        factor = np.float32(x.scale / grid.scale)
+        steps = np.rint((q - read.zero_point).astype(np.float32) * factor) + grid.zero_point
+        same = np.array_equal(node.table[q], np.clip(steps, grid.low, grid.high))
+        zero_point = grid.zero_point + BYTE_ZERO
+        if same and float(factor).is_integer() and factor < LARGEST_QUANTIZE and _is_byte(grid):
+            y = self.blocks.new(node.name, x.shape, grid.scale, zero_point)
+            self.blocks.file.operator("QUANTIZE", [x.index], y.index)
+            return y
+        if same and factor < LARGEST_FACTOR:
+            return self.blocks.rescaled(node.name, x, grid, 1.0)
+        if node.function == "sigmoid" and grid.scale == np.float32(GREY_LEVEL) and grid.zero_point == 0:
+            known = logistic_table(x.scale, x.zero_point)[q - read.zero_point + x.zero_point - BYTE_ZERO]
+            if np.array_equal(node.table[q], known):
+                y = self.blocks.new(node.name, x.shape, grid.scale, zero_point)
+                self.blocks.file.operator("LOGISTIC", [x.index], y.index)
+                return y
+        return self.gathered(node, x, read)
+
+    def gathered(self, node: Table, x: Tensor, read: QuantParams) -> Tensor:
+        """Indices are int32: the bytes of `x`, plus 128."""
+        grid, file = node.output, self.blocks.file
+        q = np.arange(256) + BYTE_ZERO - x.zero_point + read.zero_point
+        values = node.table[np.clip(q, read.low, read.high)].astype(np.int16) + BYTE_ZERO
+        y = self.blocks.new(node.name, x.shape, grid.scale, grid.zero_point + BYTE_ZERO)
+        entries = file.constant(
+            f"{node.name}.table", values.astype(np.int8), Grid(np.asarray(y.scale), y.zero_point)
+        )
+        unsigned = file.tensor(
+            f"{node.name}.uint8", x.shape, "UINT8", Grid(np.asarray(x.scale), x.zero_point - BYTE_ZERO)
+        )
+        where = file.tensor(f"{node.name}.where", x.shape, "INT32")
+        file.operator("QUANTIZE", [x.index], unsigned)
+        file.operator("CAST", [unsigned], where)
+        file.operator("GATHER", [entries, where], y.index, axis=0)
+        return y
+
+    # Nodes that move values --------------------------------------------------------------------------------
+
+    def concat(self, node: Concat, reads: Sequence[Tensor]) -> Tensor:
+        """Grids of one scale and zero point may have several zero points in bytes: q - 128 holds them all."""
+        levels = {x.zero_point for x in reads}
+        home = levels.pop() if len(levels) == 1 else node.output.zero_point + BYTE_ZERO
+        parts = [self.blocks.on(f"{node.name}.part{i}", x, home) for i, x in enumerate(reads)]
+        return self.blocks.concat(node.name, parts, axis=3)
+
+    def pad(self, node: Pad, x: Tensor) -> Tensor:
+        more = node.channels - x.shape[3]
+        for step in range(node.edge):
+            self.fixed(node)
+            x = self.blocks.edged(f"{node.name}.rows{step}", x, 1)
+            done = step == node.edge - 1 and not more
+            x = self.blocks.edged(node.name if done else f"{node.name}.columns{step}", x, 2)
+        return self.blocks.padded(node.name, x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
+
+
+def _values(node: IntegerNode) -> tuple[str, ...]:
+    """The inputs whose values are read: of the second of an Interpolate only the size is."""
+    return node.inputs[:1] if isinstance(node, Interpolate) else node.inputs
+
+
+def _read(network: IntegerNetwork) -> set[str]:
+    """The nodes whose values the output depends on."""
+    found = {network.nodes[-1].name}
+    for node in reversed(network.nodes):
+        if node.name in found:
+            found.update(_values(node))
+    return found
+
+
+def _is_byte(grid: QuantParams) -> bool:
+    return grid.high - grid.low == 255
+
+
+def _equal_sums(a: np.float32, b: np.float32, factors: Sequence[int], y: QuantParams) -> bool:
+    """Whether `(factors . q) * unit / s_y` rounds as the definition of Add does, for all pairs of bytes."""
+    if max(factors) > LARGEST_WEIGHT:
+        return False
+    q, unit = np.arange(-255, 256), min(a, b)
+    left, right = np.meshgrid(q, q)
+    defined = np.rint((a * left.astype(np.float32) + b * right.astype(np.float32)) / y.scale)
+    sums = (factors[0] * left + factors[1] * right).astype(np.float32) * np.float32(unit / y.scale)
+    return bool(np.array_equal(defined, np.rint(sums)))
