@@ -1,0 +1,323 @@
+"""QDQ ONNX models made elsewhere -> integer network, or refused by the name of what does not fit.
+
+Read are graphs of QuantizeLinear and DequantizeLinear with constant scales as onnxruntime, NNCF, Brevitas and
+QONNX (QCDQ: an integer Clip between the two) and this package write them, opset 10 .. 25. Nothing of the file
+is run: its graph is walked once, in its order.
+
+1. int8 tensors are stored as uint8, 128 higher; a range that a Clip or a Relu cuts is stored from 0 on;
+2. what is computed value by value between two quantizers is a table of 256 bytes, computed here in float32;
+3. Relu and Clip behind another operation are bounds of its quantizer;
+4. parts of a concatenation that are not on its grid get tables onto it, which is what its quantizer did;
+5. a float bias is rounded to steps of its input's scale times the weight's, as integer runtimes do it;
+6. a float input is pixel / 255 or the pixel itself (`input_range`), and the output likewise: where its
+   quantizer is not the grid of pixels, a table stands between.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from qnas.errors import ModelError
+from qnas.export import qdq_operations as operations
+from qnas.export import qdq_quantizers as quantizers
+from qnas.export.qdq_by_value import FUNCTIONS, by_value
+from qnas.export.qdq_graph import NAMES, QdqGraph, attributes, constant, printable, refused
+from qnas.export.qdq_values import ALL, Constant, Derived, Integers, Levels, Pending, Value
+from qnas.integer_network import (
+    Add,
+    Concat,
+    Conv,
+    Image,
+    IntegerNetwork,
+    Multiply,
+    check_accumulators,
+    pruned,
+)
+from qnas.interpreter import sizes
+from qnas.onnx_shapes import op_name, read_model
+from qnas.quantization import GREY_LEVEL, QuantParams, quantize
+
+InputRange = Literal["0..1", "0..255"]
+DIVISORS: dict[InputRange, float] = {"0..1": 255, "0..255": 1}  # what a pixel is divided by
+OPSETS = range(10, 26)
+CHANNELS = 3
+TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+
+Operation = Callable[[QdqGraph, NodeProto], Value]
+OPERATIONS: dict[str, Operation] = {
+    **dict.fromkeys(FUNCTIONS, by_value),
+    "Cast": quantizers.cast,
+    "Clip": quantizers.clip,
+    "Concat": operations.concat,
+    "Conv": operations.convolution,
+    "DepthToSpace": operations.depth_to_space,
+    "DequantizeLinear": quantizers.dequantize_linear,
+    "Gather": quantizers.gather,
+    "Identity": lambda graph, node: graph.value(node, 0),
+    "MatMul": operations.matmul,
+    "MaxPool": operations.max_pool,
+    "Pad": operations.pad,
+    "QuantizeLinear": quantizers.quantize_linear,
+    "Resize": operations.resize,
+    "Transpose": lambda graph, node: graph.value(node, 0),  # between channels first and last: `_layout`
+}
+ANYWHERE = frozenset(
+    {*FUNCTIONS, "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Transpose"}
+)
+OF_SHAPES = frozenset({"Constant", "Range", "Shape", "Slice", "Squeeze", "Unsqueeze"})
+CONTRIBUTED = frozenset({"DequantizeLinear", "QuantizeLinear"})  # of com.microsoft: the same as ONNX's
+
+
+def read_qdq(path: Path, input_range: InputRange = "0..1") -> IntegerNetwork:
+    """The integer network of a QDQ model file [N, 3, H, W] or [N, H, W, 3], float32 or uint8.
+
+    Raises ModelError naming the node and operation that the integer network does not have, and what to do.
+    """
+    return integer_network_of(read_model(path), path.stem, input_range)
+
+
+def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "0..1") -> IntegerNetwork:
+    """`read_qdq` for a model in memory."""
+    nodes = _needed(model)
+    _check(model, nodes)
+    graph = QdqGraph(_opset(model), nodes)
+    pixel = np.float32(DIVISORS[input_range])
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is refused where it would matter
+            _inputs(graph, model, pixel)
+            for node in nodes:
+                _read(graph, node)
+            last = _pixels(graph, model, pixel)
+    except RecursionError as error:
+        raise ModelError(
+            "the model has hundreds of operations between two quantizers: quantize more"
+        ) from error
+    ordered = list(graph.draft.nodes.values())
+    ordered = ordered[: [node.name for node in ordered].index(last) + 1]
+    network = _joined_permutations(pruned(IntegerNetwork(name, 1, tuple(ordered))), graph)
+    network = replace(network, scale=_scale(network))
+    check_accumulators(network)
+    return network
+
+
+# What the file has to be ----------------------------------------------------------------------------------
+
+
+def _needed(model: ModelProto) -> list[NodeProto]:
+    """The nodes that the outputs depend on, in the file's order."""
+    nodes = list(model.graph.node)
+    producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    names = [value.name for value in model.graph.output]
+    found: set[int] = set()
+    while names:
+        index = producers.get(names.pop())
+        if index is not None and index not in found:
+            found.add(index)
+            names.extend(nodes[index].input)
+    return [nodes[index] for index in sorted(found)]
+
+
+def _opset(model: ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1 or versions[0] not in OPSETS:
+        raise ModelError(f"the model is of opset {versions}: opset {OPSETS[0]} to {OPSETS[-1]} can be read")
+    return int(versions[0])
+
+
+def _check(model: ModelProto, nodes: list[NodeProto]) -> None:
+    """Operations first, so that a foreign one is named; then all that onnx itself asks of a model."""
+    if model.functions:
+        raise ModelError(
+            f"the model calls its own function {model.functions[0].name!r}: inline it (onnx.inliner)"
+        )
+    names = [name for node in nodes for name in (node.name, node.op_type, *node.input, *node.output)]
+    if not all(isinstance(name, str) for name in [*names, *(value.name for value in model.graph.input)]):
+        raise ModelError("the model's names are no text (UTF-8): export it again")
+    for node in nodes:
+        standard = node.domain in ("", "ai.onnx") and node.op_type in OPERATIONS.keys() | OF_SHAPES
+        if not standard and (node.domain, node.op_type in CONTRIBUTED) != ("com.microsoft", True):
+            raise refused(node, f"is not an operation of the integer network: {_advice(op_name(node))}")
+    _opset(model)
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # ValidationError, protobuf's own, and what C++ throws
+        message = printable((str(error).strip().splitlines() or [""])[0][:200])
+        raise ModelError(f"the model is not valid ONNX ({message}): export it again") from error
+
+
+def _advice(op: str) -> str:
+    domain, _, name = op.rpartition(".")
+    if "qonnx" in domain or "brevitas" in domain:
+        return "export as QCDQ (QuantizeLinear, Clip, DequantizeLinear)"
+    if name == "DynamicQuantizeLinear":
+        return "quantize statically, with scales that are constants"
+    if name in ("FakeQuantize", "ConvInteger") or name.startswith(("QLinear", "QGemm")):
+        return "quantize in QDQ format (QuantizeLinear and DequantizeLinear)"
+    return f"it has {', '.join(sorted(OPERATIONS))}"
+
+
+# The image, the walk, the pixels --------------------------------------------------------------------------
+
+
+def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
+    """Constants and the image. Its grid is that of its first quantizer, when that keeps every pixel."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    graph.values |= {name: constant(tensor) for name, tensor in stored.items() if graph.uses[name]}
+    graph.values |= {n.output[0]: _constant_node(n) for n in graph.nodes if n.op_type == "Constant"}
+    images = [value for value in model.graph.input if value.name not in stored]
+    if len(images) != 1:
+        raise ModelError(f"the model has {len(images)} inputs: a network that reads one image can be read")
+    name, kind = images[0].name, images[0].type.tensor_type.elem_type
+    if _channels_last(images[0]):
+        graph.channels_last.add(name)
+    if kind == TensorProto.UINT8:
+        grid = graph.next_grid(name, QuantParams(np.asarray(GREY_LEVEL, np.float32), 0, 0, 255))
+        graph.values[name] = graph.draft.integers(
+            graph.draft.put(Image(printable(name), (), CHANNELS, grid)), 0, kind
+        )
+    elif kind == TensorProto.FLOAT:
+        values, grid = ALL.astype(np.float32) / pixel, _pixel_grid(pixel)
+        first = graph.first_reader(name, "QuantizeLinear")
+        if first is not None:
+            theirs, _ = graph.grid(first, graph.quantizer(first))
+            if (quantize(values, theirs) == ALL).all():
+                grid = theirs
+        graph.values[name] = Levels(graph.draft.put(Image(printable(name), (), CHANNELS, grid)), values)
+    else:
+        raise ModelError(f"the input {name!r} is {NAMES.get(kind, kind)}: an image is uint8 or float32")
+
+
+def _channels_last(image: ValueInfoProto) -> bool:
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in image.type.tensor_type.shape.dim]
+    if len(dims) != 4 or (dims[1] not in (CHANNELS, None) and dims[3] != CHANNELS):
+        raise ModelError(
+            f"the input {image.name!r} is {dims}: an RGB image [N, 3, H, W] or [N, H, W, 3] is needed"
+        )
+    return dims[1] != CHANNELS and dims[3] == CHANNELS
+
+
+def _pixel_grid(pixel: np.float32) -> QuantParams:
+    return QuantParams(np.asarray(1 / pixel, np.float32), 0, 0, 255)
+
+
+def _constant_node(node: NodeProto) -> Constant:
+    """The value of a Constant, in whichever attribute it lies."""
+    name, value = next(iter(attributes(node).items()), ("nothing", None))
+    if isinstance(value, TensorProto):
+        return constant(value)
+    if name in ("value_float", "value_floats"):
+        return Constant(np.asarray(value, np.float32), TensorProto.FLOAT, 32)
+    if name in ("value_int", "value_ints"):
+        return Constant(np.asarray(value, np.int64), TensorProto.INT64, 64)
+    raise refused(node, f"holds a {name}: only tensors of numbers can be read")
+
+
+def _read(graph: QdqGraph, node: NodeProto) -> None:
+    """Add what `node` writes to the values of `graph`."""
+    if node.op_type == "Constant":
+        return
+    found = [graph.optional(node, index) for index in range(len(node.input))]
+    inputs = [x for x in found if x is not None]
+    fixed = all(isinstance(x, Derived | Constant) for x in inputs)
+    if node.op_type == "Shape" or (fixed and any(isinstance(x, Derived) for x in inputs)):
+        graph.values[node.output[0]] = graph.derived(node, inputs)
+        return
+    if node.op_type in OF_SHAPES:
+        raise refused(node, f"is not an operation of the integer network: {_advice(node.op_type)}")
+    _layout(graph, node)
+    graph.values[node.output[0]] = OPERATIONS[node.op_type](graph, node)
+
+
+def _layout(graph: QdqGraph, node: NodeProto) -> None:
+    """Keep account of tensors with channels last; only what works value by value may read them."""
+    tensors = [name for index, name in enumerate(node.input)
+               if isinstance(graph.optional(node, index), Levels | Pending | Integers)]  # fmt: skip
+    last = [name in graph.channels_last for name in tensors]
+    if node.op_type == "Transpose":
+        turned = (attributes(node).get("perm"), last)
+        if turned not in ((TO_NCHW, [True]), (TO_NHWC, [False])):
+            what = f"by {turned[0]} is not an operation of the integer network"
+            raise refused(node, f"{what}: channels move only between first and last")
+        last = [not last[0]]
+    elif any(last) and not (all(last) and node.op_type in ANYWHERE):
+        raise refused(node, "reads channels last: export the model with channels first, [N, C, H, W]")
+    if any(last):
+        graph.channels_last.add(node.output[0])
+
+
+def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
+    """The node that writes the output's pixels. uint8 is taken as it is, all else by its real value."""
+    if len(model.graph.output) != 1:
+        raise ModelError(
+            f"the model has {len(model.graph.output)} outputs: a network that writes one image can be read"
+        )
+    output, draft = model.graph.output[0].name, graph.draft
+    value = graph.values.get(output)
+    if isinstance(value, Integers):
+        last = value.write(value.grid)
+        if value.kind != TensorProto.UINT8:
+            value = draft.levels(last)
+    if isinstance(value, Levels | Pending):
+        grid = _pixel_grid(pixel)
+        if isinstance(value, Levels) and (quantize(value.values, grid) == ALL)[draft.reach(value.node)].all():
+            last = value.node  # these bytes are pixels already
+        else:
+            last = draft.on_grid(value, grid, printable(output))
+    elif not isinstance(value, Integers):
+        raise ModelError(f"the output {output!r} does not depend on the image: export the model again")
+    if draft.nodes[last].channels != CHANNELS:
+        raise ModelError(
+            f"the output {output!r} has {draft.nodes[last].channels} channels: an RGB image has 3"
+        )
+    return last
+
+
+# The whole network ----------------------------------------------------------------------------------------
+
+
+def _joined_permutations(network: IntegerNetwork, graph: QdqGraph) -> IntegerNetwork:
+    """Convolutions in front of a DepthToSpace in DCR order write their channels in CRD order themselves."""
+    named, readers = network.by_name(), network.readers()
+    joined: dict[str, Conv] = {}
+    gone: dict[str, str] = {}
+    for name, rows in graph.permutations.items():
+        source = named[named[name].inputs[0]] if name in named else None
+        if isinstance(source, Conv) and source.groups == 1 and len(readers[source.name]) == 1:
+            joined[source.name] = replace(
+                source,
+                weight=source.weight[rows],
+                weight_scale=source.weight_scale[rows],
+                bias=source.bias[rows],
+            )
+            gone[name] = source.name
+    nodes = (joined.get(node.name, node) for node in network.nodes if node.name not in gone)
+    return replace(
+        network,
+        nodes=tuple(replace(n, inputs=tuple(gone.get(name, name) for name in n.inputs)) for n in nodes),
+    )
+
+
+def _scale(network: IntegerNetwork) -> int:
+    """The factor between image and output. Raises ModelError where sizes do not fit together."""
+    factors = set()
+    for height, width in ((48, 64), (37, 53)):
+        found = sizes(network, height, width)
+        for node in network.nodes:
+            same = node.inputs if isinstance(node, Add | Multiply | Concat) else node.inputs[:1]
+            if len({found[name] for name in same}) > 1 or min(found[node.name]) < 1:
+                raise ModelError(
+                    f"{node.name} does not fit an image of {height}x{width}: export a network for any size"
+                )
+        h, w = found[network.nodes[-1].name]
+        factors.add((h / height, w / width))
+    (vertical, horizontal), *others = factors
+    if others or vertical != horizontal or vertical != int(vertical):
+        raise ModelError(
+            "the output is no whole multiple of the image in size: an upscaling network can be read"
+        )
+    return int(vertical)

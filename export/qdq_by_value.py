@@ -1,0 +1,109 @@
+"""Operations value by value: functions of one tensor become tables, sums and products of two stay."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from qnas.export.qdq_graph import QdqGraph, attributes, refused, written_name
+from qnas.export.qdq_values import Constant, Levels, Pending, Value, once, sigmoid
+from qnas.integer_network import Add, Multiply
+
+Floats = NDArray[np.float32]
+Function = Callable[..., Any]  # attributes and float32 arrays -> array
+
+FUNCTIONS: dict[str, Function] = {
+    "Abs": lambda a, x: np.abs(x),
+    "Add": lambda a, x, y: x + y,
+    "Div": lambda a, x, y: x / y,
+    "HardSigmoid": lambda a, x: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
+    "HardSwish": lambda a, x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "LeakyRelu": lambda a, x: np.where(x < 0, np.float32(a.get("alpha", 0.01)) * x, x),
+    "Max": lambda a, *x: np.maximum.reduce(np.broadcast_arrays(*x)),
+    "Min": lambda a, *x: np.minimum.reduce(np.broadcast_arrays(*x)),
+    "Mul": lambda a, x, y: x * y,
+    "Neg": lambda a, x: -x,
+    "PRelu": lambda a, x, slope: np.where(x < 0, slope * x, x),
+    "Relu": lambda a, x: np.maximum(x, 0),
+    "Sigmoid": lambda a, x: sigmoid(x),
+    "Sub": lambda a, x, y: x - y,
+    "Tanh": lambda a, x: np.tanh(x),
+}
+
+
+def by_value(graph: QdqGraph, node: NodeProto) -> Value:
+    """Functions of one tensor, and sums and products of two."""
+    reads = [graph.value(node, index) for index in range(len(node.input))]
+    if node.op_type == "Relu" and isinstance(reads[0], Pending):
+        return reads[0].bounded(0, np.inf)
+    tensors = {x.node for x in reads if isinstance(x, Levels)}
+    if len(tensors) == 2 == len(reads) and node.op_type in ("Add", "Mul"):
+        return _sum(graph, node) if node.op_type == "Add" else _product(graph, node)
+    return map_values(graph, node, FUNCTIONS[node.op_type], reads)
+
+
+def map_values(graph: QdqGraph, node: NodeProto, function: Function, reads: Sequence[Value]) -> Levels:
+    """`function` of every value of one integer tensor. Constants beside it have to be the same everywhere."""
+    arrays: list[Floats] = []
+    names = {x.node for x in reads if isinstance(x, Levels)}
+    for index, x in enumerate(reads):
+        if isinstance(x, Pending):
+            graph.unquantized(node, index)
+        if isinstance(x, Constant):
+            if not x.array.size or x.array.ndim > 4 or (x.array != x.array.flat[0]).any():
+                raise refused(node, "computes with one constant per channel: only single numbers can be read")
+            arrays.append(np.asarray(x.array.flat[0], np.float32))
+        elif isinstance(x, Levels):
+            arrays.append(x.values)
+        else:
+            raise refused(node, f"reads {node.input[index]!r}, which is no float tensor: dequantize it")
+    if len(names) != 1:
+        raise refused(
+            node, f"of {len(names)} tensors is not an operation of the integer network: use Add or Mul"
+        )
+    (name,) = names
+    values = np.broadcast_to(np.asarray(function(attributes(node), *arrays), np.float32), (256,))
+    if not np.isfinite(values[graph.draft.reach(name)]).all():
+        raise refused(node, "makes values that are not finite: export the model again")
+    return Levels(name, np.nan_to_num(values, posinf=0, neginf=0))
+
+
+def _sum(graph: QdqGraph, node: NodeProto) -> Pending:
+    names = (graph.on_grid(node, 0), graph.on_grid(node, 1))
+    channels = _same_channels(graph, node, names)
+    return Pending(once(lambda grid: graph.draft.put(Add(written_name(node), names, channels, grid))))
+
+
+def _product(graph: QdqGraph, node: NodeProto) -> Pending:
+    """A tensor read at another scale than its own is one times a constant."""
+    gains = [_gain(graph, node, index) for index in (0, 1)]
+    order = (1, 0) if gains[0] != 1 == gains[1] else (0, 1)
+    gain = gains[order[1]]
+    x = graph.on_grid(node, order[0])
+    gated = graph.value(node, order[1])
+    assert isinstance(gated, Levels)
+    gate = gated.node if gain != 1 else graph.on_grid(node, order[1])
+    channels = _same_channels(graph, node, (x, gate))
+    return Pending(
+        once(lambda grid: graph.draft.put(Multiply(written_name(node), (x, gate), channels, grid, gain)))
+    )
+
+
+def _gain(graph: QdqGraph, node: NodeProto, index: int) -> np.float32:
+    """What input `index` is, times its integer tensor's value; 1 when that is not one number."""
+    value = graph.value(node, index)
+    assert isinstance(value, Levels)
+    own = graph.draft.nodes[value.node].output
+    if value.grid is None or value.grid.zero_point != own.zero_point:
+        return np.float32(1)
+    gain = np.float32(value.grid.scale / own.scale)
+    return gain if own.scale * gain == value.grid.scale else np.float32(1)
+
+
+def _same_channels(graph: QdqGraph, node: NodeProto, names: tuple[str, str]) -> int:
+    a, b = (graph.draft.nodes[name].channels for name in names)
+    if a != b:
+        raise refused(node, f"combines tensors of {a} and {b} channels: the integer network repeats none")
+    return a

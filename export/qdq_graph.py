@@ -1,0 +1,263 @@
+"""A QDQ graph while it is read: what each tensor is, and how an operation asks for what it reads."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from qnas.errors import ModelError
+from qnas.export.qdq_values import (
+    LARGEST,
+    SMALLEST,
+    Constant,
+    Derived,
+    Draft,
+    Integers,
+    Levels,
+    Pending,
+    Value,
+)
+from qnas.onnx_graph import TYPE_BITS, node_name
+from qnas.onnx_shapes import op_name
+from qnas.quantization import QuantParams
+
+# The integers that an activation or a weight may be, and their range.
+RANGES = {
+    TensorProto.DataType.Value(name): ends
+    for name, ends in {
+        "UINT8": (0, 255), "INT8": (-128, 127), "UINT4": (0, 15), "INT4": (-8, 7),
+        "UINT2": (0, 3), "INT2": (-2, 1),
+    }.items()
+    if name in dict(TensorProto.DataType.items())
+}  # fmt: skip
+NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
+MOVERS = frozenset({"Concat", "DepthToSpace", "Identity", "MaxPool", "Pad", "Transpose"})
+
+
+def printable(text: str) -> str:
+    """`text` on one line, whatever the file holds."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def label(node: NodeProto) -> str:
+    """ "Conv (node c1)"."""
+    return f"{op_name(node)} (node {node_name(node)[:80]})"
+
+
+def refused(node: NodeProto, why: str) -> ModelError:
+    """The error that `node` causes."""
+    return ModelError(printable(f"{label(node)} {why}"))
+
+
+def written_name(node: NodeProto) -> str:
+    """The name of the integer node that `node` becomes: its own, without what `onnx_writer` adds to it."""
+    return printable(node_name(node)).removesuffix(".float").removesuffix(".unclamped")
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Name -> value, texts as str."""
+    if any(a.ref_attr_name for a in node.attribute):
+        raise refused(node, "has an attribute of a function around it: inline it (onnx.inliner)")
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
+
+
+def constant(tensor: TensorProto) -> Constant:
+    """A stored tensor; integers of up to 8 bits become int32. Raises ModelError when it is damaged."""
+    try:
+        array = np.asarray(numpy_helper.to_array(tensor))
+    except Exception as error:  # onnx and numpy raise what they like for sizes and types that do not fit
+        raise ModelError(f"the constant {tensor.name!r} is damaged: export the model again") from error
+    if tensor.data_type not in RANGES and array.dtype.kind not in "biuf":
+        raise ModelError(
+            f"the constant {tensor.name!r} is {NAMES[tensor.data_type]}: float32 or integers can be read"
+        )
+    if tensor.data_type in RANGES:
+        array = array.astype(np.int32)
+    return Constant(array, tensor.data_type, TYPE_BITS.get(tensor.data_type, 32))
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """scale float32 and zero point int32, [] or [C] along `axis`; `kind` is the ONNX type of the integers."""
+
+    scale: NDArray[np.float32]
+    zero: NDArray[np.int32]
+    axis: int
+    kind: int
+
+    def along(self, parameter: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
+        """`parameter` in the shape that multiplies `array`. Raises ValueError when they do not fit."""
+        if parameter.ndim == 0:
+            return parameter
+        axis = self.axis if array.ndim > 1 else 0
+        if not -array.ndim <= axis < array.ndim or array.shape[axis] != len(parameter):
+            raise ValueError
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        return parameter.reshape(shape)
+
+
+@dataclass
+class QdqGraph:
+    """Of every tensor: `values` what it is, `producers` who writes it, `uses` how often nodes read it."""
+
+    opset: int
+    nodes: list[NodeProto]
+    draft: Draft = field(default_factory=Draft)
+    values: dict[str, Value] = field(default_factory=dict)
+    channels_last: set[str] = field(default_factory=set)  # tensors [N, H, W, C]
+    permutations: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # Conv -> its order of channels
+    expressions: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    measured: dict[int, frozenset[str]] = field(default_factory=dict)  # expression -> nodes in it
+    producers: dict[str, NodeProto] = field(init=False)
+    uses: Counter[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.producers = {name: node for node in self.nodes for name in node.output}
+        self.uses = Counter(name for node in self.nodes for name in node.input)
+
+    def value(self, node: NodeProto, index: int) -> Value:
+        """Input `index` of `node`."""
+        found = self.optional(node, index)
+        if found is None:
+            raise refused(node, f"lacks input {index}: export the model again")
+        return found
+
+    def optional(self, node: NodeProto, index: int) -> Value | None:
+        """The same, or None when that input is left out."""
+        if index >= len(node.input) or not node.input[index]:
+            return None
+        if node.input[index] not in self.values:
+            raise refused(
+                node, f"reads {node.input[index]!r}, which no node before it writes: sort the nodes"
+            )
+        return self.values[node.input[index]]
+
+    def constant(self, node: NodeProto, index: int, what: str) -> Constant:
+        """Input `index`, which is `what`; refused when it is computed."""
+        found = self.value(node, index)
+        if not isinstance(found, Constant):
+            raise refused(node, f"computes its {what} when it runs: quantize statically, with constants")
+        return found
+
+    def number(self, node: NodeProto, index: int, what: str) -> float:
+        """A constant input of one element."""
+        array = self.constant(node, index, what).array
+        if array.size != 1 or np.isnan(array).any():
+            raise refused(node, f"has {array.size} values as its {what}: one number is needed")
+        return float(array.astype(np.float32).reshape(()))
+
+    def whole(self, node: NodeProto, index: int, what: str) -> list[int]:
+        """A constant input of whole numbers."""
+        array = self.constant(node, index, what).array
+        if array.dtype.kind not in "iu":
+            raise refused(node, f"has {array.dtype} numbers as its {what}: whole ones are needed")
+        return [int(v) for v in array.reshape(-1)]
+
+    def tensor(self, node: NodeProto, index: int = 0) -> Levels | Pending | Integers:
+        """Input `index`, which an image must determine."""
+        found = self.value(node, index)
+        if not isinstance(found, Levels | Pending | Integers):
+            raise refused(
+                node, f"reads {node.input[index]!r}, which no image determines: fold it into constants"
+            )
+        return found
+
+    def on_grid(self, node: NodeProto, index: int) -> str:
+        """The integer node whose grid gives input `index`, a float tensor."""
+        found = self.tensor(node, index)
+        name = node.input[index]
+        settled = self.draft.affine(found, printable(name)) if isinstance(found, Levels) else None
+        if settled is None:
+            self.unquantized(node, index)
+        return settled
+
+    def unquantized(self, node: NodeProto, index: int) -> NoReturn:
+        """Refuse a float tensor that no quantizer put on a grid."""
+        name = node.input[index]
+        source = f"the output of {label(self.producers[name])}" if name in self.producers else "it"
+        raise refused(node, f"reads {name!r}, which is on no grid: quantize {source}")
+
+    # Quantizers ------------------------------------------------------------------------------------------
+
+    def quantizer(self, node: NodeProto, kind: int | None = None) -> Quantizer:
+        """The parameters of a QuantizeLinear, or of a DequantizeLinear that reads integers of type `kind`."""
+        a = attributes(node)
+        if a.get("block_size"):
+            raise refused(node, "has scales per block: quantize per tensor or per channel")
+        scale = self.constant(node, 1, "scale")
+        s = scale.array.reshape(()) if scale.array.size == 1 else scale.array
+        if scale.kind != TensorProto.FLOAT or s.ndim > 1 or not ((s > 0) & (s < LARGEST)).all():
+            raise refused(
+                node, f"has a {NAMES[scale.kind]} scale {scale.array.shape}: positive float32, [] or [C]"
+            )
+        zero = None if self.optional(node, 2) is None else self.constant(node, 2, "zero point")
+        if kind is None:
+            kind = zero.kind if zero is not None else a.get("output_dtype") or TensorProto.UINT8
+        if kind not in RANGES and not (kind == TensorProto.INT32 and node.op_type == "DequantizeLinear"):
+            raise refused(node, f"is of type {NAMES.get(kind, kind)}: integers of at most 8 bits can be read")
+        if zero is not None and zero.kind != kind:
+            raise refused(node, "has a zero point of another type than its integers: export the model again")
+        z = np.zeros((), np.int32) if zero is None else zero.array.astype(np.int32)
+        z = z.reshape(()) if z.size == 1 else z
+        if z.ndim and z.shape != s.shape:
+            raise refused(node, "has another number of zero points than of scales: export the model again")
+        return Quantizer(s.astype(np.float32), z, int(a.get("axis", 1)), kind)
+
+    def grid(self, node: NodeProto, quantizer: Quantizer) -> tuple[QuantParams, int]:
+        """(grid in a uint8 container, what the container adds to the integers) of a tensor."""
+        s, (low, high) = quantizer.scale, RANGES[quantizer.kind]
+        if s.ndim or quantizer.zero.ndim:
+            raise refused(node, "has a scale per channel: tensors that images determine need a single one")
+        if not SMALLEST < s < LARGEST:
+            raise refused(node, f"has a scale of {float(s)}: calibrate it with real images")
+        return QuantParams(s, int(quantizer.zero) - low, 0, high - low), -low
+
+    def first_reader(self, tensor: str, op: str) -> NodeProto | None:
+        """The first `op` of `tensor`, or of it moved, whose other inputs are known constants."""
+        names = {tensor}
+        for node in self.nodes:
+            if node.op_type == op and node.input[0] in names:
+                fixed = all(isinstance(self.values.get(name), Constant) for name in node.input[1:] if name)
+                return node if fixed else None
+            if node.op_type in MOVERS and not names.isdisjoint(node.input):
+                names.update(node.output)
+        return None
+
+    def next_grid(self, tensor: str, fallback: QuantParams) -> QuantParams:
+        """`fallback` with the scale and zero point that the first DequantizeLinear gives uint8 `tensor`."""
+        node = self.first_reader(tensor, "DequantizeLinear")
+        if node is None:
+            return fallback
+        found, _ = self.grid(node, self.quantizer(node, TensorProto.UINT8))
+        return replace(fallback, scale=found.scale, zero_point=found.zero_point)
+
+    # Shapes ----------------------------------------------------------------------------------------------
+
+    def derived(self, node: NodeProto, inputs: list[Value]) -> Derived:
+        """What `node` computes from shapes alone; equal computations are one expression."""
+        keys: list[object] = []
+        sizes: frozenset[str] = frozenset()
+        for each in inputs:
+            match each:
+                case Derived(number):
+                    keys.append(number)
+                    sizes |= self.measured[number]
+                case Constant():
+                    keys.append((each.kind, each.array.shape, each.array.tobytes()))
+                case Levels(name):
+                    keys.append(name)
+                    sizes |= {name}
+                case Integers():
+                    keys.append(each.write(each.grid))
+                    sizes |= {str(keys[-1])}
+                case _:
+                    raise refused(node, "asks for the shape of a tensor on no grid: quantize that")
+        key = (node.op_type, repr(sorted(attributes(node).items())), *keys)
+        number = self.expressions.setdefault(key, len(self.expressions))
+        self.measured[number] = sizes
+        return Derived(number)

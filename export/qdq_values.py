@@ -1,0 +1,230 @@
+"""What the tensors of a QDQ graph are while it is read, and the integer network that grows from them.
+
+1. `Constant`: no input changes it; a dequantized one remembers its integers.
+2. `Levels`: a float tensor that is a function of one integer tensor, 256 values. What is computed value by
+   value stays one, so a chain such as x * sigmoid(x) is one table in the end.
+3. `Pending`: the float result of an operation that only a quantizer can finish. Rounding commutes with moving
+   values, with their maximum, and with bounds, so all of these may stand in between.
+4. `Integers`: what a quantizer writes. Its operation is written when something other than an integer Clip
+   reads it, because such a clip is part of the quantizer.
+5. `Derived`: computed from shapes alone, such as an interpolation matrix.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.errors import ModelError
+from qnas.integer_network import IntegerNode, Table
+from qnas.quantization import QuantParams, dequantize, quantize
+
+Array = NDArray[Any]
+Write = Callable[[QuantParams], str]
+ALL = np.arange(256, dtype=np.int32)
+SMALLEST, LARGEST = 1e-9, 1e9  # scales whose products and ratios stay well inside float32
+MOST_CHANNELS = 1024
+SAME = 1e-6  # relative difference of values that float32 computed in two ways
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Integers behind a dequantized constant: value = scale * q, int64 q of any shape, scale [] or [C].
+
+    `axis` is that of the scales; `bits` those in which q is stored.
+    """
+
+    q: NDArray[np.int64]
+    scale: NDArray[np.float32]
+    axis: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """`kind` is the ONNX type of the tensor, `bits` those of its values; 4-bit ones lie in int8 arrays."""
+
+    array: Array
+    kind: int
+    bits: int
+    steps: Steps | None = None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """`values` float32 [256] of every q of `node`; `grid`, when a dequantizer made them.
+
+    `low` and `high` are those of a Clip, in `values` already: they are the range of a quantizer behind it.
+    """
+
+    node: str
+    values: NDArray[np.float32]
+    grid: QuantParams | None = None
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True)
+class Pending:
+    """`write` puts the operation into the network with that output grid, and returns its name.
+
+    Before the rounding the result is bounded to low .. high.
+    """
+
+    write: Write
+    low: float = -np.inf
+    high: float = np.inf
+
+    def bounded(self, low: float, high: float) -> "Pending":
+        """With another bound behind: min(max(x, low), high), which prefers `high` as ONNX does."""
+        first, last = (min(max(x, low), high) for x in (self.low, self.high))
+        return replace(self, low=first, high=last)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """The ONNX tensor holds q - offset, of ONNX type `kind`."""
+
+    write: Write
+    grid: QuantParams
+    offset: int
+    kind: int
+
+
+@dataclass(frozen=True)
+class Indices:
+    """The bytes of `node` as wide integers, to look up values with."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Computed from shapes: `expression` is the same number for the same computation of the same shapes."""
+
+    expression: int
+
+
+Value = Constant | Levels | Pending | Integers | Indices | Derived
+
+
+@dataclass
+class Draft:
+    """The nodes written so far, in order."""
+
+    nodes: dict[str, IntegerNode] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
+    tables: dict[tuple[object, ...], str] = field(default_factory=dict)
+
+    def put(self, node: IntegerNode) -> str:
+        """Add `node`, under another name when there is one of its name; return the name."""
+        if not 0 < node.channels <= MOST_CHANNELS:
+            raise ModelError(
+                f"{node.name} has {node.channels} channels: the integer network has at most {MOST_CHANNELS}"
+            )
+        name = node.name
+        while name in self.nodes:
+            self.copies[node.name] = self.copies.get(node.name, 1) + 1
+            name = f"{node.name}.{self.copies[node.name]}"
+        self.nodes[name] = replace(node, name=name)
+        return name
+
+    def reach(self, name: str) -> slice:
+        """The q that node `name` can write."""
+        grid = self.nodes[name].output
+        return slice(grid.low, grid.high + 1)
+
+    def table(self, source: str, bytes_: NDArray[np.int32], grid: QuantParams, name: str) -> str:
+        """A node that maps q of `source` to `bytes_` int32 [256] on `grid`; `source` if that changes none."""
+        node, reach = self.nodes[source], self.reach(source)
+        if same_grid(node.output, grid) and (bytes_ == ALL)[reach].all():
+            return source
+        key = (source, bytes_.tobytes(), float(grid.scale), grid.zero_point, grid.low, grid.high)
+        if key in self.tables:
+            return self.tables[key]
+        function: Literal["requantize", "sigmoid", "levels"] = "levels"
+        values = dequantize(ALL, node.output)
+        if (bytes_ == quantize(values, grid))[reach].all():
+            function = "requantize"
+        elif (bytes_ == quantize(sigmoid(values), grid))[reach].all():
+            function = "sigmoid"
+        table = Table(name, (source,), node.channels, grid, bytes_.astype(np.uint8), function)
+        return self.tables.setdefault(key, self.put(table))
+
+    def on_grid(self, value: Levels | Pending, grid: QuantParams, name: str) -> str:
+        """The node that holds `value` quantized to `grid`; if it has to be a table, it is called `name`."""
+        grid = bounded_grid(value, grid)
+        if isinstance(value, Levels):
+            return self.table(value.node, quantize(value.values, grid), grid, name)
+        return value.write(grid)
+
+    def affine(self, value: Levels, name: str) -> str | None:
+        """The node whose grid gives `value`, written as a table where need be; None when no grid does."""
+        node, reach = self.nodes[value.node], self.reach(value.node)
+        grid = value.grid or node.output
+        steps = quantize(value.values, replace(grid, low=0, high=255))
+        if not np.allclose(dequantize(steps, grid)[reach], value.values[reach], rtol=SAME, atol=0):
+            return None
+        return self.table(value.node, steps, grid, name)
+
+    def moved(
+        self, value: Levels | Pending | Integers, name: str, make: Callable[[str], IntegerNode]
+    ) -> Value:
+        """`value` behind an operation that moves values; `make` gives it for the name of what it reads."""
+        match value:
+            case Levels():
+                return replace(value, node=self.put(make(value.node)))
+            case Pending():
+                return replace(
+                    value, write=once(lambda grid: self.put(make(self.on_grid(value, grid, name))))
+                )
+            case Integers():
+                return self.integers(self.put(make(value.write(value.grid))), value.offset, value.kind)
+
+    def levels(self, name: str) -> Levels:
+        """The values that node `name` writes."""
+        grid = self.nodes[name].output
+        return Levels(name, dequantize(ALL, grid), grid)
+
+    def integers(self, name: str, offset: int, kind: int) -> Integers:
+        """The integers that node `name` writes."""
+        return Integers(lambda _: name, self.nodes[name].output, offset, kind)
+
+
+def once(write: Write) -> Write:
+    """`write`, called once per grid."""
+    names: dict[tuple[float, int, int, int], str] = {}
+
+    def cached(grid: QuantParams) -> str:
+        key = (float(grid.scale), grid.zero_point, grid.low, grid.high)
+        if key not in names:
+            names[key] = write(grid)
+        return names[key]
+
+    return cached
+
+
+def bounded_grid(value: Levels | Pending, grid: QuantParams) -> QuantParams:
+    """`grid` with the bounds of `value`: rounding and bounding commute."""
+    low, high = (int(quantize(np.asarray(x, np.float32), grid)) for x in (value.low, value.high))
+    return replace(grid, low=low, high=high)
+
+
+def lowered(integers: Integers) -> Integers:
+    """Signed integers stored from 0 on where nothing lies below: -8 .. 7 of an int8 are 0 .. 15 around 8."""
+    grid = integers.grid
+    by = min(grid.low, grid.zero_point) if integers.offset > 0 else 0
+    grid = replace(grid, zero_point=grid.zero_point - by, low=grid.low - by, high=grid.high - by)
+    return replace(integers, grid=grid, offset=integers.offset - by)
+
+
+def same_grid(a: QuantParams, b: QuantParams) -> bool:
+    """Whether the same q has the same value on both."""
+    return a.scale == b.scale and a.zero_point == b.zero_point
+
+
+def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Computed in float64 and rounded once, as in `qnas.network`."""
+    return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float32)
