@@ -1,0 +1,200 @@
+"""Do the files that were written compute what the network computes? In every runtime, on every pixel.
+
+Photographs are shrunk by the network's scale; each runtime upscales a part of them, and its uint8 output is
+compared with that of the references on the same part: the interpreter, which is the definition of the integer
+network, and torch, which trained it.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qnas import __version__
+from qnas.cost import network_cost
+from qnas.errors import ImageError, ModelError, UsageError
+from qnas.evaluation import Image
+from qnas.export.check_cases import BUDGET, SMALLEST_SIDE, Case, Effort
+from qnas.export.check_comparison import Comparison
+from qnas.export.check_report import CheckReport, FileResult, Thresholds
+from qnas.export.runtimes import RUNTIMES, Kind, Runner, pixels, planes
+from qnas.fusion import FusionReport, count_integer_convolutions
+from qnas.images import list_images, read_image
+from qnas.integer_network import IntegerNetwork
+from qnas.interpreter import NearTies, run, sizes
+from qnas.samples import sample_photographs
+
+if TYPE_CHECKING:
+    from qnas.network import Network
+
+MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of `kind`. `network` is what its writer walked, where passes made another network than the
+    integers of the whole check: layers are compared with it.
+    """
+
+    path: Path
+    kind: Kind
+    network: IntegerNetwork | None = None
+
+
+def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
+    """(name, HR image) pairs of `folder` or the sample photographs, and notes on what was used instead."""
+    if folder is not None:
+        return [(path.name, read_image(path)) for path in list_images(folder)], ()
+    try:
+        return sample_photographs(), ()
+    except UsageError as error:
+        rng = np.random.default_rng(0)
+        image = np.kron(rng.integers(0, 256, (32, 32, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+        return [("random blocks", image)], (f"compared on a made-up image: {error}",)
+
+
+def check(
+    files: Sequence[WrittenFile], integer: IntegerNetwork | None, network: "Network | None",
+    images: Sequence[tuple[str, Image]], *, layers: bool = False, min_equal: float = 1.0, max_steps: int = 0,
+    gate: Collection[str] | None = None, notes: tuple[str, ...] = (),
+) -> CheckReport:  # fmt: skip
+    """Compare `files` on HR `images` with `integer` and `network`, whichever are known.
+
+    With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
+    (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact.
+    Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
+    is too small.
+    """
+    _check_call(integer, network, images, gate)
+    ties = NearTies({})
+    known = _references(integer, network, ties)
+    references = {comparison.name: comparison.runner for comparison in known if comparison.runner is not None}
+    scale = integer.scale if integer is not None else _scale(references["torch"])
+    effort = _effort(integer, network, len(images))
+    runtimes = [_runtimes(file, gate) for file in files]
+    for index, (name, image) in enumerate(images):
+        case = Case.of(name, image, scale, references)
+        _check_size(case, integer, effort)
+        for comparison in (*known, *(comparison for comparisons in runtimes for comparison in comparisons)):
+            comparison.add(case, effort, first=index == 0)
+    results = (
+        _file_result(file, comparisons, (file.network or integer) if layers else None)
+        for file, comparisons in zip(files, runtimes, strict=True)
+    )
+    return CheckReport(
+        Thresholds(min_equal, max_steps), tuple(name for name, _ in images),
+        tuple(comparison.result() for comparison in known), tuple(results),
+        None if integer is None else ties.counts, notes,
+    )  # fmt: skip
+
+
+def _check_call(
+    integer: IntegerNetwork | None, network: "Network | None", images: Sequence[tuple[str, Image]],
+    gate: Collection[str] | None,
+) -> None:  # fmt: skip
+    if integer is None and network is None:
+        raise UsageError("a check needs a network to compare the files with: give it one")
+    if not images:
+        raise UsageError("a check needs at least one image: give it one")
+    ids = [name for runtimes in RUNTIMES.values() for name in runtimes]
+    unknown = sorted(set(gate or ()) - set(ids))
+    if unknown:
+        raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(ids)}")
+
+
+def _references(
+    integer: IntegerNetwork | None, network: "Network | None", ties: NearTies
+) -> list[Comparison]:
+    """The interpreter, which counts into `ties`, and torch, which is compared with it."""
+    found = []
+    if integer is not None:
+        runner = Runner(partial(_interpreted, integer, ties))
+        found.append(Comparison("interpreter", f"qnas {__version__}", True, runner, against=()))
+    if network is not None:
+        import torch
+
+        from qnas.inference import upscaler
+
+        against = ("interpreter",) if found else ()
+        found.append(Comparison("torch", torch.__version__, True, Runner(upscaler(network)), against=against))
+    return found
+
+
+def _interpreted(network: IntegerNetwork, ties: NearTies, image: Image) -> Image:
+    return pixels(run(network, planes(image), ties))
+
+
+def _scale(torch: Runner) -> int:
+    return len(torch.upscale(np.zeros((SMALLEST_SIDE, SMALLEST_SIDE, 3), np.uint8))) // SMALLEST_SIDE
+
+
+def _effort(integer: IntegerNetwork | None, network: "Network | None", images: int) -> Effort:
+    """The budget in pixels of each image, by the multiplications of a small one."""
+    side = SMALLEST_SIDE
+    if integer is None:
+        assert network is not None
+        macs = network_cost(network.layers, side, side).macs
+    else:
+        while not _fits(integer, side, side) and side < MOST_NEEDED:
+            side *= 2
+        size = sizes(integer, side, side)
+        macs = sum(node.weight.size * math.prod(size[node.name]) for node, _ in integer.convolutions())
+    return Effort(BUDGET * side**2 / max(1, macs) / images, side)
+
+
+def _fits(network: IntegerNetwork, height: int, width: int) -> bool:
+    """Whether every tensor of an image of that size has a pixel."""
+    return all(min(size) > 0 for size in sizes(network, height, width).values())
+
+
+def _check_size(case: Case, integer: IntegerNetwork | None, effort: Effort) -> None:
+    height, width, _ = case.lr.shape
+    if integer is not None and not _fits(integer, min(height, effort.smallest), min(width, effort.smallest)):
+        raise ImageError(
+            f"{case.name} is {width}x{height} pixels small for the network, which then has nothing to pool: "
+            "compare larger images"
+        )
+
+
+def _runtimes(file: WrittenFile, gate: Collection[str] | None) -> list[Comparison]:
+    """`file`, opened in every runtime that is installed."""
+    comparisons = []
+    data = file.path.read_bytes()
+    for key, runtime in RUNTIMES[file.kind].items():
+        if not runtime.installed:
+            continue
+        gated = runtime.exact if gate is None else key in gate
+        comparison = Comparison(runtime.name, runtime.version, gated, None)
+        try:
+            comparison.runner = runtime.open(data)
+        except ModelError as error:
+            comparison.error = str(error)
+        comparisons.append(comparison)
+    return comparisons
+
+
+def _file_result(
+    file: WrittenFile, comparisons: Sequence[Comparison], walked: IntegerNetwork | None
+) -> FileResult:
+    tables = tuple(comparison.layers(walked, file.kind) for comparison in comparisons if walked is not None)
+    missing = [runtime for runtime in RUNTIMES[file.kind].values() if not runtime.installed]
+    delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
+    results = tuple(comparison.result() for comparison in comparisons)
+    return FileResult(
+        file.path.name, file.kind, results, tables,
+        tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),
+        _fusion(file), delegated[0] if delegated else None,
+    )  # fmt: skip
+
+
+def _fusion(file: WrittenFile) -> FusionReport | None:
+    if file.kind != "onnx":
+        return None
+    try:
+        return count_integer_convolutions(file.path)
+    except ModelError:  # onnxruntime cannot load it: its line in the table says so
+        return None
