@@ -1,0 +1,62 @@
+"""The command `qnas-inspect`."""
+
+from pathlib import Path
+
+import click
+
+from qnas.cli import QnasCommand
+
+FILE = click.Path(path_type=Path)
+LARGEST_SIDE = 4096
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    sides = value.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= LARGEST_SIDE for side in sides):
+        raise click.BadParameter(f"{value!r} is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels, such as 64x64")
+    return int(sides[0]), int(sides[1])
+
+
+@click.command(cls=QnasCommand)
+@click.argument("file", type=FILE)
+@click.option(
+    "--size",
+    default="64x64",
+    show_default=True,
+    callback=_size,
+    metavar="HxW",
+    help="Input pixels that costs are counted for; a TFLite file has its own size.",
+)
+@click.option(
+    "--images",
+    type=FILE,
+    help="Folder of HR images that levels of outputs are counted on. Default: sample photographs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--html", type=FILE, help="Also write a page with histograms of the weights on their grids.")
+@click.option("--force", is_flag=True, help="Replace the page if it exists.")
+def main(
+    file: Path, size: tuple[int, int], images: Path | None, as_json: bool, html: Path | None, force: bool
+) -> None:
+    """Say what each layer of FILE, a found.pt, ONNX or TFLite model, costs and how it uses its bits."""
+    import json
+
+    from rich.console import Console
+
+    from qnas.export.inspect import Request, inspect
+    from qnas.export.inspect_report import WIDTH, as_document, as_page, show
+    from qnas.files import atomic_write, check_output
+
+    if html is not None:
+        check_output(html, force)
+    inspection = inspect(file, Request(*size, images))
+    if html is not None:
+        with atomic_write(html, force) as temporary:
+            temporary.write_text(as_page(inspection), encoding="utf-8", errors="replace")
+    if as_json:
+        click.echo(json.dumps(as_document(inspection)))
+    else:
+        console = Console()
+        show(inspection, console if console.is_terminal else Console(width=WIDTH))
+    if html is not None:
+        click.echo(f"wrote {html}", err=as_json)
