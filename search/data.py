@@ -11,6 +11,7 @@ from qnas.errors import ImageError
 from qnas.evaluation import Image, shrink
 from qnas.images import crop_to_multiple, list_images, read_image
 from qnas.inference import to_network
+from qnas.quantization import Arithmetic
 
 MIB = 2**20
 
@@ -22,9 +23,10 @@ class Crops:
     lr: tuple[Image, ...]
     hr: tuple[Image, ...]
     scale: int
+    arithmetic: Arithmetic = "short"
 
     def batch(self, seed: int, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
-        """(LR [size, 3, patch, patch], HR [size, 3, s patch, s patch]), float32, one grey level = 2^-8.
+        """(LR [size, 3, patch, patch], HR [size, 3, s patch, s patch]), float32 in units of `arithmetic`.
 
         Images are drawn in proportion to their area; crops are turned and mirrored in all eight ways.
         """
@@ -39,10 +41,13 @@ class Crops:
             for image, out, s in ((lr, lrs, 1), (hr, hrs, self.scale)):
                 crop = np.rot90(image[s * y : s * (y + patch), s * x : s * (x + patch)], turn)
                 out.append(crop[:, ::-1] if mirror else crop)
-        return to_network(np.stack(lrs)), to_network(np.stack(hrs))
+        return to_network(np.stack(lrs), self.arithmetic), to_network(np.stack(hrs), self.arithmetic)
 
 
-def load_crops(folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0) -> Crops:
+def load_crops(
+    folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0,
+    arithmetic: Arithmetic = "short",
+) -> Crops:  # fmt: skip
     """Decode the images of `folders`, at most `cache_mib` MiB of pixels in all.
 
     An image over its equal share of the bound is cut once, at a seeded place, to fit it. Images smaller than
@@ -67,7 +72,7 @@ def load_crops(folders: Sequence[Path], scale: int, patch: int, cache_mib: int, 
             f"no image in {', '.join(map(str, folders))} holds a {side}x{side} crop within the cache: "
             "use a smaller --patch, larger images or a larger --cache-mib"
         )
-    return Crops(tuple(lrs), tuple(hrs), scale)
+    return Crops(tuple(lrs), tuple(hrs), scale, arithmetic)
 
 
 def _fit(image: Image, share: int, scale: int, rng: np.random.Generator) -> Image:

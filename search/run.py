@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,24 @@ from qnas.files import check_output
 from qnas.images import list_images
 from qnas.inference import validate
 from qnas.lowering import lower
-from qnas.quantization import BIT_WIDTHS
+from qnas.quantization import BIT_WIDTHS, Levels
 from qnas.search import train as training
 from qnas.search.train import Progress, Recipe
 
 
-def architecture(name: str, bits: int | None) -> Architecture:
-    """The architecture by name or file, at `bits` when given. Raises ArchitectureError."""
+def architecture(name: str, bits: int | None, levels: Levels | None = None) -> Architecture:
+    """The architecture by name or file, at `bits` and with `levels` when given. Raises ArchitectureError."""
     found = find_architecture(name)
     if bits is not None:
         if bits not in BIT_WIDTHS:
             widths = ", ".join(map(str, BIT_WIDTHS))
             raise ArchitectureError(f"--bits {bits} is no bit width: use one of {widths}")
         found = found.with_bits(bits)
-    lower(found)
+    if levels is not None:
+        found = replace(found, levels=levels)
+    layers = lower(found)
+    if levels == "lloyd" and not any(layer.quant and layer.quant.levels == "lloyd" for layer in layers):
+        raise ArchitectureError(f"--levels lloyd changes nothing in {name}: it needs --bits below 8")
     return found
 
 

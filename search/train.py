@@ -23,7 +23,7 @@ from qnas.errors import CheckpointError, TrainingError
 from qnas.inference import validate
 from qnas.lowering import lower
 from qnas.network import Network
-from qnas.quantization import GREY_LEVEL
+from qnas.quantization import PIXELS_PER_UNIT
 from qnas.search.data import Crops, load_crops
 from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_start
 
@@ -159,7 +159,8 @@ def train(
     Raises TrainingError when the loss or a weight is no longer finite; the last saved state is from before.
     """
     recipe, scale = run.recipe, run.architecture.scale
-    crops = load_crops([Path(folder) for folder in recipe.data], scale, recipe.patch, recipe.cache_mib)
+    folders = [Path(folder) for folder in recipe.data]
+    crops = load_crops(folders, scale, recipe.patch, recipe.cache_mib, arithmetic=run.architecture.arithmetic)
     device = next(run.network.parameters()).device
     if run.step == 0 and run.architecture.quantized:
         _first_scales(run, crops, device)
@@ -188,6 +189,7 @@ def train(
 def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
     """Train step by step, yielding the loss."""
     recipe, network = run.recipe, run.network
+    grey = PIXELS_PER_UNIT[run.architecture.arithmetic] ** (1 if recipe.loss == "l1" else 2)
     distance = {"l1": nn.functional.l1_loss, "mse": nn.functional.mse_loss}[recipe.loss]
     while run.step < recipe.steps:
         network.train()
@@ -203,7 +205,7 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         run.step += 1
-        yield value / (GREY_LEVEL if recipe.loss == "l1" else GREY_LEVEL**2)
+        yield value * grey
 
 
 def _diverged(what: str, run: Run) -> TrainingError:
@@ -244,7 +246,12 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
 
 def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
-    """Activation scales from one batch of crops; a warm start's dead channels are put to use."""
+    """Activation scales from one batch of crops; a warm start's dead channels are put to use.
+
+    The paper's arithmetic has constants for these scales, and no bias to make half of a channel with.
+    """
+    if run.architecture.arithmetic == "paper":
+        return
     x = crops.batch(run.recipe.seed + 1, 0, run.recipe.batch, run.recipe.patch)[0].to(device)
     calibrate(run.network, x)
     if run.recipe.warm_start:

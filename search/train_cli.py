@@ -1,6 +1,7 @@
 """qnas-train: ARCH + images -> found.pt."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -16,7 +17,8 @@ COUNT = click.IntRange(1)
 @click.option("-o", "--output", type=PATH, default=Path("found.pt"), show_default=True)
 @click.option("--validate", type=PATH, help="Folder of HR images for PSNR-Y while training.")
 @click.option("--bits", type=int, help="All layers at this bit width (32: full precision).")
-@click.option("--warm-start", type=PATH, help="found.pt of the same network at other bits.")
+@click.option("--levels", type=click.Choice(["uniform", "lloyd"]), help="Of activations below 8 bits.")
+@click.option("--warm-start", type=PATH, help="found.pt of the same network at other bits or levels.")
 @click.option("--steps", default=20_000, show_default=True, type=COUNT)
 @click.option("--batch", default=16, show_default=True, type=COUNT)
 @click.option("--patch", default=32, show_default=True, type=COUNT, help="Side of a crop, LR pixels.")
@@ -30,8 +32,8 @@ COUNT = click.IntRange(1)
 @click.option("--show", is_flag=True, help="Print the architecture as JSON, its cost on stderr, and stop.")
 def main(
     arch: str, data: tuple[Path, ...], output: Path, validate: Path | None, bits: int | None,
-    warm_start: Path | None, steps: int, batch: int, patch: int, lr: float, loss: str, seed: int,
-    threads: int, cache_mib: int, resume: bool, force: bool, show: bool,
+    levels: Literal["uniform", "lloyd"] | None, warm_start: Path | None, steps: int, batch: int, patch: int,
+    lr: float, loss: str, seed: int, threads: int, cache_mib: int, resume: bool, force: bool, show: bool,
 ) -> None:  # fmt: skip
     """Train ARCH (a JSON file or a name such as espcn-w8) on the images of --data and write found.pt.
 
@@ -39,7 +41,7 @@ def main(
     """
     from qnas.search import run
 
-    architecture = run.architecture(arch, bits)
+    architecture = run.architecture(arch, bits, levels)
     if show:
         click.echo(architecture.to_json(), nl=False)
         click.echo(run.cost_line(architecture), err=True)

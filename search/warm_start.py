@@ -9,12 +9,23 @@ from torch import Tensor, nn
 from qnas.checkpoint import load_found
 from qnas.errors import CheckpointError
 from qnas.layers import Layer
-from qnas.network import Convolution, Network
+from qnas.network import Convolution, Network, Quantizer
+from qnas.search.from_paper import short_state
 
 
 def warm_start(network: Network, path: Path) -> None:
-    """Take weights, biases and norms from this network's `found.pt` at other bits. Raises CheckpointError."""
-    theirs = load_found(path).network.state_dict()
+    """Take weights, biases and norms from this network's `found.pt`, at other bits or of the paper's code.
+
+    Raises CheckpointError.
+    """
+    found = load_found(path)
+    theirs = found.network.state_dict()
+    if found.network.arithmetic != network.arithmetic:
+        if network.arithmetic == "paper":
+            raise CheckpointError(
+                f"{path} has short scales: warm-start a network of arithmetic short from it"
+            )
+        theirs = short_state(found.network)
     state = network.state_dict()
     for name, value in state.items():
         if name in theirs and theirs[name].shape == value.shape:
@@ -23,7 +34,8 @@ def warm_start(network: Network, path: Path) -> None:
             shape = tuple(value.shape)
             raise CheckpointError(f"{path} has no {name} of shape {shape}: warm-start from the same network")
     network.load_state_dict(state)
-    _fit_weight_scales(network)
+    if found.network.layers != network.layers:  # the very same network goes on with its own
+        _fit_weight_scales(network)
 
 
 def calibrate(network: Network, x: Tensor) -> None:
@@ -43,7 +55,7 @@ def split_into_dead_channels(network: Network, x: Tensor) -> int:
     activity = _activity(network, x)
     split = 0
     for writer, quantizer, readers in _hidden(network):
-        rms, step = activity[quantizer.name], float(network.module(quantizer.name).scale().detach())
+        rms, step = activity[quantizer.name], _mean_distance(network.module(quantizer.name))
         dead = torch.nonzero(rms == 0).flatten().tolist()
         use = sum(reader.weight.detach().square().sum((0, 2, 3)) for reader in readers).sqrt() * rms  # type: ignore[union-attr]
         busy = [c for c in use.argsort(descending=True).tolist() if rms[c] > 0]
@@ -60,6 +72,11 @@ def split_into_dead_channels(network: Network, x: Tensor) -> int:
         _fit_weight_scales(network)
         calibrate(network, x)
     return split
+
+
+def _mean_distance(quantizer: Quantizer) -> float:
+    """Between neighbouring levels: the step of uniform ones."""
+    return float(quantizer.scale().detach() * quantizer.spec.high / (2**quantizer.spec.bits - 1))
 
 
 def _fit_weight_scales(network: Network) -> None:

@@ -31,6 +31,8 @@ ARCHITECTURES = st.builds(
     layers=st.dictionaries(st.text(), CHOICES, min_size=1),
     normalization=st.sampled_from(["none", "bn", "adq"]),
     residual_bits=st.sampled_from([8, None]),
+    levels=st.sampled_from(["uniform", "lloyd"]),
+    arithmetic=st.sampled_from(["short", "paper"]),
 )
 
 
@@ -81,6 +83,7 @@ def test_with_bits_changes_every_layer_and_nothing_else() -> None:
         ("scale", 5, "scale is 5, use 2, 3, 4"),
         ("normalization", None, "normalization is None, use none, bn, adq"),
         ("residual_bits", 4, "residual_bits is 4, use 8, null"),
+        ("levels", "log", "levels is 'log', use uniform, lloyd"),
         ("layers", {}, 'layers must map names to {"op": ..., "bits": ...}'),
         ("layers", [], 'layers must map names to {"op": ..., "bits": ...}'),
         ("layers", {"a": "simple_3x3"}, 'layer \'a\' must be {"op": "simple_3x3", "bits": 8}'),

@@ -88,7 +88,8 @@ def test_sizes_follow_strides_pools_shuffles_and_resizes() -> None:
         Layer("image", "image", (), 3),
         Layer("half", "conv", ("image",), 4, (3, 3), stride=2),
         Layer("pool", "max_pool", ("half",), 4, (7, 7), stride=3),
-        Layer("back", "resize_like", ("pool", "half"), 4),
+        Layer("tall", "resize_rows", ("pool", "half"), 4),
+        Layer("back", "resize_columns", ("tall", "half"), 4),
         Layer("shuffled", "pixel_shuffle", ("back",), 1, factor=2),
         Layer("large", "upscale", ("image",), 3, factor=4),
         Layer("deviation", "deviation", ("image",), 1),
@@ -97,6 +98,7 @@ def test_sizes_follow_strides_pools_shuffles_and_resizes() -> None:
         "image": (31, 42),
         "half": (15, 20),  # (31 - 3) // 2 + 1
         "pool": (3, 5),  # (15 - 7) // 3 + 1
+        "tall": (15, 5),
         "back": (15, 20),
         "shuffled": (30, 40),
         "large": (124, 168),

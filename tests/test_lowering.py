@@ -186,6 +186,23 @@ def test_adaptive_deviation_scales_the_attention_of_an_rfdn_block() -> None:
     assert "body.0.deviation" not in by_name(lower(small("rfdn_space", normalization="bn")))
 
 
+def test_a_block_without_normalization_has_its_skip_all_the_same() -> None:
+    layers = by_name(lower(small("rfdn_space")))
+    assert layers["body.0.skip"].inputs == ("head.grid", "body.0.output.grid")
+
+
+def test_attention_reads_rectified_values_in_the_search_space_and_signed_ones_in_rfdn() -> None:
+    for space, signed in (("rfdn_space", set()), ("rfdn", {"conv1", "conv2", "conv_max", "conv_f", "conv4"})):
+        layers = by_name(lower(small(space)))
+        convolutions = [name for name in layers if ".esa." in name and layers[name].op == "conv"]
+        assert len(convolutions) == 7
+        for name in convolutions:
+            grid = grid_of(layers, layers[name].inputs[0])
+            assert grid is not None
+            assert grid.quant is not None
+            assert grid.quant.signed == (name.rsplit(".", 1)[1] in signed)
+
+
 def test_slots_grow_with_the_blocks() -> None:
     one, two = small("rfdn_space"), small("rfdn_space", blocks=2)
     assert len(slot_operations(one)) == 7 + 2

@@ -16,6 +16,12 @@ from qnas.operations import ConvShape, operation_convolutions
         ("growth1_5x5", [ConvShape(36, 36, (5, 5)), ConvShape(36, 24, (5, 5))]),
         ("decenc_3x3_2", [ConvShape(36, 18, (3, 3)), ConvShape(18, 24, (3, 3))]),
         ("conv_7x1_1x7", [ConvShape(36, 24, (7, 1)), ConvShape(24, 24, (1, 7))]),
+        ("growth1_5x5_via_48", [ConvShape(36, 48, (5, 5)), ConvShape(48, 24, (5, 5))]),
+        ("conv_3x1_1x3_via_9", [ConvShape(36, 9, (3, 1)), ConvShape(9, 24, (1, 3))]),
+        (
+            "decenc_3x3_2_via_6_9",
+            [ConvShape(36, 6, (3, 3)), ConvShape(6, 9, (3, 3)), ConvShape(9, 24, (3, 3))],
+        ),
     ],
 )
 def test_an_operation_is_a_chain_of_convolutions(op: str, chain: list[ConvShape]) -> None:
@@ -29,7 +35,9 @@ def test_a_narrow_bottleneck_keeps_one_channel() -> None:
 @pytest.mark.parametrize(
     "op",
     ["", "simple", "simple_3x5", "simple_0x0", "simple_3x3 ", "SIMPLE_3x3", "growth_3x3", "growth5_3x3",
-     "decenc_3x3", "decenc_3x3_1", "conv_3x1_1x5", "simple_3x3_grouped_0", "simple_11x11"],
+     "decenc_3x3", "decenc_3x3_1", "conv_3x1_1x5", "simple_3x3_grouped_0", "simple_11x11",
+     "simple_3x3_via_8", "growth1_3x3_via_0", "growth1_3x3_via_8_8_8", "growth1_3x3_via_8_via_8",
+     "conv_3x1_1x3_via_8_8"],
 )  # fmt: skip
 def test_a_name_outside_the_grammar_is_refused_with_the_grammar(op: str) -> None:
     with pytest.raises(ArchitectureError, match=r"unknown operation .*: use simple_KxK, .* or conv_Kx1_1xK"):

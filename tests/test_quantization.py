@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from qnas.lloyd import hwgq_levels, hwgq_step
 from qnas.quantization import (
     IMAGE,
     IMAGE_RESIDUAL,
@@ -20,8 +21,6 @@ from qnas.quantization import (
     best_power_of_two,
     best_weight_scale,
     dequantize,
-    hwgq_levels,
-    hwgq_step,
     lsq_initial_scale,
     quantize,
     snap_scale,

@@ -1,6 +1,7 @@
 """What a search decides: the space, and for every searched layer an operation and a bit width."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from qnas.errors import ArchitectureError
-from qnas.quantization import BIT_WIDTHS, FLOAT_BITS
+from qnas.quantization import BIT_WIDTHS, FLOAT_BITS, Arithmetic, Levels
 
 Space = Literal["espcn", "srresnet", "rfdn", "basic", "rfdn_space"]
 Normalization = Literal["none", "bn", "adq"]
@@ -28,7 +29,9 @@ class Architecture:
     """A concrete network. `layers` maps the slots of the space to their choices, in the space's order.
 
     `residual_bits` quantizes what no convolution reads: inputs of adds, concatenations, multiplications.
-    None keeps them float, as in the paper; such a network cannot be exported as integers.
+    None keeps them float, as in the paper; such a network cannot be exported as integers. `levels` are those
+    of HWGQ below 8 bits. `arithmetic` is "paper" for checkpoints of the paper's released code, computed as
+    they were trained; `deployable` is their twin that can be exported.
     """
 
     space: Space
@@ -38,11 +41,17 @@ class Architecture:
     layers: Mapping[str, Choice]
     normalization: Normalization = "none"
     residual_bits: Literal[8] | None = 8
+    levels: Levels = "uniform"
+    arithmetic: Arithmetic = "short"
 
     @property
     def quantized(self) -> bool:
         """Whether any layer has fewer than 32 bits."""
         return any(choice.bits < FLOAT_BITS for choice in self.layers.values())
+
+    def deployable(self) -> "Architecture":
+        """The same operations and bits as integers throughout, on short scales."""
+        return replace(self, arithmetic="short", residual_bits=8)
 
     def with_bits(self, bits: int) -> "Architecture":
         """The same network with every layer at `bits`."""
@@ -61,6 +70,8 @@ class Architecture:
             "scale": self.scale,
             "normalization": self.normalization,
             "residual_bits": self.residual_bits,
+            "levels": self.levels,
+            **({} if self.arithmetic == "short" else {"arithmetic": self.arithmetic}),
             "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
         }
 
@@ -80,6 +91,7 @@ def from_document(document: Any, source: str) -> Architecture:
     """An Architecture from plain data, as parsed JSON or a checkpoint holds it. Raises ArchitectureError."""
     if not isinstance(document, dict):
         raise ArchitectureError(f"{source}: an architecture is an object with the keys {', '.join(_KEYS)}")
+    document = {"levels": "uniform", "arithmetic": "short", **document}  # version 0.1 did not write these
     unknown, missing = sorted(set(document) - set(_KEYS), key=str), sorted(set(_KEYS) - set(document))
     if unknown or missing:
         raise ArchitectureError(
@@ -89,7 +101,7 @@ def from_document(document: Any, source: str) -> Architecture:
     for key, allowed in _ALLOWED.items():
         value = document[key]
         if not _is_one_of(value, allowed):
-            raise ArchitectureError(f"{source}: {key} is {value!r}, use {_listing(allowed)}")
+            raise ArchitectureError(f"{source}: {key} is {reprlib.repr(value)}, use {_listing(allowed)}")
     layers = document["layers"]
     if not isinstance(layers, dict) or not layers:
         raise ArchitectureError(f'{source}: layers must map names to {{"op": ..., "bits": ...}}')
@@ -101,6 +113,8 @@ def from_document(document: Any, source: str) -> Architecture:
         layers={str(name): _choice(value, f"{source}: layer {name!r}") for name, value in layers.items()},
         normalization=cast(Normalization, document["normalization"]),
         residual_bits=document["residual_bits"],
+        levels=cast(Levels, document["levels"]),
+        arithmetic=cast(Arithmetic, document["arithmetic"]),
     )
 
 
@@ -108,7 +122,7 @@ def _choice(value: Any, where: str) -> Choice:
     if not isinstance(value, dict) or set(value) != {"op", "bits"} or not isinstance(value["op"], str):
         raise ArchitectureError(f'{where} must be {{"op": "simple_3x3", "bits": 8}}')
     if not _is_one_of(value["bits"], BIT_WIDTHS):
-        raise ArchitectureError(f"{where} has {value['bits']!r} bits, use {_listing(BIT_WIDTHS)}")
+        raise ArchitectureError(f"{where} has {reprlib.repr(value['bits'])} bits, use {_listing(BIT_WIDTHS)}")
     return Choice(value["op"], value["bits"])
 
 
@@ -119,6 +133,8 @@ _ALLOWED: dict[str, Any] = {
     "scale": (2, 3, 4),
     "normalization": get_args(Normalization),
     "residual_bits": (8, None),
+    "levels": get_args(Levels),
+    "arithmetic": get_args(Arithmetic),
 }
 _KEYS = (*_ALLOWED, "layers")
 

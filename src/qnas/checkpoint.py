@@ -4,8 +4,10 @@ import json
 import math
 import pickle  # only for the name of its error
 import re
+import reprlib
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ import torch
 from torch import Tensor
 
 from qnas.architecture import Architecture, from_document
+from qnas.cost import network_cost
 from qnas.errors import ArchitectureError, CheckpointError, OutputError
 from qnas.files import atomic_write
+from qnas.layers import Layer
 from qnas.lowering import lower
 from qnas.network import Network
 
 FORMAT = "qnas-found"
 VERSION = 1
+FLOAT_BYTES = 4
+HARMLESS = 1 << 26  # bytes that may be allocated before anything is compared
 
 
 @dataclass(frozen=True)
@@ -57,29 +63,48 @@ def save_plain(path: Path, document: Mapping[str, Any], force: bool) -> None:
             raise OutputError(f"cannot write {path}: free space or choose another folder") from error
 
 
-def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
-    """Read plain data written by `save_plain`; nothing in the file is executed. Raises CheckpointError."""
+def read_plain(path: Path, source: str = "qnas-train") -> Any:
+    """Read plain data from `source`; nothing in the file is executed. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}: check the path, or train one with qnas-train")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: write it again with qnas-train")
+    _check_archive(path, source)
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # a damaged file makes torch say much
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
         raise CheckpointError(
-            f"{path} holds more than plain data{what} and was not executed: use a file of qnas-train"
+            f"{path} holds more than plain data{what} and was not executed: use a file of {source}"
         ) from error
     except Exception as error:  # torch reports damage in a dozen types
         raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}): write it again with qnas-train"
+            f"{path} is damaged ({type(error).__name__}): write it again with {source}"
         ) from error
+
+
+def _check_archive(path: Path, source: str) -> None:
+    """PyTorch compresses nothing: no checkpoint holds more than its own size. Raises CheckpointError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # BadZipFile, NotImplementedError, ValueError and others of damaged archives
+        raise CheckpointError(
+            f"{path} is truncated or no PyTorch checkpoint: write it again with {source}"
+        ) from error
+    size = sum(entry.file_size for entry in entries)
+    if size > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"{path} is compressed, which no checkpoint is: write it again with {source}")
+
+
+def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
+    """The document that `save_plain` wrote. Raises CheckpointError."""
+    document = read_plain(path)
     if not isinstance(document, dict) or document.get("format") != wanted_format:
         raise CheckpointError(f"{path} is not a {wanted_format} file: make one with qnas-train")
     if document.get("version") != version:
         raise CheckpointError(
-            f"{path} has version {document.get('version')!r}, this qnas reads {version}: "
+            f"{path} has version {reprlib.repr(document.get('version'))}, this qnas reads {version}: "
             "use the qnas that wrote it"
         )
     return document
@@ -90,19 +115,35 @@ def load_found(path: Path) -> Found:
     document = load_plain(path, FORMAT, VERSION)
     try:
         architecture = from_document(document.get("architecture"), str(path))
-        network = Network(lower(architecture))
+        layers = lower(architecture)
     except ArchitectureError as error:
         raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
+    check_size(layers, path)
+    network = Network(layers)
     load_state(network, document.get("state_dict"), str(path))
     training = document.get("training")
     return Found(architecture, network.eval(), training if isinstance(training, dict) else {})
+
+
+def check_size(layers: Sequence[Layer], path: Path) -> None:
+    """Before the weights of `layers` are allocated: the file has room for them. Raises CheckpointError."""
+    weights = network_cost(layers, 1, 1).parameters
+    if FLOAT_BYTES * weights > max(path.stat().st_size, HARMLESS):
+        raise CheckpointError(
+            f"{path} is too short for the {weights} weights of its architecture: use another"
+        )
 
 
 def load_state(network: Network, state: Any, source: str) -> None:
     """Fill `network` after checking every name, shape, type and value. Raises CheckpointError."""
     if not isinstance(state, dict):
         raise CheckpointError(f"{source} has no state_dict: write it again with qnas-train")
-    expected = network.state_dict()
+    check_state(network.state_dict(), state, source)
+    network.load_state_dict(state)
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[Any, Any], source: str) -> None:
+    """Compare names, shapes and types, and look for values that are not finite. Raises CheckpointError."""
     for name in (*expected, *state):
         if name not in state or name not in expected:
             word = "lacks" if name not in state else "has an unknown"
@@ -111,11 +152,10 @@ def load_state(network: Network, state: Any, source: str) -> None:
         value = state[name]
         if _kind(value) != _kind(want):
             raise CheckpointError(f"{source}: {name} is {_kind(value)}, its architecture needs {_kind(want)}")
-        if not math.isfinite(float(value.double().abs().sum())):
+        if not math.isfinite(float(value.detach().double().abs().sum())):
             raise CheckpointError(
                 f"{source}: {name} holds NaN or infinite values: resume from an earlier checkpoint"
             )
-    network.load_state_dict(state)
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 One MAC is one multiply-add, one "FLOP" in this field's super-resolution tables. `BitOps = MACs * b_w * b_a`.
 Bias, activation, quantization and resizing are not counted. A batch norm is one MAC per value: the integer
-network runs it as a depthwise 1x1 convolution.
+network runs it as a depthwise 1x1 convolution. In the paper's arithmetic it counts none, as in its tables.
 """
 
 from collections.abc import Sequence
@@ -73,6 +73,10 @@ def layer_sizes(layers: Sequence[Layer], height: int, width: int) -> dict[str, t
                 h, w = (h + 2 * ph - kh) // s + 1, (w + 2 * pw - kw) // s + 1
             case "pixel_shuffle" | "upscale":
                 h, w = h * layer.factor, w * layer.factor
+            case "resize_rows":
+                h = sizes[layer.inputs[1]][0]
+            case "resize_columns":
+                w = sizes[layer.inputs[1]][1]
             case "resize_like":
                 h, w = sizes[layer.inputs[1]]
             case "deviation":
@@ -89,6 +93,7 @@ def network_cost(layers: Sequence[Layer], height: int, width: int) -> NetworkCos
         if layer.op not in ("conv", "affine"):
             continue
         h, w = sizes[layer.name]
+        paper = layer.arithmetic == "paper"
         grid = grid_of(named, layer.inputs[0])
         activation_bits = grid.quant.bits if grid and grid.quant else FLOAT_BITS
         if layer.op == "conv":
@@ -100,16 +105,17 @@ def network_cost(layers: Sequence[Layer], height: int, width: int) -> NetworkCos
         rows.append(
             LayerCost(
                 name=layer.name,
-                macs=weights * h * w,
+                macs=0 if paper and layer.op == "affine" else weights * h * w,
                 weight_bits=bits,
                 activation_bits=activation_bits,
-                parameters=weights + layer.channels,
-                weight_bytes=_stored_bytes(weights, bits),
+                parameters=weights if paper and layer.op == "conv" else weights + layer.channels,
+                weight_bytes=stored_bytes(weights, bits),
             )
         )
     return NetworkCost(tuple(rows))
 
 
-def _stored_bytes(weights: int, bits: int) -> int:
+def stored_bytes(weights: int, bits: int) -> int:
+    """Bytes of so many weights: float32, int8, or two 4-bit ones to a byte."""
     container = FLOAT_BITS if bits == FLOAT_BITS else 4 if bits <= 4 else 8
     return -(-weights * container // 8)

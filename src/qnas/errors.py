@@ -13,9 +13,20 @@ Every message says what was wrong, where, and what to do about it, in one line.
 Commands print it and exit with code 2; anything else is a bug and keeps its traceback.
 """
 
+LONGEST = 1000  # characters of a message
+
 
 class QnasError(Exception):
-    """Base of all errors that are the input's fault."""
+    """Base of all errors that are the input's fault.
+
+    Names out of files stand in messages: these are made printable, and cut in the middle when they are long.
+    """
+
+    def __init__(self, message: str) -> None:
+        text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)
+        if len(text) > LONGEST:  # the end says what to do
+            text = f"{text[: LONGEST - 205]} ... {text[-200:]}"
+        super().__init__(text)
 
 
 class UsageError(QnasError):

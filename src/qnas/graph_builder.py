@@ -6,13 +6,13 @@ a `residual_bits` quantizer of its own; all of one residual stream share one sca
 sums of integers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qnas.architecture import Architecture
 from qnas.errors import ArchitectureError
 from qnas.layers import DATA_MOVEMENT, Layer, Op, grid_of
 from qnas.operations import operation_convolutions
-from qnas.quantization import FLOAT_BITS, IMAGE, QuantSpec
+from qnas.quantization import FLOAT_BITS, IMAGE, PAPER_HWGQ_STEPS, QuantSpec
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class GraphBuilder:
     layers: dict[str, Layer] = field(default_factory=dict)
 
     def add(self, layer: Layer) -> str:
-        """A layer as it is."""
-        self.layers[layer.name] = layer
+        """A layer as it is, in the arithmetic of the architecture."""
+        self.layers[layer.name] = replace(layer, arithmetic=self.architecture.arithmetic)
         return layer.name
 
     def node(self, op: Op, name: str, *inputs: str, channels: int | None = None, factor: int = 1) -> str:
@@ -44,16 +44,25 @@ class GraphBuilder:
         """`bits` where the search has no say, 32 in a full-precision network."""
         return bits if self.architecture.quantized else FLOAT_BITS
 
+    @property
+    def paper(self) -> bool:
+        """Whether the released code's rules hold: only what convolutions read is quantized."""
+        return self.architecture.arithmetic == "paper"
+
     # The image and the output ----------------------------------------------------------------------------
 
     def image(self) -> str:
         """The input, on its own lossless grid."""
         name = self.node("image", "image", channels=3)
-        return self.quantize(f"{name}.grid", name, IMAGE) if self.architecture.quantized else name
+        if self.paper or not self.architecture.quantized:
+            return name
+        return self.quantize(f"{name}.grid", name, IMAGE)
 
     def output(self, x: str) -> str:
         """The image's own grid: rounding to pixels and clipping to their range."""
-        return self.quantize("output", x, IMAGE) if self.architecture.quantized else x
+        if self.paper or not self.architecture.quantized:
+            return x
+        return self.quantize("output", x, IMAGE)
 
     def shuffle(self, name: str, x: str, factor: int) -> str:
         """Channels into `factor` times the height and width."""
@@ -65,14 +74,27 @@ class GraphBuilder:
         """x on the grid of `spec`, with the scale of quantizer `scale_of` if given."""
         return self.add(Layer(name, "quantize", (x,), self.channels(x), quant=spec, scale_of=scale_of))
 
-    def hwgq(self, name: str, x: str, bits: int) -> str:
+    def hwgq(self, name: str, x: str, bits: int, scale_of: str | None = None) -> str:
         """The input of a convolution with its ReLU included."""
         if bits == FLOAT_BITS:
             return x if self.rectified(x) else self.node("relu", name, x)
         grid = self.grid(x)
         if grid and not grid.signed and grid.bits == bits:
             return x  # it is on such a grid already
-        return self.quantize(name, x, QuantSpec(bits, signed=False))
+        spec = self.half_wave(bits)
+        return self.quantize(name, x, spec, None if spec.scale else scale_of)
+
+    def positive(self, name: str, x: str, bits: int) -> str:
+        """`hwgq` that keeps the scale of x where that has as many bits: a clamp, and no table."""
+        grid = self.grid(x)
+        same = grid is not None and grid.bits == bits == 8
+        return self.hwgq(name, x, bits, self.owner(x) if same else None)
+
+    def half_wave(self, bits: int) -> QuantSpec:
+        """The grid of a HWGQ quantizer; at 8 bits Lloyd levels would be all of the grid that they lie on."""
+        if self.paper:
+            return QuantSpec(bits, signed=False, scale=PAPER_HWGQ_STEPS[bits])
+        return QuantSpec(bits, signed=False, levels=self.architecture.levels if bits < 8 else "uniform")
 
     def signed(self, name: str, x: str, bits: int) -> str:
         """The input of a convolution that reads negative values too."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qnas.quantization import FLOAT_BITS, QuantSpec
+from qnas.quantization import FLOAT_BITS, Arithmetic, QuantSpec
 
 Op = Literal[
     "image",  # the input, [N, 3, H, W]
@@ -24,7 +24,9 @@ Op = Literal[
     "pixel_shuffle",  # [N, C f^2, H, W] -> [N, C, f H, f W], ONNX DepthToSpace CRD
     "max_pool",
     "upscale",  # bilinear by the integer `factor`, half-pixel centres
-    "resize_like",  # bilinear to the height and width of the second input
+    "resize_rows",  # bilinear to the height of the second input
+    "resize_columns",  # bilinear to the width of the second input
+    "resize_like",  # bilinear to both at once, in float: the paper's arithmetic only
     "sigmoid",
 ]
 
@@ -48,6 +50,7 @@ class Layer:
     bits: int = FLOAT_BITS  # of a convolution's weights
     quant: QuantSpec | None = None
     scale_of: str | None = None  # a quantizer that shares the scale of this one
+    arithmetic: Arithmetic = "short"  # one for all layers of a network
 
 
 def by_name(layers: Sequence[Layer]) -> dict[str, Layer]:

@@ -7,6 +7,7 @@ from qnas.errors import ArchitectureError
 from qnas.fixed_networks import espcn, espcn_slots, rfdn, rfdn_slots, srresnet, srresnet_slots
 from qnas.graph_builder import GraphBuilder
 from qnas.layers import Layer
+from qnas.quantization import FLOAT_BITS, PAPER_HWGQ_STEPS
 from qnas.searched_networks import basic, basic_slots, rfdn_space, rfdn_space_slots
 
 _BUILDERS: dict[Space, Callable[[GraphBuilder, Architecture], None]] = {
@@ -49,9 +50,26 @@ def lower(architecture: Architecture) -> tuple[Layer, ...]:
         raise ArchitectureError(
             f"{architecture.space} has no normalization {architecture.normalization!r}: use none"
         )
+    if architecture.arithmetic == "paper":
+        _check_paper(architecture)
     builder = GraphBuilder(architecture)
     _BUILDERS[architecture.space](builder, architecture)
     return tuple(builder.layers.values())
+
+
+def _check_paper(a: Architecture) -> None:
+    """Only what the paper's released code builds has its arithmetic."""
+    if (a.space, a.residual_bits, a.levels) != ("rfdn_space", None, "uniform") or a.normalization == "bn":
+        raise ArchitectureError(
+            "arithmetic paper is for rfdn_space with residual_bits null, uniform levels and normalization "
+            "none or adq: use arithmetic short"
+        )
+    for name, choice in a.layers.items():
+        if choice.bits not in (*PAPER_HWGQ_STEPS, FLOAT_BITS):
+            raise ArchitectureError(
+                f"layer {name!r} has {choice.bits} bits, for which the paper has no HWGQ step: "
+                f"use {', '.join(map(str, PAPER_HWGQ_STEPS))} or {FLOAT_BITS}"
+            )
 
 
 def slot_operations(architecture: Architecture) -> dict[str, str | None]:

@@ -3,7 +3,10 @@
 All tensors are float32 in units where one grey level is 2^-8. In `eval()` a quantized network computes with
 integers times short scales (see `qnas.quantization`), so its float arithmetic is exact: it *is* the integer
 network that is exported. `train()` differs in three places, as batch norm does: batch statistics, the
-deviation of each image in place of its running mean, and no rounding to pixels at the output.
+deviation of each image in place of its mean (see `per_image`), and no rounding to pixels at the output.
+
+Layers in the paper's arithmetic compute what its released code does, in float32 and in the same order: one
+grey level is 1/255, and the two modes differ in batch norm alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qnas.deviation import Deviation, ImageDeviation
+from qnas.interpolation import STEPS, interpolation_steps
 from qnas.layers import Layer, by_name, grid_of, scale_owner
+from qnas.lloyd import lloyd_table
 from qnas.quantization import (
     AFFINE_BITS,
     FLOAT_BITS,
     SMALLEST_SCALE,
     WEIGHT_SCALE_BITS,
+    Arithmetic,
     QuantSpec,
     best_power_of_two,
     best_weight_scale,
-    hwgq_step,
+    initial_step,
     lsq_initial_scale,
     weight_spec,
 )
@@ -61,12 +68,15 @@ def bias_steps(bias: Tensor, step: Tensor) -> Tensor:
 class _FakeQuantize(torch.autograd.Function):
     """Per-tensor fake quantization with LSQ's gradients, in few passes over memory.
 
-    The scale is a power of two, so multiplying by its inverse is exact.
+    Dividing by the scale is exact where that is a power of two, and what the paper's code does elsewhere.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        y = (x * (1 / scale)).round_().clamp_(low, high).mul_(scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, shifts: Tensor | None) -> Tensor:
+        y = (x / scale).round_().clamp_(low, high)
+        if shifts is not None:
+            y += shifts[y.byte().long()]  # a sum keeps the NaN that a byte cannot hold
+        y.mul_(scale)
         ctx.save_for_backward(x, y, scale)
         ctx.low, ctx.high = low, high
         return y
@@ -81,7 +91,7 @@ class _FakeQuantize(torch.autograd.Function):
         if ctx.needs_input_grad[1]:  # sum of grad * (round(v) - v) inside, grad * (low or high) outside
             factor = (x.numel() * ctx.high) ** -0.5
             grad_scale = ((grad * y).sum() - (grad_x * x).sum()) * (factor / step)
-        return grad_x, grad_scale, None, None
+        return grad_x, grad_scale, None, None, None
 
 
 class Quantizer(nn.Module):
@@ -97,7 +107,12 @@ class Quantizer(nn.Module):
         self.calibrating = False
         self._shared = (shared,)  # in a tuple: a borrowed module is not a child
         if spec.scale is None and shared is None:
-            self.step = nn.Parameter(torch.tensor(hwgq_step(max(spec.bits - spec.signed, 2))))
+            self.step = nn.Parameter(torch.tensor(initial_step(spec)))
+        shifts = None
+        if spec.levels == "lloyd":
+            shifts = torch.from_numpy(lloyd_table(spec.bits) - np.arange(256)).float()
+        self.shifts: Tensor | None  # [256], from every q to its level
+        self.register_buffer("shifts", shifts, persistent=False)
 
     def scale(self) -> Tensor:
         """The power of two in use, []."""
@@ -114,14 +129,15 @@ class Quantizer(nn.Module):
             with torch.no_grad():
                 self.step.fill_(best_power_of_two(sample.float().cpu().numpy(), self.spec))
         scale = self.scale().to(x.device)
-        result: Tensor = _FakeQuantize.apply(x, scale, self.spec.low, self.spec.high)  # type: ignore[no-untyped-call]
+        low, high = self.spec.low, self.spec.high
+        result: Tensor = _FakeQuantize.apply(x, scale, low, high, self.shifts)  # type: ignore[no-untyped-call]
         return result
 
 
 class Convolution(nn.Module):
-    """`conv(x, LSQ(w)) + b`, optionally times a gain [N, 1, 1, 1].
+    """`conv(x, LSQ(w)) + b`, optionally times a gain: [N, 1, 1, 1] of each image, or a constant [1].
 
-    In `eval()` the (constant) gain is folded into the scales of the weights, as the exported network has it.
+    A constant one is folded into the scales of the weights, as the exported network has it.
     """
 
     def __init__(self, layer: Layer, in_channels: int) -> None:
@@ -153,7 +169,7 @@ class Convolution(nn.Module):
         if self.bits == FLOAT_BITS:
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
             return y if gain is None else y * gain
-        fold = gain.flatten() if gain is not None and not self.training else None
+        fold = gain if gain is not None and gain.ndim == 1 else None
         weight, scale = self.quantized_weight(fold)
         bias = self.bias if fold is None else self.bias * fold
         if input_scale is not None:  # an int32 bias in steps of the accumulator
@@ -170,6 +186,28 @@ class Convolution(nn.Module):
             return weight, scale
         folded = snap_scale(scale * gain, WEIGHT_SCALE_BITS)
         return torch.round(weight / scale.view(-1, 1, 1, 1)) * folded.view(-1, 1, 1, 1), folded
+
+
+class FreeConvolution(Convolution):
+    """`conv(x, LSQ(w))` as the paper has it: no bias, scales of any value but zero.
+
+    Nothing keeps a step of the released code positive, and a few end below zero: their range is mirrored.
+    """
+
+    def __init__(self, layer: Layer, in_channels: int) -> None:
+        super().__init__(layer, in_channels)
+        del self.bias
+
+    def forward(self, x: Tensor, input_scale: Tensor | None, gain: Tensor | None) -> Tensor:
+        weight = self.weight if self.bits == FLOAT_BITS else self.quantized_weight()[0]
+        y = F.conv2d(x, weight, None, self.stride, self.padding, 1, self.groups)
+        return y if gain is None else y * gain
+
+    def quantized_weight(self, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(weights on their grid [O, I, kh, kw], scale [O])."""
+        signs = torch.where(self.weight_scale < 0, -1.0, 1.0)
+        scale = straight_through(signs * self.weight_scale.abs().clamp(min=SMALLEST_SCALE), self.weight_scale)
+        return lsq(self.weight, scale, weight_spec(self.bits)), scale
 
 
 class Affine(nn.BatchNorm2d):
@@ -189,7 +227,7 @@ class Affine(nn.BatchNorm2d):
         return slope, offset
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
-        if self.training:
+        if self.training or input_scale is None:
             return super().forward(x)
         slope, offset = self.coefficients(input_scale)
         return x * slope.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
@@ -201,45 +239,10 @@ def affine_step(slope: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(slope), exponent - AFFINE_BITS)
 
 
-class Deviation(nn.Module):
-    """ADQ's factor `exp(w * log(std(x)) + b)` [N, 1, 1, 1], std over (C, H, W) of each image.
-
-    AdaDM (Liu et al., ICCV workshops 2021) without its second batch norm. `eval()` uses the running mean.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(1.0))
-        self.bias = nn.Parameter(torch.tensor(0.0))
-        self.running_factor: Tensor
-        self.register_buffer("running_factor", torch.tensor(1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return self.running_factor.view(1, 1, 1, 1)
-        deviation = x.std(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST_SCALE)
-        factor = torch.exp(self.weight * torch.log(deviation) + self.bias)
-        with torch.no_grad():
-            self.running_factor.lerp_(factor.mean(), 0.1)
-        return factor
-
-
-def interpolation_matrix(size_in: int, size_out: int) -> NDArray[np.float32]:
-    """Bilinear weights [size_out, size_in], half-pixel centres, in exact 64ths (rounded down).
-
-    Integers decide the weights, so that every backend interpolates with the same ones.
-    """
-    centre = ((2 * np.arange(size_out) + 1) * size_in * 64) // (2 * size_out) - 32
-    centre = np.clip(centre, 0, 64 * (size_in - 1))
-    distance = np.abs(centre[:, None] - 64 * np.arange(size_in)[None, :])
-    return np.asarray(np.maximum(64 - distance, 0) / 64, np.float32)
-
-
-def resize_like(x: Tensor, height: int, width: int) -> Tensor:
-    """x [N, C, h, w] -> [N, C, height, width] with `interpolation_matrix` along both axes."""
-    rows = torch.from_numpy(interpolation_matrix(x.shape[2], height)).to(x)
-    columns = torch.from_numpy(interpolation_matrix(x.shape[3], width)).to(x)
-    return rows @ x @ columns.T
+def resize_axis(x: Tensor, axis: int, length: int) -> Tensor:
+    """x [N, C, H, W], bilinear to `length` rows (axis 2) or columns (axis 3), weights of whole 64ths."""
+    weights = torch.from_numpy(interpolation_steps(x.shape[axis], length)).to(x) / STEPS
+    return weights @ x if axis == 2 else x @ weights.T
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -248,7 +251,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """The network of a layer list. Input [N, 3, H, W], output [N, 3, s H, s W], grey level = 2^-8."""
+    """The network of a layer list. Input [N, 3, H, W], output [N, 3, s H, s W], in units of `arithmetic`."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
@@ -279,13 +282,15 @@ class Network(nn.Module):
                 convolution.reset_scale()
 
     def _build(self, layer: Layer) -> nn.Module | None:
+        paper = layer.arithmetic == "paper"
         match layer.op:
             case "conv":
-                return Convolution(layer, self._named[layer.inputs[0]].channels)
+                kind = FreeConvolution if paper else Convolution
+                return kind(layer, self._named[layer.inputs[0]].channels)
             case "affine":
                 return Affine(layer.channels)
             case "deviation":
-                return Deviation()
+                return ImageDeviation() if paper else Deviation()
             case "quantize":
                 assert layer.quant is not None
                 owner = scale_owner(self._named, layer)
@@ -293,6 +298,11 @@ class Network(nn.Module):
                 assert shared is None or isinstance(shared, Quantizer)
                 return Quantizer(layer.quant, shared)
         return None
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """That of its layers; what it reads and writes is `pixel / PIXELS_PER_UNIT[arithmetic]`."""
+        return self.layers[0].arithmetic
 
     def module(self, name: str) -> Any:
         """The module of layer `name`."""
@@ -323,7 +333,7 @@ class Network(nn.Module):
             case "quantize" | "deviation":
                 return self.module(layer.name)(x[0])  # type: ignore[no-any-return]
             case "multiply" if len(x) == 3:
-                gain = x[2] if self.training else snap_scale(x[2], WEIGHT_SCALE_BITS)
+                gain = snap_scale(x[2], WEIGHT_SCALE_BITS) if x[2].ndim == 1 else x[2]
                 return x[0] * x[1] * gain
             case "concat":
                 return torch.cat(x, dim=1)
@@ -335,6 +345,20 @@ class Network(nn.Module):
     def quantizers(self) -> Iterator[Quantizer]:
         """All activation quantizers."""
         return (m for m in self._modules_by_layer.values() if isinstance(m, Quantizer))
+
+    @property
+    def per_image(self) -> bool:
+        """Whether `eval()` computes ADQ's factor of each image; otherwise it has the mean of all."""
+        return any(module.per_image for module in self.deviations())
+
+    @per_image.setter
+    def per_image(self, value: bool) -> None:
+        for module in self.deviations():
+            module.per_image = value
+
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Those whose factor can be frozen."""
+        return tuple(m for m in self._modules_by_layer.values() if isinstance(m, Deviation))
 
     @contextmanager
     def calibrated_by_data(self) -> Iterator[None]:
@@ -355,8 +379,10 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "repeat": lambda layer, x: x.repeat(1, layer.factor, 1, 1),
     "pixel_shuffle": lambda layer, x: F.pixel_shuffle(x, layer.factor),
     "upscale": lambda layer, x: F.interpolate(x, scale_factor=layer.factor, mode="bilinear"),
-    "resize_like": lambda layer, x, like: resize_like(x, like.shape[2], like.shape[3]),
-    "sigmoid": lambda layer, x: sigmoid(x),
+    "resize_rows": lambda layer, x, like: resize_axis(x, 2, like.shape[2]),
+    "resize_columns": lambda layer, x, like: resize_axis(x, 3, like.shape[3]),
+    "resize_like": lambda layer, x, like: F.interpolate(x, like.shape[2:], mode="bilinear"),
+    "sigmoid": lambda layer, x: torch.sigmoid(x) if layer.arithmetic == "paper" else sigmoid(x),
 }
 
 

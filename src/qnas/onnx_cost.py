@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from qnas.cost import LayerCost, NetworkCost
 from qnas.errors import ModelError
 from qnas.onnx_graph import KEEPING, TYPE_BITS, UNPACKING, Graph, node_name
-from qnas.onnx_shapes import STAND_INS, op_name, read_model
+from qnas.onnx_shapes import STAND_INS, damage_refused, op_name, read_model
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     Inputs whose dimensions are all fixed may be left out. Raises ModelError when the file is no ONNX model or
     the shape of a node that multiplies cannot be inferred, UsageError when `shapes` do not fit the inputs.
     """
-    graph = Graph(read_model(model) if isinstance(model, Path) else model, shapes or {})
+    if isinstance(model, Path):
+        with damage_refused(model):
+            return model_cost(read_model(model), shapes)
+    graph = Graph(model, shapes or {})
     rows: list[NodeCost] = []
     counted: set[str] = set()
     uncovered: set[str] = set()
@@ -160,7 +163,7 @@ _ELEMENTWISE = frozenset({
 })  # fmt: skip
 _POOLING = frozenset({
     "ArgMax", "ArgMin", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceSum", "TopK",
+    "ReduceMin", "ReduceSum", "ReduceSumSquare", "TopK",
 })  # fmt: skip
 FREE = (
     KEEPING | UNPACKING | _SHAPES_AND_TYPES | _ACTIVATIONS | _ELEMENTWISE | _POOLING | STAND_INS.keys()

@@ -8,7 +8,8 @@ until nothing new is known.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from qnas.errors import ModelError, UsageError
+from qnas.errors import ModelError, QnasError, UsageError
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
@@ -67,10 +68,25 @@ def op_name(node: NodeProto) -> str:
 def read_model(path: Path, external_data: bool = True) -> ModelProto:
     """Read a model, with the weights that lie in files beside it; ModelError when that fails."""
     try:
-        return onnx.load(path, load_external_data=external_data)
+        model = onnx.load(path, load_external_data=external_data)
     except Exception as error:  # protobuf, onnx and the file system each raise their own
         kind = type(error).__name__
         raise ModelError(f"{path} is no readable ONNX model ({kind}): export it again") from error
+    for node in model.graph.node:  # what is no UTF-8, protobuf hands out as bytes
+        if not all(isinstance(text, str) for text in (node.op_type, node.domain, *node.input, *node.output)):
+            raise ModelError(f"{path} is no readable ONNX model (names that are no text): export it again")
+    return model
+
+
+@contextmanager
+def damage_refused(path: Path) -> Iterator[None]:
+    """Around code that walks the graph of `path`: one tampered with breaks it anywhere. Raises ModelError."""
+    try:
+        yield
+    except QnasError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path} is damaged ({type(error).__name__}): export it again") from error
 
 
 def infer_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Shapes:

@@ -7,6 +7,8 @@ Names follow appendix J of Shvetsov et al., QuantNAS (IEEE Access 2024):
     growthF_KxK             C_in -> F * C_in -> C_out
     decenc_KxK_F            C_in -> C_in / F -> C_out
     conv_Kx1_1xK            K x 1, then 1 x K
+
+A chain has other widths inside when they follow its name: growth1_3x3_via_48, decenc_3x3_2_via_24_24.
 """
 
 import re
@@ -18,6 +20,7 @@ _SIMPLE = re.compile(r"simple_([1-9])x\1(?:_grouped_([1-9]\d?))?")
 _GROWTH = re.compile(r"growth([1-4])_([1-9])x\2")
 _DECENC = re.compile(r"decenc_([1-9])x\1_([2-9])")
 _FACTORISED = re.compile(r"conv_([1-9])x1_1x\1")
+_VIA = re.compile(r"([a-z]+[1-4]?_\dx\d(?:_[2-9]|_1x\d)?)_via_([1-9]\d{0,2}(?:_[1-9]\d{0,2})?)")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def operation_convolutions(op: str, in_channels: int, out_channels: int) -> tupl
 
 
 def _chain(op: str, c_in: int, c_out: int) -> tuple[ConvShape, ...] | None:
+    if match := _VIA.fullmatch(op):
+        return _via(_chain(match[1], c_in, c_out), [c_in, *map(int, match[2].split("_")), c_out])
     if match := _SIMPLE.fullmatch(op):
         k = int(match[1])
         return (ConvShape(c_in, c_out, (k, k), int(match[2] or 1)),)
@@ -66,3 +71,16 @@ def _chain(op: str, c_in: int, c_out: int) -> tuple[ConvShape, ...] | None:
         k = int(match[1])
         return ConvShape(c_in, c_out, (k, 1)), ConvShape(c_out, c_out, (1, k))
     return None
+
+
+def _via(chain: tuple[ConvShape, ...] | None, widths: list[int]) -> tuple[ConvShape, ...] | None:
+    """The chain with `widths` before, between and after its convolutions; one more may stand inside."""
+    if chain is None or len(chain) != 2:
+        return None
+    kernels = [shape.kernel for shape in chain]
+    if len(widths) == 4:
+        if kernels[0] != kernels[1]:
+            return None
+        kernels.append(kernels[0])
+    ends = zip(widths, widths[1:], kernels, strict=False)
+    return tuple(ConvShape(c_in, c_out, kernel) for c_in, c_out, kernel in ends)

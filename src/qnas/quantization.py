@@ -11,12 +11,12 @@ kernels compute the same numbers (docs/decisions/0003-short-scales.md).
 
 import math
 from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qnas.lloyd import hwgq_step, lloyd_step, lloyd_table
 
 FLOAT_BITS = 32
 BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
@@ -24,29 +24,42 @@ GREY_LEVEL = 2.0**-8  # one grey level of an image, in the units of a network
 WEIGHT_SCALE_BITS = 4
 AFFINE_BITS = 7  # a batch norm's slope is an integer of 64..127 times a power of two
 SMALLEST_SCALE = 2.0**-24
+Levels = Literal["uniform", "lloyd"]
+# Whose rules a network's numbers follow: decision 0003, or the released code of QuantNAS, which has scales of
+# any value, fixed HWGQ steps, no biases, and everything but convolutions in float (decision 0009).
+Arithmetic = Literal["short", "paper"]
+PIXELS_PER_UNIT: dict[Arithmetic, int] = {"short": 256, "paper": 255}  # a network reads pixel / this
+PAPER_HWGQ_STEPS = {2: 0.6356366866, 3: 0.3720645814, 4: 0.2130560679, 8: 0.0203005678}  # by bits
 
 
 @dataclass(frozen=True)
 class QuantSpec:
     """The intent: how a tensor is to be quantized.
 
-    `scale` fixes the step (the grid of an image); None means learned or calibrated.
+    `scale` fixes the step (the grid of an image); None means learned or calibrated. Lloyd levels, 2**bits of
+    them, are unsigned and lie on an 8-bit grid (`qnas.lloyd`), whose integers `low` and `high` bound.
     """
 
     bits: int
     signed: bool
     granularity: Literal["tensor", "channel"] = "tensor"
     scale: float | None = None
+    levels: Levels = "uniform"
+
+    @property
+    def grid_bits(self) -> int:
+        """Bits of the integers that a tensor consists of."""
+        return 8 if self.levels == "lloyd" else self.bits
 
     @property
     def low(self) -> int:
         """Smallest integer, before any zero point."""
-        return -(1 << self.bits - 1) if self.signed else 0
+        return -(1 << self.grid_bits - 1) if self.signed else 0
 
     @property
     def high(self) -> int:
         """Largest integer, before any zero point."""
-        return int(2 ** (self.bits - self.signed) - 1)
+        return int(2 ** (self.grid_bits - self.signed) - 1)
 
 
 IMAGE = QuantSpec(bits=8, signed=False, scale=GREY_LEVEL)
@@ -72,7 +85,7 @@ class QuantParams:
 
     @classmethod
     def activation(cls, spec: QuantSpec, scale: float) -> "QuantParams":
-        """uint8 container, 0 .. 2**bits - 1; a signed tensor is stored with zero point 2**(bits - 1)."""
+        """uint8 container, 0 .. 2**grid_bits - 1; a signed tensor has the zero point 2**(bits - 1)."""
         return cls(np.asarray(scale, np.float32), -spec.low, 0, spec.high - spec.low)
 
     @classmethod
@@ -98,6 +111,15 @@ def dequantize(q: NDArray[np.int32], params: QuantParams) -> NDArray[np.float32]
     return steps * _broadcast(params, np.ndim(q))
 
 
+def on_grid(x: NDArray[np.float32], spec: QuantSpec, scale: float) -> NDArray[np.float32]:
+    """What an activation quantizer makes of x: the value of its level. Any shape, same shape out."""
+    params = QuantParams.activation(spec, scale)
+    q = quantize(x, params)
+    if spec.levels == "lloyd":
+        q = lloyd_table(spec.bits)[q].astype(np.int32)
+    return dequantize(q, params)
+
+
 def snap_scale(scale: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The nearest `m * 2**e` with `m < 2**bits`; never below SMALLEST_SCALE. Any shape, same shape out."""
     mantissa, exponent = np.frexp(np.maximum(np.asarray(scale, np.float32), np.float32(SMALLEST_SCALE)))
@@ -116,47 +138,19 @@ def lsq_initial_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.floa
     return np.asarray(2 * mean / math.sqrt(weight_spec(bits).high), np.float32)
 
 
-@cache
-def hwgq_levels(bits: int) -> tuple[float, ...]:
-    """The 2**bits levels of least squared error for a half-wave unit Gaussian, ascending (Lloyd's).
-
-    Equation 15 of Shvetsov et al. (QuantNAS). Every level is the centroid of its cell and every threshold the
-    middle of two levels; Newton's method on that system, from the asymptotically optimal companding.
-    """
-    n = 2**bits
-    wide = NormalDist(sigma=math.sqrt(3))  # density^(1/3) of a unit Gaussian
-    levels = np.array([wide.inv_cdf(0.5 + (k + 0.5) / (2 * n)) for k in range(n)])
-    for _ in range(6):  # Newton doubles the digits: five steps reach those of float64
-        edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [math.inf]])
-        density = np.exp(-np.square(edges) / 2) / math.sqrt(2 * math.pi)
-        above = np.array([math.erfc(e / math.sqrt(2)) / 2 for e in edges])
-        mass = above[:-1] - above[1:]
-        centroid = (density[:-1] - density[1:]) / mass
-        left = density[:-1] * (centroid - edges[:-1]) / mass  # d centroid / d lower edge
-        right = np.append(density[1:-1] * (edges[1:-1] - centroid[:-1]) / mass[:-1], 0.0)
-        left[0] = 0.0  # the lowest edge is the wave's own, at zero
-        jacobian = np.diag(1 - (left + right) / 2) - np.diag(left[1:] / 2, -1) - np.diag(right[:-1] / 2, 1)
-        levels = levels + np.linalg.solve(jacobian, centroid - levels)
-    return tuple(levels.tolist())
-
-
-def hwgq_step(bits: int) -> float:
-    """The uniform HWGQ step for a half-wave unit Gaussian: the mean distance of its Lloyd levels."""
-    levels = hwgq_levels(bits)
-    return (levels[-1] - levels[0]) / (len(levels) - 1)
+def initial_step(spec: QuantSpec) -> float:
+    """The HWGQ optimum for a half-wave unit Gaussian, before any calibration."""
+    return lloyd_step(spec.bits) if spec.levels == "lloyd" else hwgq_step(max(spec.bits - spec.signed, 2))
 
 
 def best_power_of_two(x: NDArray[np.float32], spec: QuantSpec) -> float:
     """The power of two whose quantization of `x` (any shape) has the least squared error."""
     peak = float(np.abs(x).max(initial=0.0))
     if peak == 0.0:
-        return 2.0 ** -(spec.bits - 1)
+        return 2.0 ** -(spec.grid_bits - 1)
     top = math.ceil(math.log2(peak / spec.high))
     candidates = [2.0**e for e in range(top, top - 6, -1)]
-    errors = []
-    for step in candidates:
-        params = QuantParams.activation(spec, step)
-        errors.append(float(np.square(dequantize(quantize(x, params), params) - x).mean()))
+    errors = [float(np.square(on_grid(x, spec, step) - x).mean()) for step in candidates]
     return candidates[int(np.argmin(errors))]
 
 

@@ -42,7 +42,7 @@ def basic_slots(a: Architecture) -> dict[str, str | None]:
 
 
 def rfdn_space(b: GraphBuilder, a: Architecture) -> None:
-    """The image repeated to `channels`, RFDB blocks inside ADQ, tail with a skip."""
+    """The image repeated to `channels`, RFDB blocks inside ADQ or a plain skip, tail with a skip."""
     if a.channels % 3:
         raise ArchitectureError(
             f"rfdn_space repeats the image's 3 channels to {a.channels}: use a multiple of 3"
@@ -55,15 +55,12 @@ def rfdn_space(b: GraphBuilder, a: Architecture) -> None:
         if norm != x:
             norm = b.residual(f"{p}.norm", norm)
         y = rfdb(b, p, norm, b.fixed_bits(FUSION_BITS), b.fixed_bits(ESA_BITS), relu=False, gain=gain)
-        owner = b.owner(outs[0]) if outs else None
-        y = b.residual(f"{p}.output", y, owner)
-        if norm != x:
-            y = b.residual(f"{p}.skip", b.node("add", f"{p}.skip", x, y), owner or b.owner(y))
-        x = y
+        y = b.residual(f"{p}.output", y, b.owner(head))
+        x = b.residual(f"{p}.skip", b.node("add", f"{p}.skip", x, y), b.owner(head))
         outs.append(x)
     joined = b.node("concat", "body.concat", *outs, channels=a.channels * a.blocks)
     bits = b.fixed_bits(FUSION_BITS)
-    y = b.conv("fusion", b.hwgq("fusion.input", joined, bits), a.channels, 1, bits)
+    y = b.conv("fusion", b.positive("fusion.input", joined, bits), a.channels, 1, bits)
     y = b.conv("conv_body", b.hwgq("conv_body.input", y, bits), a.channels, 3, bits)
     y = b.residual("conv_body", y, b.owner(head))
     x = b.residual("skip", b.node("add", "skip", y, head), b.owner(head))
