@@ -1,51 +1,93 @@
-"""qnas-export: found.pt -> integer ONNX model + parity report."""
+"""qnas-export: a network -> ONNX and TFLite models of the same integers, and the proof."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qnas.cli import QnasCommand
 
+PATH = click.Path(path_type=Path)
+RUNTIMES = ("onnxruntime", "onnxruntime-unoptimized", "reference", "openvino", "litert-xnnpack", "litert")
+
+
+def _size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """HxW -> (height, width)."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise click.BadParameter(f"{text!r} is no HxW, such as 180x320")
+    return int(height), int(width)
+
 
 @click.command(cls=QnasCommand)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @click.option(
-    "--format",
-    "format_name",
-    default="onnx-qdq",
-    show_default=True,
-    type=click.Choice(["onnx-qdq", "onnx-float32"]),
+    "--format", "formats", multiple=True, default=["onnx-qdq"], show_default=True,
+    type=click.Choice(["onnx-qdq", "tflite", "onnx-float32"]), help="Repeatable.",
+)  # fmt: skip
+@click.option("-o", "--output", type=PATH, help="Default: SOURCE with the ending of the format.")
+@click.option(
+    "--target", type=click.Choice(["onnxruntime", "openvino", "portable", "portable-int4", "litert"]),
+    help="The runtime whose fast forms to use. Default: onnxruntime for ONNX, litert for TFLite.",
+)  # fmt: skip
+@click.option(
+    "--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="ONNX images."
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: SOURCE with the ending .onnx."
+    "--size", callback=_size, metavar="HxW", help="TFLite: images of one size. Default: every size."
 )
 @click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="HR images for the parity report. Default: sample photographs.",
+    "--io", type=click.Choice(["int8", "uint8"]), default="int8", show_default=True, help="TFLite images."
 )
 @click.option(
-    "--parity/--no-parity",
-    default=True,
-    show_default=True,
-    help="Compare with torch and save MODEL.parity.json.",
+    "--input-range", type=click.Choice(["0..1", "0..255"]), default="0..1", show_default=True,
+    help="What a float image of an ONNX SOURCE holds.",
+)  # fmt: skip
+@click.option(
+    "--adq", type=click.Choice(["frozen", "per-image"]), default="frozen", show_default=True,
+    help="ADQ's deviation: a constant in the weights, or computed for each image (onnxruntime only).",
+)  # fmt: skip
+@click.option(
+    "--adq-images", type=PATH, help="HR images whose mean deviation is frozen. Default: training's."
 )
+@click.option(
+    "--saturation", type=click.Choice(["ignore", "warn", "error"]), default="ignore", show_default=True,
+    help="Layers that may pass 16 bits on machines without VNNI.",
+)  # fmt: skip
+@click.option(
+    "--check", "--images", "images", type=PATH, help="HR images to compare on. Default: photographs."
+)
+@click.option(
+    "--parity/--no-parity", default=True, show_default=True, help="Compare, and save MODEL.parity.json."
+)
+@click.option("--check-layers", "layers", is_flag=True, help="Compare every layer too.")
+@click.option("--html", is_flag=True, help="Save MODEL.parity.html as well.")
+@click.option(
+    "--min-equal", type=click.FloatRange(0, 1), default=0.999, show_default=True, help="Share of values."
+)
+@click.option("--max-steps", type=click.IntRange(0), default=1, show_default=True, help="Grey levels.")
+@click.option(
+    "--gate", multiple=True, type=click.Choice(RUNTIMES),
+    help="A runtime that decides the exit code; repeatable. Default: those whose arithmetic is exact.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace existing files.")
-def main(
-    source: Path, format_name: str, output: Path | None, images: Path | None, parity: bool, force: bool
-) -> None:
-    """Write SOURCE (a found.pt of qnas-train) as an ONNX model.
+def main(source: Path, output: Path | None, formats: tuple[str, ...], **options: Any) -> None:
+    """Write SOURCE as integer models: a found.pt of qnas-train, or a QDQ model.onnx made elsewhere.
 
-    onnx-qdq is fully integer, uint8 image in and out; onnx-float32 is its full-precision twin.
+    onnx-qdq and tflite are fully integer, 8-bit image in and out; onnx-float32 is the full-precision twin.
+    Exits with 1 when a runtime computes something else than the network, beyond --min-equal or --max-steps.
     """
     from rich.console import Console
 
     from qnas.export import run
 
-    report = run.export(source, format_name, output, images, parity=parity, force=force)
-    target = output or source.with_suffix(".onnx")
-    if report is not None:
+    done = run.export(source, run.Options(formats=tuple(dict.fromkeys(formats)), **options), output)
+    if done.report is not None:
         console = Console()
-        run.show(report, target, console if console.is_terminal else Console(width=100))
-    else:
-        click.echo(f"wrote {target}")
+        done.report.show(console if console.is_terminal else Console(width=100))
+    for path in done.files:
+        click.echo(f"wrote {path} ({path.stat().st_size} bytes)")
+    if done.report is not None and not done.report.passed:
+        raise SystemExit(1)

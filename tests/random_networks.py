@@ -1,14 +1,15 @@
 """Networks with random weights whose outputs are lively: a flat gray image would hide every difference."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import torch
 
-from qnas.architecture import Architecture, find_architecture
+from qnas.architecture import Architecture, Choice, Space, find_architecture
 from qnas.checkpoint import Found
 from qnas.inference import to_network
-from qnas.lowering import lower
+from qnas.lowering import lower, slot_operations
 from qnas.network import Affine, Convolution, Network
 
 
@@ -25,6 +26,25 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 def random_found(name: str, seed: int = 0) -> Found:
     """The named architecture with random weights, norms and deviations, calibrated on noise."""
     return build(find_architecture(name), seed)
+
+
+OPERATIONS = (
+    "simple_1x1", "simple_3x3", "simple_5x5", "simple_3x3_grouped_3", "simple_5x5_grouped_3", "growth2_3x3",
+    "growth1_1x1", "decenc_3x3_2", "conv_3x1_1x3",
+)  # fmt: skip
+
+
+def random_architecture(space: Space, seed: int) -> Architecture:
+    """A member of a searched space: any operations, 4 and 8 bits mixed; ADQ for every other seed."""
+    rng = np.random.default_rng(seed)
+    frame = Architecture(
+        space, int(rng.choice([12, 18, 24])), int(rng.integers(1, 3)), int(rng.choice([2, 3, 4])), {},
+        "adq" if seed % 2 else "none",
+    )  # fmt: skip
+    layers = {
+        slot: Choice(str(rng.choice(OPERATIONS)), int(rng.choice([4, 8]))) for slot in slot_operations(frame)
+    }
+    return replace(frame, layers=layers)
 
 
 def build(architecture: Architecture, seed: int = 0) -> Found:
