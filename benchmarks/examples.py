@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,20 @@ from qnas.architecture import find_architecture, named_architectures
 from qnas.checkpoint import Found, load_found
 from qnas.cost import PAPER_G, network_cost
 from qnas.evaluation import Quality, evaluate
+from qnas.export.check_report import share
 from qnas.export.model import build_float32, build_qdq
-from qnas.export.parity import BackendParity, check_parity, parity_images
-from qnas.fusion import count_integer_convolutions
 from qnas.inference import validate
 from qnas.resize import resize_bicubic
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-FULL_PRECISION = {"espcn-w8": "espcn-w32", "espcn-w4": "espcn-w32", "basic-w48": "basic-w32"}
-TWINS = {"espcn-w4": "espcn-w8"}  # the same network at 8 bits
+FULL_PRECISION = {
+    "espcn-w8": "espcn-w32",
+    "espcn-w4": "espcn-w32",
+    "espcn-w4-lloyd": "espcn-w32",
+    "basic-w48": "basic-w32",
+}
+TWINS = {"espcn-w4": "espcn-w8", "espcn-w4-lloyd": "espcn-w4"}  # the same network at 8 bits, uniform
 SETS = ("Set5", "Set14")
 
 
@@ -42,10 +46,9 @@ class Measured:
     name: str
     found: Found
     quality: dict[str, Quality]
-    parity: tuple[BackendParity, ...] = ()
-    convolutions: str = ""
+    report: dict[str, Any] | None = None
     export_seconds: float = 0.0
-    file_bytes: int = 0
+    file_bytes: tuple[int, ...] = ()
     ratios: dict[str, str] | None = None
 
 
@@ -56,13 +59,24 @@ def measure(name: str, data: Path, folder: Path) -> Measured:
     quality = {s: validate(found.network, data / s, found.architecture.scale) for s in SETS}
     if not found.architecture.quantized:
         return Measured(name, found, quality)
-    model = folder / f"{name}.onnx"
+    copy = folder / f"{name}.pt"
+    copy.symlink_to(source)
+    model = copy.with_suffix(".onnx")
     started = time.monotonic()
-    _command("qnas-export", source, "--format", "onnx-qdq", "-o", model, "--force")
+    _command("qnas-export", copy, "--format", "onnx-qdq", "--force")
     seconds = time.monotonic() - started
-    images, _ = parity_images(data / "Set14")
-    _, parity = check_parity(found.network, found.architecture.scale, onnx.load(model), images)
-    fusion = count_integer_convolutions(model)
+    _command(
+        "qnas-export",
+        copy,
+        "--format",
+        "onnx-qdq",
+        "--format",
+        "tflite",
+        "--check",
+        data / "Set14",
+        "--force",
+    )
+    report = json.loads(copy.with_suffix(".parity.json").read_text())
     rivals = {"float32": folder / f"{name}_float32.onnx"}
     onnx.save(build_float32(found), rivals["float32"])
     if name in TWINS:
@@ -77,10 +91,9 @@ def measure(name: str, data: Path, folder: Path) -> Measured:
         name,
         found,
         quality,
-        parity,
-        f"{fusion.integer} of {fusion.total}",
+        report,
         seconds,
-        model.stat().st_size,
+        (model.stat().st_size, copy.with_suffix(".tflite").stat().st_size),
         ratios,
     )
 
@@ -109,6 +122,9 @@ def command_of(name: str, found: Found) -> str:
     recipe = found.training["recipe"]
     named = {name: find_architecture(name) for name in named_architectures()}
     same = [name for name, architecture in named.items() if architecture == found.architecture]
+    same += [
+        f"{n} --levels lloyd" for n, a in named.items() if replace(a, levels="lloyd") == found.architecture
+    ]
     wide = [f"{n} --bits 32" for n, a in named.items() if a.with_bits(32) == found.architecture]
     words = [
         f"qnas-train {(same + wide)[0]}",
@@ -152,19 +168,34 @@ def card(m: Measured, full: Measured | None) -> str:
     for row in filter(None, (full, m)):
         cells = " | ".join(f"{row.quality[s].psnr:.3f} dB | {row.quality[s].ssim:.4f}" for s in SETS)
         lines.append(f"| {row.name} | {cells} |")
-    if m.ratios:
-        lines += ["", "Exported as `onnx-qdq`:", ""]
-        for b in m.parity:
+    if m.report and m.ratios:
+        lines += ["", "Exported as `onnx-qdq` and `tflite`, the images of Set14:", ""]
+        for runtime, difference in _against_torch(m.report):
             lines.append(
-                f"- {b.backend}, the 14 images of Set14: {b.equal:.4%} of {b.pixels} values equal to torch, "
-                f"largest difference {b.largest_difference}."
+                f"- {runtime}: {share(difference['equal'])} of {difference['values']} values equal to torch, "
+                f"largest difference {difference['largest_difference']}."
             )
-        lines.append(f"- Integer convolutions in the graph that onnxruntime runs: {m.convolutions}.")
-        lines.append(f"- {m.file_bytes} bytes, exported with its parity report in {m.export_seconds:.1f} s.")
+        lines.append(f"- Integer convolutions in the graph that onnxruntime runs: {_convolutions(m.report)}.")
+        onnx_bytes, tflite_bytes = m.file_bytes
+        lines.append(f"- ONNX {onnx_bytes} bytes, TFLite {tflite_bytes} bytes.")
+        lines.append(
+            f"- The ONNX file and its report on the sample photographs take {m.export_seconds:.1f} s."
+        )
         lines += [
             f"- Latency of {label}, over this one's, 1 thread: {ratio}." for label, ratio in m.ratios.items()
         ]
     return "\n".join([*lines, "", "Measured by `python benchmarks/examples.py --data ../shared/data`.", ""])
+
+
+def _against_torch(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(runtime, difference) of the runtimes whose arithmetic is exact."""
+    runtimes = (r for file in report["files"] for r in file["runtimes"] if r["gated"])
+    return [(f"{r['runtime']} {r['version']}", r["against"]["torch"]) for r in runtimes]
+
+
+def _convolutions(report: dict[str, Any]) -> str:
+    fusion = report["files"][0]["fusion"]
+    return f"{fusion['integer']} of {fusion['total']}"
 
 
 def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
@@ -182,11 +213,12 @@ def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
     ]
     for m in rows:
         cost = network_cost(m.found.network.layers, 32, 32)
-        equal = f"{min(b.equal for b in m.parity):.4%}" if m.parity else ""
+        equal = share(min(d["equal"] for _, d in _against_torch(m.report))) if m.report else ""
+        convolutions = _convolutions(m.report) if m.report else ""
         ratio = (m.ratios or {}).get("float32, 180x320", "")
         lines.append(
             f"| {m.name} | {m.quality['Set5'].psnr:.3f} | {m.quality['Set14'].psnr:.3f} "
-            f"| {cost.bitops / PAPER_G:.3f} | {cost.weight_bytes} | {equal} | {m.convolutions} | {ratio} |"
+            f"| {cost.bitops / PAPER_G:.3f} | {cost.weight_bytes} | {equal} | {convolutions} | {ratio} |"
         )
     return "\n".join([*lines, ""])
 

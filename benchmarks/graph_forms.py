@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,10 +15,11 @@ import onnx
 import torch
 
 from qnas.checkpoint import Found, load_found
+from qnas.export.check import WrittenFile, check, check_images
+from qnas.export.integers import integer_network
 from qnas.export.model import build_qdq
-from qnas.export.parity import check_parity, parity_images
-from qnas.export.writer import GraphWriter
-from qnas.fusion import count_integer_convolutions
+from qnas.export.onnx_writer import write_onnx
+from qnas.export.targets import TARGETS, fitted
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Forms of the exported graph
@@ -33,9 +35,8 @@ Latency over that of the shipped form, 95 % interval of interleaved rounds; pixe
 
 def plain_tail(found: Found) -> onnx.ModelProto:
     """The last pixel shuffle where the architecture has it (decision 0004)."""
-    writer = GraphWriter(found.network)
-    writer.layers, writer.phases = found.network.layers, {}
-    return writer.build("plain", found.architecture.scale)
+    target = TARGETS["onnxruntime"]
+    return write_onnx(fitted(integer_network(found), replace(target, phases=False)), target)
 
 
 def bare_pairs(found: Found) -> onnx.ModelProto:
@@ -59,7 +60,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     found = load_found(ROOT / "examples" / "basic-w48" / "found.pt")
-    images, _ = parity_images(None)
+    images, _ = check_images(None)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -70,13 +71,14 @@ def main() -> None:
         bench = Path(sys.executable).with_name("qnas-bench")
         subprocess.run([bench, *paths.values(), "--min-time", "6", "--json", report], check=True)
         for form, measured in zip(FORMS, json.loads(report.read_text())["models"], strict=True):
-            _, (_, fused) = check_parity(found.network, 4, onnx.load(paths[form]), images)
-            fusion = count_integer_convolutions(paths[form])
+            (file,) = check([WrittenFile(paths[form], "onnx")], None, found.network, images).files
+            fused, fusion = file.runtimes[0].against["torch"], file.fusion
+            assert fusion is not None
             ratio = measured["ratio_to_first"]
             latency = "1" if ratio is None else "{value:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
             rows.append(
                 f"| {form} | {fusion.integer} of {fusion.total} | {fused.equal:.2%} | "
-                f"{fused.largest_difference} | {latency} |"
+                f"{fused.largest} | {latency} |"
             )
     (ROOT / "docs" / "graph-forms.md").write_text(
         HEAD.format(version=onnxruntime.__version__) + "\n".join(rows) + "\n"

@@ -1,61 +1,132 @@
-"""Parity of every named architecture with random weights on the images of Set14; writes docs/parity.md.
+"""Parity of named and random architectures in every runtime; writes docs/parity.md.
 
 PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data
+
+The named architectures with random weights on the images of Set14; 50 random architectures of each searched
+space (4 and 8 bits mixed, ADQ in every other one) on made-up images of odd size.
 """
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-import onnx
 import torch
-from random_networks import random_found
+from random_networks import build, noise, random_architecture, random_found
 
 from qnas.architecture import named_architectures
-from qnas.export.model import build_qdq
-from qnas.export.parity import check_parity, parity_images
-from qnas.fusion import count_integer_convolutions
+from qnas.checkpoint import Found
+from qnas.evaluation import Image
+from qnas.export.check import WrittenFile, check, check_images
+from qnas.export.check_report import CheckReport
+from qnas.export.integers import integer_network
+from qnas.export.onnx_writer import write_onnx
+from qnas.export.targets import TARGETS, fitted
+from qnas.export.tflite_writer import write_tflite
 
 ROOT = Path(__file__).resolve().parent.parent
+SPACES = ("basic", "rfdn_space")
+TILE = 48  # of a .tflite file, LR pixels a side
+HEAD = """# Parity
 
-HEAD = """# Parity of the named architectures
+Made by `PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data`. Random weights; uint8 outputs of
+every runtime against those of the numpy interpreter, values are pixels times colours. The interpreter itself
+is compared with torch in `eval()`. {runtimes}.
 
-Random weights, the images of Set14 (shrunk by 4), against torch in `eval()`; values are pixels times colours.
-Made by `PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data` with onnxruntime {version}.
+A cell is the share of equal values and, where not all are, the largest difference in grey levels. LiteRT's
+built-in kernels and OpenVINO round in their own ways ([runtime-differences.md](runtime-differences.md)):
+nothing hangs on them.
 
-"Fused" is onnxruntime with all optimisations on.
+## Named architectures, the images of Set14
 
-| architecture | values | reference: equal | largest step | fused: equal | largest step | integer |
-|---|---|---|---|---|---|---|
+{named}
+
+## Random architectures, {count} of each space
+
+All values of all architectures together.
+
+{random}
 """
+
+
+def report_of(found: Found, images: Sequence[tuple[str, Image]]) -> CheckReport:
+    """Both formats of `found` in every runtime."""
+    integer = integer_network(found)
+    onnx_target, litert = TARGETS["onnxruntime"], TARGETS["litert"]
+    with tempfile.TemporaryDirectory() as name:
+        files = [WrittenFile(Path(name) / "m.onnx", "onnx"), WrittenFile(Path(name) / "m.tflite", "tflite")]
+        model = write_onnx(fitted(integer, onnx_target), onnx_target)
+        files[0].path.write_bytes(model.SerializeToString())
+        files[1].path.write_bytes(write_tflite(fitted(integer, litert), TILE, TILE).data)
+        return check(files, integer, found.network, images)
+
+
+Counts = dict[str, tuple[int, int, int]]  # runtime -> values, differing, largest
+
+
+def counted(report: CheckReport) -> Counts:
+    """Against the interpreter, torch included."""
+    results = [*report.references[1:], *(r for file in report.files for r in file.runtimes)]
+    compared = ((r.runtime, r.against["interpreter"]) for r in results if r.error is None)
+    return {name: (d.values, d.differing, d.largest) for name, d in compared}
+
+
+def added(counts: Sequence[Counts]) -> Counts:
+    """Over several architectures."""
+    names = dict.fromkeys(name for each in counts for name in each)
+    return {
+        name: (
+            sum(each[name][0] for each in counts if name in each),
+            sum(each[name][1] for each in counts if name in each),
+            max(each[name][2] for each in counts if name in each),
+        )
+        for name in names
+    }
+
+
+def table(rows: dict[str, Counts]) -> str:
+    """One line an entry, one column a runtime."""
+    names = list(dict.fromkeys(name for counts in rows.values() for name in counts))
+    lines = [f"| | values | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for title, counts in rows.items():
+        cells = [cell(*counts[name]) if name in counts else "" for name in names]
+        lines.append(f"| {title} | {next(iter(counts.values()))[0]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(values: int, differing: int, largest: int) -> str:
+    """100 % only when all are equal."""
+    return "100 %" if not differing else f"{100 * (1 - differing / values):.4f} %, {largest}"
+
+
+def random_networks(space: str, count: int) -> Iterator[tuple[Found, list[tuple[str, Image]]]]:
+    """Networks of the space, each with an image of odd size, large enough for one tile."""
+    for seed in range(count):
+        architecture = random_architecture(space, seed)  # type: ignore[arg-type]
+        side = architecture.scale * (TILE + 3)
+        yield build(architecture, seed), [("noise", noise(side, side + architecture.scale, seed))]
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), default=ROOT.parent / "shared" / "data")
-def main(data: Path) -> None:
-    import onnxruntime
-
+@click.option("--count", default=50, show_default=True, help="Random architectures of each space.")
+def main(data: Path, count: int) -> None:
     torch.set_num_threads(1)
-    images, _ = parity_images(data / "Set14")
-    rows = []
+    images, _ = check_images(data / "Set14")
+    named, drawn = {}, {}
     for name in named_architectures():
-        found = random_found(name)
-        if not found.architecture.quantized:
-            continue
-        model = build_qdq(found)
-        _, (reference, fused) = check_parity(found.network, found.architecture.scale, model, images)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            onnx.save(model, path)
-            fusion = count_integer_convolutions(path)
-        rows.append(
-            f"| {name} | {reference.pixels} | {reference.equal:.4%} | {reference.largest_difference} | "
-            f"{fused.equal:.4%} | {fused.largest_difference} | {fusion.integer} of {fusion.total} |"
-        )
-        click.echo(rows[-1])
-    (ROOT / "docs" / "parity.md").write_text(
-        HEAD.format(version=onnxruntime.__version__) + "\n".join(rows) + "\n"
-    )
+        if not name.endswith("w32"):
+            report = report_of(random_found(name), images)
+            named[name] = counted(report)
+            click.echo(table({name: named[name]}))
+    for space in SPACES:
+        all_counts = [counted(report_of(*each)) for each in random_networks(space, count)]
+        drawn[space] = added(all_counts)
+        click.echo(table({space: drawn[space]}))
+    versions = {r.runtime: r.version for file in report.files for r in file.runtimes}
+    runtimes = ", ".join(f"{name} {version}" for name, version in versions.items())
+    page = HEAD.format(runtimes=runtimes, named=table(named), random=table(drawn), count=count)
+    (ROOT / "docs" / "parity.md").write_text(page)
 
 
 if __name__ == "__main__":
