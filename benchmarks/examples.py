@@ -6,6 +6,7 @@ Needs Set5 and Set14 below --data. Times are medians of interleaved runs, given 
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -220,7 +221,36 @@ def table(rows: list[Measured], bicubic: dict[str, Quality]) -> str:
             f"| {m.name} | {m.quality['Set5'].psnr:.3f} | {m.quality['Set14'].psnr:.3f} "
             f"| {cost.bitops / PAPER_G:.3f} | {cost.weight_bytes} | {equal} | {convolutions} | {ratio} |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_levels(rows), ""])
+
+
+def _levels(rows: list[Measured]) -> list[str]:
+    """Uniform and Lloyd levels side by side."""
+    named = {m.name: m for m in rows}
+    lloyd, uniform = named["espcn-w4-lloyd"], named["espcn-w4"]
+    lines = [
+        "## Uniform and Lloyd levels (decision 0008)",
+        "",
+        "ESPCN at 4 bits, both exact; latency in onnxruntime over that of the uniform one. A lookup",
+        "(Cast and Gather) is no part of a fused convolution.",
+        "",
+        "| levels | Set5 | Set14 | latency, 128x128 | latency, 180x320 |",
+        "|---|---|---|---|---|",
+    ]
+    for m, title in ((uniform, "uniform"), (lloyd, "Lloyd")):
+        times = [
+            "1" if m is uniform else _inverse((lloyd.ratios or {})[f"espcn-w4, {shape}"])
+            for shape in ("128x128", "180x320")
+        ]
+        scores = [f"{m.quality[s].psnr:.3f}" for s in SETS]
+        lines.append(f"| {title} | {' | '.join([*scores, *times])} |")
+    return lines
+
+
+def _inverse(ratio: str) -> str:
+    """Of `2.00 (1.90 to 2.10)`: of the value, and of the interval turned round."""
+    value, low, high = (1 / float(number) for number in re.findall(r"[\d.]+", ratio))
+    return f"{value:.2f} ({high:.2f} to {low:.2f})"
 
 
 @click.command()

@@ -42,8 +42,10 @@ def plain_tail(found: Found) -> onnx.ModelProto:
 def bare_pairs(found: Found) -> onnx.ModelProto:
     """Nothing between two quantizers where they change grids (decision 0003)."""
     model = build_qdq(found)
-    removed = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "LeakyRelu"}
-    kept = [node for node in model.graph.node if node.op_type != "LeakyRelu"]
+    zeros = {node.output[0] for node in model.graph.node if node.output[0].startswith("zero_on_")}
+    apart = [node for node in model.graph.node if zeros & set(node.input)]
+    removed = {node.output[0]: node.input[0] for node in apart}
+    kept = [node for node in model.graph.node if node not in apart and node.output[0] not in zeros]
     for node in kept:
         node.input[:] = [removed.get(name, name) for name in node.input]
     del model.graph.node[:]
@@ -51,7 +53,7 @@ def bare_pairs(found: Found) -> onnx.ModelProto:
     return model
 
 
-FORMS = {"shipped": build_qdq, "shuffle not moved": plain_tail, "no LeakyRelu between grids": bare_pairs}
+FORMS = {"shipped": build_qdq, "shuffle not moved": plain_tail, "nothing between two grids": bare_pairs}
 
 
 @click.command()

@@ -33,8 +33,9 @@ Made by `PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data`. Ra
 every runtime against those of the numpy interpreter, values are pixels times colours. The interpreter itself
 is compared with torch in `eval()`. {runtimes}.
 
-A cell is the share of equal values and, where not all are, the largest difference in grey levels. LiteRT's
-built-in kernels and OpenVINO round in their own ways ([runtime-differences.md](runtime-differences.md)):
+A cell is the share of equal values and, where not all are, the largest difference in grey levels. The values
+are those that torch computed; the reference evaluator and LiteRT's own kernels, which are slow, saw a part.
+LiteRT's own kernels and OpenVINO round in their own ways ([runtime-differences.md](runtime-differences.md)):
 nothing hangs on them.
 
 ## Named architectures, the images of Set14

@@ -52,7 +52,7 @@ def _file(report: CheckReport, file: FileResult) -> Markup:
     for result in file.runtimes:
         if result.evidence is not None:
             parts.append(_figure(result.runtime, result.evidence))
-    parts += [_layers(layers) for layers in file.layers if layers.layers]
+    parts += [_layers(each) if each.layers else element("p", layer_line(each)) for each in file.layers]
     return element("section", *parts)
 
 

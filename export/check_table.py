@@ -22,7 +22,7 @@ def show_report(report: CheckReport, console: Console) -> None:
     """Per file the runtimes, what else is known of it, and the first layers that differ; then the verdict."""
     for file in report.files:
         console.print(_file_table(report, file))
-        for line in file_lines(file):
+        for line in (*map(layer_line, file.layers), *file_lines(file)):
             console.print(line, markup=False, highlight=False)
         for table in file.layers:
             if table.first_difference is not None:
@@ -67,9 +67,8 @@ def layer_line(table: LayerTable) -> str:
 
 
 def file_lines(file: FileResult) -> tuple[str, ...]:
-    """What stands below the table of a file."""
+    """What stands below the table of a file, but for its layers."""
     lines = [f"{result.runtime}: {result.error}" for result in file.runtimes if result.error is not None]
-    lines += [layer_line(table) for table in file.layers]
     if file.fusion is not None:
         fusion = file.fusion
         others = ", ".join(fusion.float_ops) or "none"

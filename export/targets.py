@@ -26,7 +26,7 @@ class Target:
                int8         an int8 container
     clamp:     uint8        uint8 Clip behind QuantizeLinear
                float        Clip in float in front of it, which compilers fuse into the convolution
-    between:   leaky_relu   what keeps two quantizers in a row apart (docs/decisions/0003-short-scales.md)
+    between:   add_zero     what keeps two quantizers in a row apart (docs/decisions/0003-short-scales.md)
                plain        Relu on unsigned grids, nothing on signed ones
     pad_to:    channels are padded to a multiple of this
     phases:    convolutions behind the last pixel shuffle run in front of it
@@ -38,7 +38,7 @@ class Target:
     formats: tuple[str, ...]
     four_bits: Literal["int4_cast", "int4", "int8"]
     clamp: Literal["uint8", "float"]
-    between: Literal["leaky_relu", "plain"]
+    between: Literal["add_zero", "plain"]
     pad_to: int
     phases: bool
     dense: bool
@@ -55,14 +55,14 @@ TARGETS = {
             ("onnx-qdq",),
             "int4_cast",
             "uint8",
-            "leaky_relu",
+            "add_zero",
             pad_to=4,
             phases=True,
             dense=True,
             image_gains=True,
         ),
         Target(
-            "openvino", ("onnx-qdq",), "int4_cast", "uint8", "leaky_relu", pad_to=1, phases=True, dense=False
+            "openvino", ("onnx-qdq",), "int4_cast", "uint8", "add_zero", pad_to=1, phases=True, dense=False
         ),
         Target("portable", ("onnx-qdq",), "int8", "float", "plain", pad_to=1, phases=False, dense=False),
         Target("portable-int4", ("onnx-qdq",), "int4", "float", "plain", pad_to=1, phases=False, dense=False),

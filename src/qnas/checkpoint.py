@@ -100,14 +100,19 @@ def _check_archive(path: Path, source: str) -> None:
 def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
     """The document that `save_plain` wrote. Raises CheckpointError."""
     document = read_plain(path)
-    if not isinstance(document, dict) or document.get("format") != wanted_format:
+    if not isinstance(document, dict) or not _is(document.get("format"), wanted_format):
         raise CheckpointError(f"{path} is not a {wanted_format} file: make one with qnas-train")
-    if document.get("version") != version:
+    if not _is(document.get("version"), version):
         raise CheckpointError(
             f"{path} has version {reprlib.repr(document.get('version'))}, this qnas reads {version}: "
             "use the qnas that wrote it"
         )
     return document
+
+
+def _is(value: Any, wanted: str | int) -> bool:
+    """Equality alone would not do: a tensor of several values is neither equal nor unequal to a number."""
+    return type(value) is type(wanted) and bool(value == wanted)
 
 
 def load_found(path: Path) -> Found:

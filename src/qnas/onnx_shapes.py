@@ -26,6 +26,8 @@ from qnas.errors import ModelError, QnasError, UsageError
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 LARGE = 1024  # a constant of more values is a weight, never a shape that inference must read
+LONGEST = 1 << 21  # no image has more rows or columns; inference would count along them, one by one
+COUNTING = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Tile"})  # their inputs are sizes
 
 # What infers the output shape of com.microsoft's operations in their stead: (type, which of the inputs).
 STAND_INS: dict[str, tuple[str, slice]] = {
@@ -95,6 +97,7 @@ def infer_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Shap
     _fix_inputs(bare.graph, shapes)
     small = _small_constants(model.graph)
     derived: dict[str, Array] = {}
+    _infer(bare, values=False)  # finds what is too long before values are followed along it
     while True:
         found = Shapes(_infer(bare), frozenset(derived))
         fresh = _evaluate(bare.graph, found, small, derived)
@@ -146,16 +149,23 @@ def _fix_inputs(graph: GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
             dim.dim_value = size or 0
 
 
-def _infer(model: ModelProto) -> dict[str, TypeProto.Tensor]:
+def _infer(model: ModelProto, values: bool = True) -> dict[str, TypeProto.Tensor]:
     try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
+        graph = shape_inference.infer_shapes(model, data_prop=values).graph
     except Exception as error:  # RuntimeError, ValueError and onnx's own have no common base
         message = (str(error).strip().splitlines() or [""])[0][:200]
         raise ModelError(f"cannot infer the model's shapes: {message}; export it again") from error
     types = {t.name: TypeProto.Tensor(elem_type=t.data_type) for t in graph.initializer}
     for tensor in graph.initializer:
         types[tensor.name].shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=d) for d in tensor.dims)
-    return types | {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
+    types |= {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
+    for name, known in types.items():
+        longest = max((dim.dim_value for dim in known.shape.dim), default=0)
+        if longest > LONGEST and len(known.shape.dim) != 2:  # rows of a matrix may be that long
+            raise ModelError(
+                f"tensor {name!r} is {longest} long: export the model again, or use a smaller input"
+            )
+    return types
 
 
 def _small_constants(graph: GraphProto) -> dict[str, Array]:
@@ -180,9 +190,14 @@ def _evaluate(
             feed = {} if size is None else {node.input[0]: np.broadcast_to(np.float32(0), size)}
         elif any(name in fresh or name in derived for name in inputs):
             feed = {name: known[name] for name in inputs if name in known}
-        if feed and len(feed) == len(inputs):
+        too_long = node.op_type in COUNTING and any(_largest(value) > LONGEST for value in feed.values())
+        if feed and len(feed) == len(inputs) and not too_long:
             fresh |= _outputs(node, feed)
     return fresh
+
+
+def _largest(value: Array) -> float:
+    return float(np.abs(value.astype(np.float64)).max(initial=0)) if value.dtype.kind in "iuf" else 0
 
 
 def _outputs(node: NodeProto, feed: dict[str, Array]) -> dict[str, Array]:

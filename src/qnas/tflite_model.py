@@ -33,15 +33,27 @@ def load_schema() -> ModuleType:
     return schema
 
 
+def check_root(data: bytes) -> None:
+    """What LiteRT takes for granted while it checks the rest: there is a graph. Raises ModelError."""
+    schema = load_schema()
+    if data[4:8] != IDENTIFIER:
+        raise ModelError("this is no .tflite file: its bytes 4 to 7 are not TFL3")
+    try:
+        graphs = schema.Model.GetRootAs(data).SubgraphsLength()
+    except Exception as error:  # an offset into nowhere: struct.error and others
+        raise _damaged("its first offset leads nowhere") from error
+    if graphs == 0:
+        raise _damaged("it has no graph")
+
+
 def parse_tflite(data: bytes) -> Any:
     """The schema's ModelT. Raises ModelError for what is no .tflite file, or a damaged one.
 
     LiteRT follows offsets safely, but believes shapes, grids, margins and that a tensor is written once: what
     is wrong there ends the process.
     """
+    check_root(data)
     schema = load_schema()
-    if data[4:8] != IDENTIFIER:
-        raise ModelError("this is no .tflite file: its bytes 4 to 7 are not TFL3")
     try:
         model = schema.ModelT.InitFromPackedBuf(data, 0)
         problem = next(_problems(model, schema), None)
@@ -73,8 +85,9 @@ def _problems(model: Any, schema: ModuleType) -> Iterator[str]:
             yield from _grid_problems(where, tensor.quantization, types.get(tensor.type, ""))
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
-        yield from _operator_problems(f"operator {index}", operator, code, model, schema)
-        yield from _tensor_problems(f"operator {index}", operator, code, graph, schema)
+        op = max(code.builtinCode, code.deprecatedBuiltinCode)  # the second, of 8 bits, came first
+        yield from _operator_problems(f"operator {index}", operator, op, model, schema)
+        yield from _tensor_problems(f"operator {index}", operator, op, graph, schema)
     yield from _writing_problems(model)
 
 
@@ -88,7 +101,7 @@ def _grid_problems(where: str, grid: Any, kind: str) -> Iterator[str]:
         yield f"{where} has a scale that is not positive, or out of all proportion"
 
 
-def _operator_problems(where: str, operator: Any, code: Any, model: Any, schema: ModuleType) -> Iterator[str]:
+def _operator_problems(where: str, operator: Any, op: int, model: Any, schema: ModuleType) -> Iterator[str]:
     tensors, builtin = model.subgraphs[0].tensors, schema.BuiltinOperator
     inputs = [] if operator.inputs is None else [int(i) for i in operator.inputs]
     outputs = [] if operator.outputs is None else [int(i) for i in operator.outputs]
@@ -96,20 +109,20 @@ def _operator_problems(where: str, operator: Any, code: Any, model: Any, schema:
         yield f"{where} reads or writes tensors that are not there"
     if not all(OPTIONAL <= i < len(tensors) for i in inputs):
         yield f"{where} reads tensors that are not there"
-    if code.builtinCode != builtin.FULLY_CONNECTED and OPTIONAL in inputs:
+    if op != builtin.FULLY_CONNECTED and OPTIONAL in inputs:
         yield f"{where} lacks an input"
-    if code.builtinCode == builtin.PAD:
+    if op == builtin.PAD:
         before, after = (np.asarray(tensors[i].shape) for i in (inputs[0], outputs[0]))
         margins = _int32(model, tensors[inputs[1]]).reshape(-1, 2)
         if (margins < 0).any() or (before + margins.sum(axis=1) != after).any():
             yield f"{where} pads to another shape than its output's"
 
 
-def _tensor_problems(where: str, operator: Any, code: Any, graph: Any, schema: ModuleType) -> Iterator[str]:
+def _tensor_problems(where: str, operator: Any, op: int, graph: Any, schema: ModuleType) -> Iterator[str]:
     """Arithmetic takes one scale of each tensor for granted, and a depthwise convolution its bias."""
     builtin = schema.BuiltinOperator
-    weighted = code.builtinCode in [getattr(builtin, name) for name in WEIGHTED]
-    if code.builtinCode == builtin.DEPTHWISE_CONV_2D and len(operator.inputs) < 3:
+    weighted = op in [getattr(builtin, name) for name in WEIGHTED]
+    if op == builtin.DEPTHWISE_CONV_2D and len(operator.inputs) < 3:
         yield f"{where} lacks its bias"
     kinds = [getattr(schema.TensorType, name) for name in ZERO_POINTS]
     for index in (*(operator.inputs[:1] if weighted else operator.inputs), *operator.outputs):
@@ -117,14 +130,13 @@ def _tensor_problems(where: str, operator: Any, code: Any, graph: Any, schema: M
         scales = 0 if grid is None or grid.scale is None else len(grid.scale)
         if graph.tensors[index].type in kinds and scales != 1:
             yield f"{where} has a tensor of {scales} scales"
-    if code.builtinCode in (builtin.ADD, builtin.SUB, builtin.MUL):
-        *reads, written = (graph.tensors[i] for i in (*operator.inputs, *operator.outputs))
-        if any(read.type != written.type for read in reads):
-            yield f"{where} has tensors of several types"
-        if code.builtinCode != builtin.MUL and written.type in kinds:
-            largest = max(read.quantization.scale[0] for read in reads)
-            if largest >= LARGEST_RATIO * written.quantization.scale[0]:
-                yield f"{where} writes far smaller steps than it reads"
+    *reads, written = (graph.tensors[i] for i in (*operator.inputs, *operator.outputs))
+    if op in (builtin.ADD, builtin.SUB, builtin.MUL) and any(read.type != written.type for read in reads):
+        yield f"{where} has tensors of several types"
+    if op in (builtin.ADD, builtin.SUB) and written.type in kinds:
+        largest = max(read.quantization.scale[0] for read in reads)
+        if largest >= LARGEST_RATIO * written.quantization.scale[0]:
+            yield f"{where} writes far smaller steps than it reads"
 
 
 def _writing_problems(model: Any) -> Iterator[str]:
