@@ -26,7 +26,7 @@ from qnas.checkpoint import Found, load_found
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS, fitted
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.litert_session import LiteRtSession
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.measure import Candidate, Plan, measure

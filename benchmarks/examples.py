@@ -23,7 +23,7 @@ from qnas.architecture import find_architecture, named_architectures
 from qnas.checkpoint import Found, load_found
 from qnas.cost import PAPER_G, network_cost
 from qnas.evaluation import Quality, evaluate
-from qnas.export.check_report import share
+from qnas.export.checks.report import share
 from qnas.export.model import build_float32, build_qdq
 from qnas.inference import validate
 from qnas.resize import resize_bicubic

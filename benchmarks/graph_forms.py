@@ -15,11 +15,11 @@ import onnx
 import torch
 
 from qnas.checkpoint import Found, load_found
-from qnas.export.check import WrittenFile, check, check_images
+from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.integers import integer_network
 from qnas.export.model import build_qdq
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Forms of the exported graph

@@ -17,12 +17,12 @@ from random_networks import build, noise, random_architecture, random_found
 from qnas.architecture import named_architectures
 from qnas.checkpoint import Found
 from qnas.evaluation import Image
-from qnas.export.check import WrittenFile, check, check_images
-from qnas.export.check_report import CheckReport
+from qnas.export.checks.check import WrittenFile, check, check_images
+from qnas.export.checks.report import CheckReport
 from qnas.export.integers import integer_network
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.targets import TARGETS, fitted
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ("basic", "rfdn_space")

@@ -12,10 +12,10 @@ import click
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.export.onnx_writer import write_onnx
-from qnas.export.runtimes import RUNTIMES, Kind, pixels, planes
+from qnas.export.checks.runtimes import RUNTIMES, Kind, pixels, planes
 from qnas.export.targets import TARGETS
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.integer_network import (
     Add,
     Concat,

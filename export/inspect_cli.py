@@ -43,8 +43,8 @@ def main(
 
     from rich.console import Console
 
-    from qnas.export.inspect import Request, inspect
-    from qnas.export.inspect_report import WIDTH, as_document, as_page, show
+    from qnas.export.inspection.inspect import Request, inspect
+    from qnas.export.inspection.report import WIDTH, as_document, as_page, show
     from qnas.files import atomic_write, check_output
 
     if html is not None:

@@ -4,10 +4,10 @@ import onnx
 
 from qnas.checkpoint import Found
 from qnas.errors import ModelError
-from qnas.export.float_writer import write_float32
 from qnas.export.integers import integer_network, refuse_paper
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.targets import TARGETS, Layout, Target, fitted
+from qnas.export.to_onnx.float_writer import write_float32
+from qnas.export.to_onnx.writer import write_onnx
 from qnas.lowering import lower
 from qnas.network import Network
 from qnas.quantization import FLOAT_BITS

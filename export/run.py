@@ -13,16 +13,16 @@ from rich.console import Console
 from qnas.checkpoint import Found, load_found
 from qnas.errors import ModelError, UsageError
 from qnas.evaluation import Image, pairs
-from qnas.export.check import WrittenFile, check, check_images
-from qnas.export.check_report import CheckReport
+from qnas.export.checks.check import WrittenFile, check, check_images
+from qnas.export.checks.report import CheckReport
+from qnas.export.from_qdq.reader import InputRange, read_qdq
 from qnas.export.integers import Adq, integer_network
 from qnas.export.metadata import properties
 from qnas.export.model import build_float32, float_twin, integers_only
-from qnas.export.onnx_reader import InputRange, read_qdq
-from qnas.export.onnx_writer import write_onnx
-from qnas.export.simplify import simplify
 from qnas.export.targets import Layout, find_target, fitted
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_onnx.simplify import simplify
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.files import atomic_write, check_output
 from qnas.inference import calibrate_deviations, freezing_price
 from qnas.integer_network import IntegerNetwork, saturating_layers

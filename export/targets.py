@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qnas.errors import UsageError
-from qnas.export.channel_padding import pad_channels
-from qnas.export.dense_groups import dense_groups
-from qnas.export.phases import delay_shuffles
-from qnas.export.repeats import fold_repeats
+from qnas.export.passes.channel_padding import pad_channels
+from qnas.export.passes.dense_groups import dense_groups
+from qnas.export.passes.phases import delay_shuffles
+from qnas.export.passes.repeats import fold_repeats
 from qnas.integer_network import IntegerNetwork, refuse_image_gains
 
 Layout = Literal["nchw", "nhwc"]

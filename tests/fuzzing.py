@@ -53,11 +53,11 @@ from qnas.architecture import find_architecture
 from qnas.checkpoint import load_found, read_plain, save_plain
 from qnas.cost import network_cost
 from qnas.errors import LONGEST, QnasError
+from qnas.export.from_qdq.reader import read_qdq
+from qnas.export.inspection.onnx_rows import onnx_rows
+from qnas.export.inspection.tflite_rows import tflite_rows
 from qnas.export.integers import integer_network
-from qnas.export.onnx_reader import read_qdq
-from qnas.export.onnx_rows import onnx_rows
 from qnas.export.tflite_reader import read_tflite
-from qnas.export.tflite_rows import tflite_rows
 from qnas.interpreter import run
 from qnas.litert_session import LiteRtSession
 from qnas.lowering import lower

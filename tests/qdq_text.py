@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from qnas.export.onnx_reader import InputRange, integer_network_of
+from qnas.export.from_qdq.reader import InputRange, integer_network_of
 from qnas.integer_network import IntegerNetwork
 
 # What the models read: scales, zero points, weights. `eye` is the identity on three channels.

@@ -19,7 +19,7 @@ from qnas.checkpoint import Found, save_found, save_plain
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS, fitted
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.lowering import uniform_layers
 
 SIZE = (24, 20)  # of images

@@ -19,14 +19,14 @@ from qnas.architecture import find_architecture
 from qnas.checkpoint import Found
 from qnas.deviation import Deviation
 from qnas.errors import ModelError
-from qnas.export.channel_padding import pad_channels
 from qnas.export.integers import integer_network
-from qnas.export.onnx_writer import write_onnx
-from qnas.export.phases import delay_shuffles
-from qnas.export.repeats import fold_repeats
-from qnas.export.simplify import simplify
+from qnas.export.passes.channel_padding import pad_channels
+from qnas.export.passes.phases import delay_shuffles
+from qnas.export.passes.repeats import fold_repeats
 from qnas.export.targets import TARGETS, fitted
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_onnx.simplify import simplify
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.fusion import count_integer_convolutions
 from qnas.image_gain import FACTORS, ImageGain, variance
 from qnas.images import list_images, read_image

@@ -19,17 +19,17 @@ from random_networks import noise, random_found
 from rich.console import Console
 
 from qnas.errors import ImageError, ModelError, UsageError
-from qnas.export import check as check_module
-from qnas.export.channel_order import in_runtime_order
-from qnas.export.check import WrittenFile, check, check_images
-from qnas.export.check_cases import Case, Effort, Window, windows
-from qnas.export.check_layers import sqnr
-from qnas.export.check_report import CheckReport, share
+from qnas.export.checks import check as check_module
+from qnas.export.checks.cases import Case, Effort, Window, windows
+from qnas.export.checks.check import WrittenFile, check, check_images
+from qnas.export.checks.layers import sqnr
+from qnas.export.checks.report import CheckReport, share
+from qnas.export.checks.runtimes import RUNTIMES, Runner, Runtime, planes
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, float_twin
-from qnas.export.onnx_writer import write_onnx
-from qnas.export.runtimes import RUNTIMES, Runner, Runtime, planes
 from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.images import write_png
 from qnas.integer_network import (
     Add,
@@ -321,7 +321,7 @@ def test_a_tflite_file_is_exact_in_xnnpack_and_its_layers_are_read_in_its_own_ch
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("ai_edge_litert")
-    from qnas.export.tflite_writer import write_tflite
+    from qnas.export.to_tflite.writer import write_tflite
 
     found = random_found("espcn-w4")
     integer = integer_network(found)

@@ -15,10 +15,10 @@ from qnas.cost import network_cost
 from qnas.errors import ModelError
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.parameters import integer_convolution
-from qnas.export.simplify import simplify
 from qnas.export.targets import TARGETS
+from qnas.export.to_onnx.simplify import simplify
+from qnas.export.to_onnx.writer import write_onnx
 from qnas.fusion import count_integer_convolutions
 from qnas.inference import upscaler
 from qnas.onnx_cost import model_cost
@@ -58,7 +58,7 @@ def test_every_convolution_runs_as_integers(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_convolution_knows_its_grids_when_the_session_loads(name: str, tmp_path: Path) -> None:
-    """A zero point that is computed at run time, be it by a Squeeze of a constant, doubles a kernel's time."""
+    """A zero point that is computed at run time, be it a squeezed constant, doubles a kernel's time."""
     dump = tmp_path / "optimized.onnx"
     open_session(build_qdq(random_found(name)).SerializeToString(), optimized_model_path=dump)
     graph = onnx.load(dump).graph

@@ -11,8 +11,8 @@ from PIL import Image
 from random_networks import noise, random_found
 
 from qnas.checkpoint import save_found
+from qnas.export.checks.runtimes import RUNTIMES
 from qnas.export.cli import main
-from qnas.export.runtimes import RUNTIMES
 from qnas.export.targets import TARGETS
 from qnas.export.tflite_reader import read_tflite
 from qnas.litert_session import LiteRtSession

@@ -30,10 +30,10 @@ from small_networks import conv, grid, image, network, pixels
 from qnas.architecture import Architecture
 from qnas.checkpoint import load_found, save_plain
 from qnas.errors import LONGEST, CheckpointError, ModelError
+from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.integers import integer_network
-from qnas.export.onnx_reader import integer_network_of
 from qnas.export.tflite_reader import read_tflite
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.integer_network import Add, DepthToSpace
 from qnas.litert_session import LiteRtSession
 from qnas.lowering import uniform_layers

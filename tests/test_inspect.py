@@ -17,14 +17,14 @@ from text_models import FLOAT_CONV, text_model
 from qnas.checkpoint import save_found
 from qnas.cost import network_cost
 from qnas.errors import ModelError, UsageError
-from qnas.export.inspect import Inspection, Request, inspect
 from qnas.export.inspect_cli import main
-from qnas.export.inspect_report import as_page, engineering, percent, scale_words, show
+from qnas.export.inspection.inspect import Inspection, Request, inspect
+from qnas.export.inspection.layer_rows import LayerRow, convolution_words, network_rows, operation
+from qnas.export.inspection.report import as_page, engineering, percent, scale_words, show
 from qnas.export.integers import integer_network
-from qnas.export.layer_rows import LayerRow, convolution_words, network_rows, operation
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.targets import TARGETS
-from qnas.export.tflite_writer import write_tflite
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.html_page import Markup, element, histogram, page, table
 from qnas.images import write_png
 from qnas.integer_network import Conv, DepthToSpace, Image, IntegerNetwork, Pad, Table

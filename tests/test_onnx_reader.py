@@ -14,10 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from qdq_text import EYE, READ, WRITE, kinds, pixels, read, text_model
 from random_networks import noise, random_found
 
+from qnas.export.from_qdq.reader import integer_network_of, read_qdq
 from qnas.export.integers import integer_network
-from qnas.export.onnx_reader import integer_network_of, read_qdq
-from qnas.export.onnx_writer import write_onnx
 from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
 from qnas.integer_network import Add, Concat, Conv, DepthToSpace, Image, MaxPool, Multiply, Pad, Table
 from qnas.interpreter import run
 from qnas.session import open_session

@@ -9,7 +9,7 @@ import pytest
 from qdq_text import EYE, READ, WRITE, kinds, read, text_model
 
 from qnas.errors import ModelError
-from qnas.export.onnx_reader import integer_network_of, read_qdq
+from qnas.export.from_qdq.reader import integer_network_of, read_qdq
 from qnas.integer_network import Conv, Image
 
 TWO = {"scales2": np.ones(2, np.float32), "z2": np.zeros(2, np.int8)}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from small_networks import PIXELS, conv, grid, image, network, pixels, weights
 
-from qnas.export.onnx_writer import tensor_names, write_onnx
 from qnas.export.targets import TARGETS, Target
+from qnas.export.to_onnx.writer import tensor_names, write_onnx
 from qnas.integer_network import (
     Add,
     Concat,

@@ -12,11 +12,11 @@ from small_networks import PIXELS, conv, grid, image, network, pixels, weights
 
 from qnas.architecture import named_architectures
 from qnas.errors import UsageError
-from qnas.export.channel_padding import pad_channels
-from qnas.export.dense_groups import dense_groups
 from qnas.export.integers import integer_network
-from qnas.export.phases import delay_shuffles
-from qnas.export.repeats import fewer_copies, fold_repeats
+from qnas.export.passes.channel_padding import pad_channels
+from qnas.export.passes.dense_groups import dense_groups
+from qnas.export.passes.phases import delay_shuffles
+from qnas.export.passes.repeats import fewer_copies, fold_repeats
 from qnas.export.targets import TARGETS, find_target, fitted
 from qnas.integer_network import Add, Concat, Conv, DepthToSpace, IntegerNetwork, Pad, Table
 from qnas.interpreter import run

@@ -13,9 +13,9 @@ from random_networks import noise, random_found
 
 from qnas import interpreter
 from qnas.errors import ModelError, UsageError
-from qnas.export.channel_order import dcr_order, in_runtime_order, permutation
 from qnas.export.integers import integer_network
-from qnas.export.tflite_writer import METADATA, write_tflite
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
+from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.integer_network import (
     Add,
     Concat,

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnas.errors import ModelError
-from qnas.export.inspect import Request, inspect
-from qnas.export.layer_rows import LayerRow
-from qnas.export.tflite_file import Grid, TfliteFile
+from qnas.export.inspection.inspect import Request, inspect
+from qnas.export.inspection.layer_rows import LayerRow
+from qnas.export.inspection.tflite_rows import tflite_rows
 from qnas.export.tflite_reader import read_tflite
-from qnas.export.tflite_rows import tflite_rows
+from qnas.export.to_tflite.file import Grid, TfliteFile
 from qnas.tflite_model import load_schema
 
 PIXELS = Grid(np.float32(2.0**-8), -128)

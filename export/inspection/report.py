@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qnas.export.inspect import Inspection
-from qnas.export.layer_rows import LayerRow
+from qnas.export.inspection.inspect import Inspection
+from qnas.export.inspection.layer_rows import LayerRow
 from qnas.html_page import Markup, element, facts, histogram, page, table
 
 FORMAT = "qnas-inspect"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qnas.evaluation import Image, shrink
-from qnas.export.runtimes import Runner
+from qnas.export.checks.runtimes import Runner
 from qnas.images import crop_to_multiple
 
 # How large a part of a photograph is compared: LR pixels a side, and multiplications over all photographs.

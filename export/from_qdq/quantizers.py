@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from qnas.export.qdq_by_value import map_values
-from qnas.export.qdq_graph import NAMES, RANGES, QdqGraph, Quantizer, attributes, refused, written_name
-from qnas.export.qdq_values import (
+from qnas.export.from_qdq.by_value import map_values
+from qnas.export.from_qdq.graph import NAMES, RANGES, QdqGraph, Quantizer, attributes, refused, written_name
+from qnas.export.from_qdq.values import (
     ALL,
     Constant,
     Indices,

@@ -18,10 +18,10 @@ from qnas import __version__
 from qnas.cost import network_cost
 from qnas.errors import ImageError, ModelError, UsageError
 from qnas.evaluation import Image
-from qnas.export.check_cases import BUDGET, SMALLEST_SIDE, Case, Effort
-from qnas.export.check_comparison import Comparison
-from qnas.export.check_report import CheckReport, FileResult, Thresholds
-from qnas.export.runtimes import RUNTIMES, Kind, Runner, pixels, planes
+from qnas.export.checks.cases import BUDGET, SMALLEST_SIDE, Case, Effort
+from qnas.export.checks.comparison import Comparison
+from qnas.export.checks.report import CheckReport, FileResult, Thresholds
+from qnas.export.checks.runtimes import RUNTIMES, Kind, Runner, pixels, planes
 from qnas.fusion import FusionReport, count_integer_convolutions
 from qnas.images import list_images, read_image
 from qnas.integer_network import IntegerNetwork

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qnas.export.dense_groups import ungrouped
+from qnas.export.passes.dense_groups import ungrouped
 from qnas.integer_network import Add, Conv, DepthToSpace, IntegerNetwork, IntegerNode, Table
 
 WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing

@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from qnas.export.integers import bilinear_weights
-from qnas.export.interpolation_nodes import interpolation_nodes
-from qnas.export.onnx_nodes import GraphNodes
-from qnas.export.qdq_graph import QdqGraph, attributes, constant, refused, written_name
-from qnas.export.qdq_values import (
+from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
+from qnas.export.from_qdq.values import (
     ALL,
     MOST_CHANNELS,
     Derived,
@@ -24,6 +21,9 @@ from qnas.export.qdq_values import (
     once,
     same_grid,
 )
+from qnas.export.integers import bilinear_weights
+from qnas.export.to_onnx.interpolation import interpolation_nodes
+from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.integer_network import (
     INT32_MAX,
     Concat,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qnas.errors import ModelError
-from qnas.export.qdq_values import (
+from qnas.export.from_qdq.values import (
     LARGEST,
     SMALLEST,
     Constant,

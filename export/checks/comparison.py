@@ -7,10 +7,10 @@ import numpy as np
 
 from qnas.errors import ModelError
 from qnas.evaluation import Image
-from qnas.export.check_cases import SLOW_SIDE, Case, Effort, Window, windows
-from qnas.export.check_layers import layer_table
-from qnas.export.check_report import Difference, Evidence, LayerTable, RuntimeResult
-from qnas.export.runtimes import Kind, Runner
+from qnas.export.checks.cases import SLOW_SIDE, Case, Effort, Window, windows
+from qnas.export.checks.layers import layer_table
+from qnas.export.checks.report import Difference, Evidence, LayerTable, RuntimeResult
+from qnas.export.checks.runtimes import Kind, Runner
 from qnas.integer_network import IntegerNetwork
 from qnas.quality import psnr_y
 

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from qnas.export.interpolation_nodes import interpolation_nodes
-from qnas.export.onnx_nodes import GraphNodes
 from qnas.export.parameters import float_convolution, multiply_gain
+from qnas.export.to_onnx.interpolation import interpolation_nodes
+from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.interpolation import STEPS
 from qnas.layers import Layer
 from qnas.network import Network

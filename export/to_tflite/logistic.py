@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.export.tflite_file import Grid, TfliteFile
+from qnas.export.to_tflite.file import Grid, TfliteFile
 from qnas.litert_session import LiteRtSession
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.export.tflite_file import Grid, OpName, TfliteFile
+from qnas.export.to_tflite.file import Grid, OpName, TfliteFile
 from qnas.quantization import QuantParams
 
 MOST_PARTS = 5  # XNNPACK concatenates up to five tensors

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qnas.export.check_report import (
+from qnas.export.checks.report import (
     CheckReport,
     FileResult,
     LayerTable,

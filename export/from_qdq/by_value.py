@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qnas.export.qdq_graph import QdqGraph, attributes, refused, written_name
-from qnas.export.qdq_values import Constant, Levels, Pending, Value, once, sigmoid
+from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
+from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once, sigmoid
 from qnas.integer_network import Add, Multiply
 
 Floats = NDArray[np.float32]

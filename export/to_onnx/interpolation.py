@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qnas.export.onnx_nodes import GraphNodes
+from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.interpolation import STEPS
 
 

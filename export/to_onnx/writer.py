@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from qnas.export.image_gain_nodes import image_gain_nodes
-from qnas.export.interpolation_nodes import interpolation_nodes
-from qnas.export.onnx_nodes import INPUT, OUTPUT, GraphNodes
 from qnas.export.targets import Layout, Target
+from qnas.export.to_onnx.image_gains import image_gain_nodes
+from qnas.export.to_onnx.interpolation import interpolation_nodes
+from qnas.export.to_onnx.nodes import INPUT, OUTPUT, GraphNodes
 from qnas.image_gain import ImageGain
 from qnas.integer_network import (
     Add,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from qnas.export.check_report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
-from qnas.export.check_table import decibel, file_lines, layer_line, psnr_y, rows, verdict
+from qnas.export.checks.report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
+from qnas.export.checks.table import decibel, file_lines, layer_line, psnr_y, rows, verdict
 from qnas.html_page import Markup, element, facts, page, table
 
 FULL_BAR = 60.0  # dB

@@ -14,7 +14,7 @@ from math import inf, prod
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.export.layer_rows import LayerRow, convolution_row, convolution_words
+from qnas.export.inspection.layer_rows import LayerRow, convolution_row, convolution_words
 from qnas.export.tflite_reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
 from qnas.integer_network import Conv
 from qnas.quantization import QuantParams

@@ -23,11 +23,10 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from qnas.errors import ModelError
-from qnas.export import qdq_operations as operations
-from qnas.export import qdq_quantizers as quantizers
-from qnas.export.qdq_by_value import FUNCTIONS, by_value
-from qnas.export.qdq_graph import NAMES, QdqGraph, attributes, constant, printable, refused
-from qnas.export.qdq_values import ALL, Constant, Derived, Integers, Levels, Pending, Value
+from qnas.export.from_qdq import operations, quantizers
+from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
+from qnas.export.from_qdq.graph import NAMES, QdqGraph, attributes, constant, printable, refused
+from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer_network import (
     Add,
     Concat,

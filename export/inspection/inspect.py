@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.evaluation import shrink
-from qnas.export.layer_rows import LayerRow, layer_rows, network_rows
+from qnas.export.inspection.layer_rows import LayerRow, layer_rows, network_rows
 from qnas.images import crop_to_multiple, list_images, read_image
 from qnas.integer_network import IntegerNetwork
 from qnas.samples import sample_photographs
@@ -92,8 +92,8 @@ def _found(path: Path, request: Request) -> Inspection:  # Case 1
 
 
 def _onnx(path: Path, request: Request) -> Inspection:  # Case 2
-    from qnas.export.onnx_reader import read_qdq
-    from qnas.export.onnx_rows import onnx_rows
+    from qnas.export.from_qdq.reader import read_qdq
+    from qnas.export.inspection.onnx_rows import onnx_rows
 
     try:
         network = read_qdq(path)
@@ -105,8 +105,8 @@ def _onnx(path: Path, request: Request) -> Inspection:  # Case 2
 
 
 def _tflite(path: Path, request: Request) -> Inspection:  # Case 3
+    from qnas.export.inspection.tflite_rows import tflite_rows
     from qnas.export.tflite_reader import read_tflite
-    from qnas.export.tflite_rows import tflite_rows
 
     model = read_tflite(path)
     try:

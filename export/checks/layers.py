@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.evaluation import Image
-from qnas.export.channel_order import dcr_order, in_runtime_order, permutation
-from qnas.export.check_report import LayerResult, LayerTable
-from qnas.export.runtimes import Kind, Runner, planes
+from qnas.export.checks.report import LayerResult, LayerTable
+from qnas.export.checks.runtimes import Kind, Runner, planes
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
 from qnas.integer_network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
 from qnas.integer_network import Image as ImageNode
 from qnas.interpreter import NearTies, trace

@@ -189,13 +189,13 @@ class CheckReport:
 
     def to_html(self) -> str:
         """A self-contained page."""
-        from qnas.export.check_html import check_page
+        from qnas.export.checks.html import check_page
 
         return check_page(self)
 
     def show(self, console: "Console") -> None:
         """Tables and verdict in the terminal."""
-        from qnas.export.check_table import show_report
+        from qnas.export.checks.table import show_report
 
         show_report(self, console)
 

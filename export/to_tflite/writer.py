@@ -13,10 +13,10 @@ from typing import Literal, assert_never
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.export.channel_order import in_runtime_order
-from qnas.export.litert import logistic_table
-from qnas.export.tflite_blocks import SAME, VALID, Blocks, Kernel, Tensor
-from qnas.export.tflite_file import Grid
+from qnas.export.to_tflite.blocks import SAME, VALID, Blocks, Kernel, Tensor
+from qnas.export.to_tflite.channel_order import in_runtime_order
+from qnas.export.to_tflite.file import Grid
+from qnas.export.to_tflite.logistic import logistic_table
 from qnas.integer_network import (
     Add,
     Concat,

@@ -1,0 +1,1 @@
+"""Do the written files compute what the network computes?"""

@@ -1,0 +1,1 @@
+"""QDQ ONNX models made elsewhere -> integer network."""

@@ -1,0 +1,1 @@
+"""What is inside a found.pt, ONNX or TFLite file."""

@@ -1,0 +1,1 @@
+"""Integer network, or the layers of a float one -> ONNX."""
