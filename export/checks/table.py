@@ -8,6 +8,7 @@ from rich.table import Table
 
 from qnas.export.checks.report import (
     CheckReport,
+    Difference,
     FileResult,
     LayerTable,
     RuntimeResult,
@@ -97,10 +98,16 @@ def verdict(result: RuntimeResult, thresholds: Thresholds) -> str:
 
 
 def rows(result: RuntimeResult) -> list[tuple[str, str, str, str, str]]:
-    """Per reference: its name, values, equal share, largest difference, PSNR; all empty without one."""
+    """Per reference: its name, values, equal share, largest difference, PSNR; all empty without one.
+
+    References that the runtime differs from in the same way share a row.
+    """
+    names: dict[Difference, list[str]] = {}
+    for name, difference in result.against.items():
+        names.setdefault(difference, []).append(name)
     return [
-        (name, f"{d.values:,}", share(d.equal), str(d.largest), decibel(d.psnr))
-        for name, d in result.against.items()
+        (", ".join(same), f"{d.values:,}", share(d.equal), str(d.largest), decibel(d.psnr))
+        for d, same in names.items()
     ] or [("", "", "", "", "")]
 
 
