@@ -126,22 +126,33 @@ class _Builder:
         grid = grid_params(self.network, layer.name)
         assert grid is not None
         assert layer.quant is not None
-        lloyd = layer.quant.levels == "lloyd"
-        first = replace(grid, low=0, high=255) if lloyd else grid
-        source = self.layers[layer.inputs[0]]
-        if source.name in self.at:
-            node = self.requantized(layer, self.nodes[self.at[source.name]], first)
+        source = self.at.get(layer.inputs[0])
+        if layer.quant.levels == "lloyd":
+            self.levels(layer, lloyd_table(layer.quant.bits), grid, source)
+        elif source is not None:
+            self.put(layer, self.requantized(layer, self.nodes[source], grid))
         else:
-            if source.op not in _COMPUTED:
-                raise ModelError(f"layer {source.name} ({source.op}) is float: train with residual_bits 8")
-            node = _COMPUTED[source.op](self, source, first)
-            if node.name in self.nodes:  # a second quantizer of the same sums
-                node = replace(node, name=layer.name)
-        self.put(layer, node)
-        if lloyd:
-            levels = lloyd_table(layer.quant.bits)
+            self.put(layer, self.computed(layer, grid))
+
+    def computed(self, layer: Layer, grid: QuantParams) -> IntegerNode:
+        """The float operation that quantizer `layer` reads, rounded onto `grid`."""
+        source = self.layers[layer.inputs[0]]
+        if source.op not in _COMPUTED:
+            raise ModelError(f"layer {source.name} ({source.op}) is float: train with residual_bits 8")
+        node = _COMPUTED[source.op](self, source, grid)
+        # The name is taken where this is a second quantizer of the same sums.
+        return replace(node, name=layer.name) if node.name in self.nodes else node
+
+    def levels(self, layer: Layer, table: NDArray[np.uint8], grid: QuantParams, source: str | None) -> None:
+        """Non-uniform levels: a table behind a uniform byte, or of whatever byte is there already."""
+        if source is None:
+            node = self.computed(layer, grid)
+            self.nodes[node.name] = node
             name = layer.name if node.name != layer.name else f"{layer.name}.levels"
-            self.put(layer, Table(name, (node.name,), layer.channels, first, levels, "levels"))
+        else:
+            node, name = self.nodes[source], layer.name
+            table = table[uint8_table(lambda values: values, node.output, grid)]
+        self.put(layer, Table(name, (node.name,), layer.channels, grid, table, "levels"))
 
     def requantized(self, layer: Layer, source: IntegerNode, grid: QuantParams) -> IntegerNode:
         """Case 5 and 6."""
@@ -153,7 +164,8 @@ class _Builder:
         if grid == read:
             return source
         for node in self.nodes.values():
-            if isinstance(node, Table) and node.inputs == (source.name,) and node.output == grid:
+            known = isinstance(node, Table) and node.function == "requantize"
+            if known and node.inputs == (source.name,) and node.output == grid:
                 return node
         table = uint8_table(lambda values: values, read, grid)
         return Table(layer.name, (source.name,), layer.channels, grid, table, "requantize")

@@ -1,15 +1,17 @@
 """The interpreter defines what every runtime computes: exact sums, one rounding, half to even."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import noise, random_found
+from random_networks import build, noise, random_found
 from small_networks import PIXELS, conv, grid, image, network, pixels, weights
 from torch.nn import functional as F
 
-from qnas.architecture import named_architectures
+from qnas.architecture import find_architecture, named_architectures
 from qnas.errors import ModelError
 from qnas.export.integers import bilinear_weights, integer_network
 from qnas.inference import upscaler
@@ -40,6 +42,17 @@ def test_the_interpreter_equals_torch_on_every_pixel(name: str) -> None:
     assert expected.std() > 10
     result = run(integer_network(found), pixel.transpose(2, 0, 1)[None])
     np.testing.assert_array_equal(result[0].transpose(1, 2, 0), expected)
+
+
+def test_levels_of_a_tensor_that_has_their_scale_already_are_exact() -> None:
+    architecture = replace(find_architecture("basic-w4"), levels="lloyd")
+    found = build(architecture)
+    read, stream = (found.network.module(name) for name in ("body.0.input", "head.1.grid"))
+    with torch.no_grad():
+        read.step.copy_(stream.step)
+    pixel = noise(9, 8)
+    result = run(integer_network(found), pixel.transpose(2, 0, 1)[None])
+    np.testing.assert_array_equal(result[0].transpose(1, 2, 0), upscaler(found.network)(pixel))
 
 
 def only(node, *before) -> np.ndarray:  # type: ignore[no-untyped-def]
