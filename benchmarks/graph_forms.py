@@ -32,8 +32,8 @@ HEAD = """# Forms of the exported graph
 
 onnxruntime {version} with all optimisations, one thread. Made by
 `PYTHONPATH=tests python benchmarks/graph_forms.py`. Latency over that of the shipped form, 95 % interval of
-interleaved rounds; pixels of the sample photographs. `basic-w48` is the trained example, the others have random
-weights.
+interleaved rounds; pixels of the sample photographs. `basic-w48` and `espcn-w8` are the trained examples, the
+others have random weights.
 
 | network | form | integer convolutions | equal pixels | largest difference | latency, 128x128 |
 |---|---|---|---|---|---|
