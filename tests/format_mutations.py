@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from mutations import COMMAND, NUMBERS, REALS, TEXTS, Spoiled
 from onnx import ModelProto
 
-from qnas.tflite_model import IDENTIFIER, load_schema
+from qnas.tflite_reader import IDENTIFIER, load_schema
 
 # Protobuf: ONNX -------------------------------------------------------------------------------------------
 

@@ -57,12 +57,12 @@ from qnas.export.from_qdq.reader import read_qdq
 from qnas.export.inspection.onnx_rows import onnx_rows
 from qnas.export.inspection.tflite_rows import tflite_rows
 from qnas.export.integers import integer_network
-from qnas.export.tflite_reader import read_tflite
 from qnas.interpreter import run
 from qnas.litert_session import LiteRtSession
 from qnas.lowering import lower
 from qnas.onnx_cost import model_cost
 from qnas.search.paper_import import import_checkpoint
+from qnas.tflite_reader import read_tflite
 
 CPU_SECONDS = 2
 WALL_SECONDS = 60  # of a file that waits instead of computing

@@ -14,9 +14,9 @@ from qnas.checkpoint import save_found
 from qnas.export.checks.runtimes import RUNTIMES
 from qnas.export.cli import main
 from qnas.export.targets import TARGETS
-from qnas.export.tflite_reader import read_tflite
 from qnas.litert_session import LiteRtSession
 from qnas.session import open_session
+from qnas.tflite_reader import read_tflite
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

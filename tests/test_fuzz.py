@@ -32,14 +32,13 @@ from qnas.checkpoint import load_found, save_plain
 from qnas.errors import LONGEST, CheckpointError, ModelError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.integers import integer_network
-from qnas.export.tflite_reader import read_tflite
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.integer_network import Add, DepthToSpace
 from qnas.litert_session import LiteRtSession
 from qnas.lowering import uniform_layers
 from qnas.onnx_cost import model_cost
 from qnas.onnx_shapes import infer_shapes
-from qnas.tflite_model import IDENTIFIER, load_schema
+from qnas.tflite_reader import IDENTIFIER, load_schema, read_tflite
 
 FILES = 40
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: torch has threads
@@ -381,7 +380,7 @@ def test_a_file_without_a_graph_is_refused_before_the_runtime_sees_it() -> None:
     model = schema.ModelT()
     model.version, model.buffers = 3, [schema.BufferT()]
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    with pytest.raises(ModelError, match="it has no graph"):
+    with pytest.raises(ModelError, match="it holds no graph"):
         LiteRtSession(bytes(builder.Output()))
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ from qnas.integer_network import (
 )
 from qnas.litert_session import LiteRtSession
 from qnas.quantization import QuantParams
-from qnas.tflite_model import parse_tflite
+from qnas.tflite_check import check_tflite
+from qnas.tflite_reader import load_schema, read_tflite
 
 few = settings(max_examples=25, deadline=None)
 all_pairs = np.stack(np.meshgrid(np.arange(256), np.arange(256)))[None].astype(np.uint8)  # [1, 2, 256, 256]
@@ -400,16 +402,21 @@ def test_several_images_run_one_after_the_other(espcn: IntegerNetwork) -> None:
 # The file --------------------------------------------------------------------------------------------------
 
 
+def unpacked(data: bytes) -> Any:
+    """The schema's ModelT."""
+    return load_schema().ModelT.InitFromPackedBuf(data, 0)
+
+
 def test_properties_are_json_in_the_metadata(espcn: IntegerNetwork) -> None:
     data = write_tflite(espcn, 4, 4, properties={"scale": "4", "color_order": "RGB"}).data
-    model = parse_tflite(data)
+    model = unpacked(data)
     (entry,) = [each for each in model.metadata if each.name == METADATA.encode()]
     assert json.loads(bytes(model.buffers[entry.buffer].data)) == {"scale": "4", "color_order": "RGB"}
 
 
 def test_every_buffer_begins_at_a_multiple_of_16_bytes(espcn: IntegerNetwork) -> None:
     data = write_tflite(espcn, 4, 4).data
-    buffers = [each.data.tobytes() for each in parse_tflite(data).buffers if each.data is not None]
+    buffers = [each.data.tobytes() for each in unpacked(data).buffers if each.data is not None]
     long = [each for each in buffers if len(each) > 100]
     assert long
     assert [data.index(each) % 16 for each in long] == [0] * len(long)
@@ -453,7 +460,7 @@ def test_what_is_no_tflite_file_is_refused(data: bytes) -> None:
     with pytest.raises(ModelError):
         LiteRtSession(data)
     with pytest.raises(ModelError):
-        parse_tflite(data)
+        read_tflite(data)
 
 
 SMALL_FILE = write_tflite(
@@ -491,7 +498,7 @@ def edited(find: str, value: object) -> bytes:
     """SMALL_FILE with one field of one table changed, as only a hand could."""
     import flatbuffers
 
-    model = parse_tflite(SMALL_FILE)
+    model = unpacked(SMALL_FILE)
     target = model.subgraphs[0]
     *path, last = find.split(".")
     for step in path:
@@ -509,24 +516,44 @@ def edited(find: str, value: object) -> bytes:
     ("find", "value", "problem"),
     [
         ("tensors.0.shape", [1, 4, 2**30, 3], "has the shape"),
-        ("tensors.0.shape", [1, -4, 5, 3], "has the shape"),
+        ("tensors.0.shape", [1, -4, 5, 3], "an impossible shape of tensor"),
         ("tensors.0.quantization.zeroPoint", [300], "zero point outside -128 .. 127"),
-        ("tensors.0.quantization.scale", [float("nan")], "a scale that is not positive"),
-        ("operators.0.inputs", [0, 99, 99], "tensors that are not there"),
-        ("operators.0.inputs", [], "tensors that are not there"),
-        ("operators.0.inputs", [0, 1, 99], "tensors that are not there"),
+        ("tensors.0.quantization.scale", [float("nan")], "does not fit it"),
+        ("tensors.0.quantization.scale", [1e13], "a scale out of all proportion"),
+        ("operators.0.inputs", [0, 99, 99], "a tensor beyond the"),
+        ("operators.0.inputs", [], "lacks an input"),
+        ("operators.0.inputs", [0, 1, 99], "a tensor beyond the"),
         ("operators.0.inputs", [0, 1, -1], "lacks an input"),
         ("outputs", [0, 1], "one input and one output"),
+        ("inputs", [-1], "one input and one output"),
     ],
 )
 def test_the_numbers_that_a_runtime_would_believe_are_checked(find: str, value: object, problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
-        parse_tflite(edited(find, value))
+        check_tflite(read_tflite(edited(find, value)))
 
 
-def test_margins_that_do_not_lead_to_the_outputs_shape_are_refused() -> None:
-    model = parse_tflite(SMALL_FILE)
-    names = [each.name for each in model.subgraphs[0].tensors]
-    index = names.index(b"pad.margins")
+MARGINS = [tensor.name for tensor in read_tflite(SMALL_FILE).tensors].index("pad.margins")
+PADDING = [operator.name for operator in read_tflite(SMALL_FILE).operators].index("PAD")
+
+
+@pytest.mark.parametrize(
+    ("find", "value"),
+    [
+        (f"tensors.{MARGINS - 1}.shape", [1, 6, 7, 5]),
+        (f"tensors.{MARGINS}.shape", [8]),
+        (f"tensors.{MARGINS}.type", load_schema().TensorType.UINT32),
+        (f"tensors.{MARGINS}.buffer", 0),  # computed
+        (f"operators.{PADDING}.inputs", [0]),
+    ],
+)
+def test_margins_that_do_not_lead_to_the_outputs_shape_are_refused(find: str, value: object) -> None:
     with pytest.raises(ModelError, match="pads to another shape"):
-        parse_tflite(edited(f"tensors.{index - 1}.shape", [1, 6, 7, 5]))
+        check_tflite(read_tflite(edited(find, value)))
+
+
+def test_a_zero_point_without_a_scale_is_checked_too() -> None:
+    grid_of_margins = load_schema().QuantizationParametersT()
+    grid_of_margins.zeroPoint = [3]
+    with pytest.raises(ModelError, match=rf"tensor {MARGINS} has a zero point outside 0 \.\. 0"):
+        check_tflite(read_tflite(edited(f"tensors.{MARGINS}.quantization", grid_of_margins)))

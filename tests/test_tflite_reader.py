@@ -1,6 +1,7 @@
 """Reading .tflite files: every form that is read, and nothing but our own error for what is damaged."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from qnas.errors import ModelError
 from qnas.export.inspection.inspect import Request, inspect
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.export.inspection.tflite_rows import tflite_rows
-from qnas.export.tflite_reader import read_tflite
 from qnas.export.to_tflite.file import Grid, TfliteFile
-from qnas.tflite_model import load_schema
+from qnas.tflite_reader import load_schema, read_tflite
 
 PIXELS = Grid(np.float32(2.0**-8), -128)
 ONE = Grid(np.ones(1, np.float32), 0)
@@ -120,6 +120,25 @@ def set_operator(**fields: Any) -> Edit:
     return edit
 
 
+@dataclass(frozen=True)
+class NoBytes:
+    """A buffer with bytes, of which there are none: LiteRT takes its tensor for a constant."""
+
+    data: bytes = b""
+
+    def Pack(self, builder: Any) -> int:
+        builder.StartVector(1, 0, 1)
+        vector = builder.EndVector()
+        builder.StartObject(3)
+        builder.PrependUOffsetTRelativeSlot(0, vector, 0)
+        return int(builder.EndObject())
+
+
+def no_bytes(file: TfliteFile) -> None:
+    file.tensors[0].buffer = len(file.buffers)
+    file.buffers.append(NoBytes())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -129,6 +148,7 @@ def set_operator(**fields: Any) -> Edit:
         (set_tensor(0, shape=[2**31 - 1] * 3), "an impossible shape of tensor 'image'"),
         (set_tensor(0, type=99), "an unknown type of tensor 'image'"),
         (set_tensor(0, buffer=99), "tensor 'image' has no buffer"),
+        (no_bytes, r"tensor 'image' of shape \(1, 4, 4, 3\) has 0 bytes"),
         (set_tensor(2, shape=[3]), r"tensor 'bias' of shape \(3,\) has 8 bytes"),
         (set_grid(1, scale=[float("nan")]), "the quantization of tensor 'weight' does not fit it"),
         (set_grid(1, scale=[0.0]), "the quantization of tensor 'weight' does not fit it"),

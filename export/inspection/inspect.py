@@ -106,7 +106,7 @@ def _onnx(path: Path, request: Request) -> Inspection:  # Case 2
 
 def _tflite(path: Path, request: Request) -> Inspection:  # Case 3
     from qnas.export.inspection.tflite_rows import tflite_rows
-    from qnas.export.tflite_reader import read_tflite
+    from qnas.tflite_reader import read_tflite
 
     model = read_tflite(path)
     try:

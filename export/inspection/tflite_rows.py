@@ -15,9 +15,9 @@ import numpy as np
 
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow, convolution_row, convolution_words
-from qnas.export.tflite_reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
 from qnas.integer_network import Conv
 from qnas.quantization import QuantParams
+from qnas.tflite_reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
 
 _RANGES = {"INT8": (-128, 127), "UINT8": (0, 255)}
 _MOVES = frozenset({

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.session import first_line
-from qnas.tflite_model import check_root, parse_tflite
+from qnas.tflite_check import check_tflite
+from qnas.tflite_reader import read_tflite
 
 
 class LiteRtSession:
@@ -24,12 +25,11 @@ class LiteRtSession:
     def __init__(self, model: bytes, threads: int = 1, xnnpack: bool = True) -> None:
         interpreter, resolver = _litert()
         kind = resolver.BUILTIN if xnnpack else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        check_root(model)
+        check_tflite(read_tflite(model))
         try:
             self._runtime = interpreter(
                 model_content=model, num_threads=threads, experimental_op_resolver_type=kind
             )
-            parse_tflite(model)  # the runtime has checked the offsets, so that no list is endless
             self._runtime.allocate_tensors()
             (self._input,), (self._output,) = (
                 self._runtime.get_input_details(), self._runtime.get_output_details()

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.errors import ModelError
-from qnas.tflite_model import load_schema
+from qnas.errors import ModelError, UsageError
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 7
 MOST_DIMENSIONS = 8
@@ -46,7 +45,8 @@ BITS = {
 class TfliteTensor:
     """`scale` float32 and `zero_point` int64 are [0] without quantization, [1], or [C] along `axis`.
 
-    `data` are the raw bytes of a constant, None of what is computed.
+    A damaged file may have zero points without scales. `data` are the raw bytes of a constant, None of what
+    is computed.
     """
 
     name: str
@@ -87,6 +87,17 @@ class TfliteModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     subgraphs: int
+
+
+def load_schema() -> ModuleType:
+    """ai-edge-litert's schema; UsageError where it or flatbuffers is not installed."""
+    try:
+        import flatbuffers  # noqa: F401 - the schema needs it
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise UsageError(f".tflite files need {error.name}: pip install 'qnas[tflite]'") from error
+    schema: ModuleType = schema_py_generated
+    return schema
 
 
 def read_tflite(source: Path | bytes) -> TfliteModel:
@@ -156,7 +167,7 @@ class _Reader:
     def _buffer(self, buffer: Any) -> NDArray[np.uint8] | None:
         if buffer.Offset() > 1:
             raise ModelError("weights that lie behind the flatbuffer are not read")
-        return None if buffer.DataLength() == 0 else np.asarray(buffer.DataAsNumpy(), np.uint8)
+        return None if buffer.DataIsNone() else np.asarray(buffer.DataAsNumpy(), np.uint8)
 
     def _tensor(self, tensor: Any) -> TfliteTensor:
         name = _text(tensor.Name())
@@ -169,7 +180,7 @@ class _Reader:
             raise ModelError(f"an unknown type of tensor {name!r}")
         if tensor.Buffer() >= len(self.buffers):
             raise ModelError(f"tensor {name!r} has no buffer")
-        data = self.buffers[tensor.Buffer()]
+        data = self.buffers[tensor.Buffer()] if tensor.Buffer() else None  # the first is always empty
         if data is not None and data.size != -(-prod(shape) * BITS[kind] // 8):
             raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
         return TfliteTensor(name, shape, kind, *self._grid(tensor, name, shape), data)
@@ -179,14 +190,16 @@ class _Reader:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
         """Scales, zero points and their axis."""
         quantization = tensor.Quantization()
-        length = 0 if quantization is None else quantization.ScaleLength()
-        if length == 0:
+        if quantization is None:
             return np.zeros(0, np.float32), np.zeros(0, np.int64), 0
-        scale = np.asarray(quantization.ScaleAsNumpy(), np.float32)
+        length = quantization.ScaleLength()
+        scale = np.asarray(quantization.ScaleAsNumpy() if length else (), np.float32)
         zero = np.zeros(length, np.int64)
         if quantization.ZeroPointLength():
             zero = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
         axis = quantization.QuantizedDimension()
+        if length == 0:
+            return scale, zero, axis
         fits = length == 1 or (0 <= axis < len(shape) and shape[axis] == length)
         if not fits or len(zero) != length or not (np.isfinite(scale).all() and (scale > 0).all()):
             raise ModelError(f"the quantization of tensor {name!r} does not fit it")
