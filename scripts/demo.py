@@ -81,15 +81,16 @@ def measure(name: str, found: Path, small: Path) -> Result:
         f"{name}_bench.json",
     )
     command("qnas-upscale", f"{name}.onnx", small.name, "-o", f"{HELD_OUT}_{name}.png")
-    parity = json.loads((FOLDER / f"{name}.parity.json").read_text())
+    (file,) = json.loads((FOLDER / f"{name}.parity.json").read_text())["files"]
+    (runtime,) = [each for each in file["runtimes"] if each["runtime"] == "onnxruntime"]
     bench = json.loads((FOLDER / f"{name}_bench.json").read_text())
     integer, float32 = bench["models"]
     upscaled = np.asarray(Image.open(FOLDER / f"{HELD_OUT}_{name}.png"))
     return Result(
         network=name,
         psnr=psnr_y(upscaled, _original(), SCALE),
-        equal=next(b["equal"] for b in parity["backends"] if b["backend"] == "onnxruntime"),
-        integer=f"{parity['fusion']['integer']} of {parity['fusion']['total']}",
+        equal=runtime["against"]["torch"]["equal"],
+        integer=f"{file['fusion']['integer']} of {file['fusion']['total']}",
         milliseconds=integer["latency_ns"]["value"] / 1e6,
         speedup=float32["ratio_to_first"]["value"],
         kilobytes=(FOLDER / f"{name}.onnx").stat().st_size / 1000,
