@@ -211,6 +211,13 @@ def test_near_ties_are_counted_and_exact_ties_are_not() -> None:
     near = conv("near", "image", identity, grid(2 * 2**-8), scale=np.nextafter(np.float32(1), np.float32(2)))
     run(network(image(), near), np.array([[[[1]], [[3]], [[4]]]], np.uint8), ties)
     assert ties.counts["near"] == 2  # 0.5 and 1.5, but for the last bit; 2 is no tie
+    other = conv(
+        "other", "image", 0 * identity, grid(np.nextafter(2**-8, 1, dtype=np.float32)), bias=np.ones(3)
+    )
+    total = Add("total", ("image", "other"), 3, grid(2 * 2**-8))
+    run(network(image(), other, total), np.array([[[[4]], [[5]], [[7]]]], np.uint8), ties)
+    # other writes 1: sums of 5, 6 and 8 pixels and a last bit, in steps of 2: near 2.5 alone
+    assert ties.counts["total"] == 1
 
 
 def test_nodes_that_nothing_reads_are_pruned() -> None:

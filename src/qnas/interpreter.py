@@ -48,6 +48,12 @@ class NearTies:
 
     counts: dict[str, int]
 
+    def add(self, node: IntegerNode, exact: NDArray[np.float64]) -> None:
+        """Count those among `exact`, what `node` rounds."""
+        from_tie = np.abs(exact - np.floor(exact) - 0.5)
+        close = (from_tie <= TIE * np.abs(exact)) & (from_tie > 0)
+        self.counts[node.name] = self.counts.get(node.name, 0) + int(close.sum())
+
 
 def run(network: IntegerNetwork, images: Bytes, near_ties: NearTies | None = None) -> Bytes:
     """uint8 [N, 3, H, W] -> uint8 [N, 3, s H, s W]."""
@@ -89,8 +95,7 @@ def _run(node: IntegerNode, reads: list[tuple[Bytes, QuantParams]], ties: NearTi
             factor = multiplier(grid.scale, node, image_gains(node, reads))[..., None, None]
             return requantized(convolution_sums(node, x, grid), factor, node, ties)
         case Add():
-            parts = [grid.scale * _steps(x, grid).astype(np.float32) for x, grid in reads]
-            return _quantized((parts[0] + parts[1]) / node.output.scale, node.output)
+            return _added(node, reads, ties)
         case Multiply():
             (x, a), (y, b) = reads[:2]
             gain = node.gain * image_gains(node, reads)[..., None, None]
@@ -137,10 +142,7 @@ def requantized(
     """`clamp(round_half_even(float32(sums) * factor) + zero_point, low, high)`. [N, C, H, W] both ways."""
     product = sums.astype(np.float32, copy=False) * factor
     if ties is not None:
-        exact = sums * np.asarray(factor, np.float64)
-        from_tie = np.abs(exact - np.floor(exact) - 0.5)
-        close = (from_tie <= TIE * np.abs(exact)) & (from_tie > 0)
-        ties.counts[node.name] = ties.counts.get(node.name, 0) + int(close.sum())
+        ties.add(node, sums * np.asarray(factor, np.float64))
     return _quantized(product, node.output)
 
 
@@ -198,6 +200,14 @@ def _max_pool(x: Bytes, node: MaxPool) -> Bytes:
     windows = np.lib.stride_tricks.sliding_window_view(x, node.kernel, axis=(2, 3))
     pooled: Bytes = windows[:, :, :: node.stride, :: node.stride].max(axis=(4, 5))
     return pooled
+
+
+def _added(node: Add, reads: list[tuple[Bytes, QuantParams]], ties: NearTies | None) -> Bytes:
+    if ties is not None:
+        exact = sum(np.float64(grid.scale) * _steps(x, grid) for x, grid in reads)
+        ties.add(node, np.asarray(exact / np.float64(node.output.scale)))
+    a, b = (grid.scale * _steps(x, grid).astype(np.float32) for x, grid in reads)
+    return _quantized((a + b) / node.output.scale, node.output)
 
 
 def _interpolated(node: Interpolate, reads: list[tuple[Bytes, QuantParams]], ties: NearTies | None) -> Bytes:
