@@ -93,12 +93,12 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
         photographs, notes = check_images(options.images) if options.parity else ([], ())
         read = _read(source, options)
     notes += _freezing(read, options, photographs) + _saturation(read, options)
+    with _step(console, "building " + ", ".join(options.formats)):
+        built = [_WRITERS[name](read, options) for name in options.formats]  # all of them, or no file at all
     written = []
-    for name, target in zip(options.formats, targets, strict=True):
-        with _step(console, f"writing {target}"):
-            data, file, more = _WRITERS[name](read, options)
-            with atomic_write(target, options.force) as temporary:
-                temporary.write_bytes(data)
+    for (data, file, more), target in zip(built, targets, strict=True):
+        with atomic_write(target, options.force) as temporary:
+            temporary.write_bytes(data)
         written.append(replace(file, path=target))
         notes += more
     if not options.parity:
@@ -111,7 +111,8 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
             written, read.integer, network, photographs, layers=options.layers, min_equal=options.min_equal,
             max_steps=options.max_steps, gate=options.gate or None, notes=notes,
         )  # fmt: skip
-    for path, text in zip(reports, (json.dumps(report.to_json(), indent=2), report.to_html()), strict=False):
+    for path in reports:
+        text = report.to_html() if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
         with atomic_write(path, options.force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     return Exported(targets, report)

@@ -172,6 +172,7 @@ def test_an_existing_output_is_kept_without_force_and_replaced_with_it(folder: P
         (["found.pt", "--adq", "per-image"], "needs a network with ADQ"),
         (["found.pt", "--adq-images", "photographs"], "leave it out"),
         (["adq.pt", "--adq", "per-image", "--format", "tflite"], "needs --target onnxruntime"),
+        (["adq.pt", "--adq", "per-image", "--format", "onnx-qdq", "--format", "tflite"], "needs --target"),
         (["found.pt", "--format", "tflite", "--target", "portable"], "use one of litert"),
         (["found.pt", "--format", "onnx-qdq", "--format", "onnx-float32"], "by itself"),
         (["found.pt", "--format", "onnx-qdq", "--format", "tflite", "-o", "a.onnx"], "-o names one file"),
