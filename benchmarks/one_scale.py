@@ -9,10 +9,11 @@ with a scale of its own for every tensor; the same data, seed and steps.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import torch
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# One scale along the residual stream
 
 RFDN, 8 bits, 24 channels, 2 blocks, {steps} steps on T91 with {seeds} seeds; PSNR-Y of the integer network.
-Made by `python benchmarks/one_scale.py --data ../shared/data --steps {steps}`.
+Made by `python benchmarks/one_scale.py --data ../shared/data --steps {steps} --seeds {seeds}`.
 
 With one scale an add is a sum of integers, which every runtime computes exactly. With scales of their own the
 runtimes round adds each in its own way ([runtime-differences.md](runtime-differences.md)).
@@ -46,8 +47,7 @@ def small_rfdn() -> Architecture:
     return replace(architecture, layers={name: Choice(str(op), 8) for name, op in slots.items()})
 
 
-@contextmanager
-def own_scales() -> Iterator[None]:
+def own_scales() -> AbstractContextManager[object]:
     """Inside, tensors of a residual stream share no scale."""
     shared = GraphBuilder.residual
 
@@ -56,20 +56,13 @@ def own_scales() -> Iterator[None]:
     ) -> str:
         return shared(builder, name, x, None, spec)
 
-    GraphBuilder.residual = residual  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        GraphBuilder.residual = shared  # type: ignore[method-assign]
+    return patch.object(GraphBuilder, "residual", residual)
 
 
-@contextmanager
-def one_scale() -> Iterator[None]:
-    """As shipped."""
-    yield
-
-
-VARIANTS: dict[str, Callable[[], object]] = {"one": one_scale, "their own": own_scales}
+VARIANTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "one": nullcontext,
+    "their own": own_scales,
+}
 
 
 @click.command()
@@ -100,7 +93,7 @@ def main(data: Path, steps: int, seeds: int, variant: str | None, seed: int, out
 def train(data: Path, steps: int, variant: str, seed: int, output: Path) -> None:
     """One training and its row of the table."""
     architecture = small_rfdn()
-    with VARIANTS[variant]():  # type: ignore[attr-defined]
+    with VARIANTS[variant]():
         recipe = run.recipe(
             architecture, [data / "T91"], steps=steps, batch=8, patch=24, learning_rate=1e-3, loss="l1",
             seed=seed, warm_start=None, cache_mib=512,

@@ -14,7 +14,7 @@ import click
 import torch
 from random_networks import build, noise, random_architecture, random_found
 
-from qnas.architecture import named_architectures
+from qnas.architecture import Space, named_architectures
 from qnas.checkpoint import Found
 from qnas.evaluation import Image
 from qnas.export.checks.check import WrittenFile, check, check_images
@@ -25,7 +25,7 @@ from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 
 ROOT = Path(__file__).resolve().parent.parent
-SPACES = ("basic", "rfdn_space")
+SPACES: tuple[Space, ...] = ("basic", "rfdn_space")
 TILE = 48  # of a .tflite file, LR pixels a side
 HEAD = """# Parity
 
@@ -100,10 +100,10 @@ def cell(values: int, differing: int, largest: int) -> str:
     return "100 %" if not differing else f"{100 * (1 - differing / values):.4f} %, {largest}"
 
 
-def random_networks(space: str, count: int) -> Iterator[tuple[Found, list[tuple[str, Image]]]]:
+def random_networks(space: Space, count: int) -> Iterator[tuple[Found, list[tuple[str, Image]]]]:
     """Networks of the space, each with an image of odd size, large enough for one tile."""
     for seed in range(count):
-        architecture = random_architecture(space, seed)  # type: ignore[arg-type]
+        architecture = random_architecture(space, seed)
         side = architecture.scale * (TILE + 3)
         yield build(architecture, seed), [("noise", noise(side, side + architecture.scale, seed))]
 

@@ -160,7 +160,6 @@ class _Writer:
         if io == "int8":
             self.at[image.name] = self.blocks.new(image.name, shape, grid.scale, zero_point, signature)
             return self.at[image.name].index
-        file = self.blocks.file
         start = file.tensor(
             image.name, shape, "UINT8", Grid(grid.scale, grid.zero_point), signature=signature
         )
