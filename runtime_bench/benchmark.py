@@ -1,142 +1,230 @@
-"""One benchmark of one or more models: latency beside memory, size, analytic cost and the fusion proof."""
+"""One benchmark of models on devices: latency, memory, size, analytic cost and the proof of what ran."""
 
-import hashlib
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from qnas.architecture import from_json
 from qnas.cost import NetworkCost, network_cost
 from qnas.errors import ArchitectureError, ModelError, UsageError
+from qnas.file_cost import FileCost
 from qnas.fusion import FusionReport, count_integer_convolutions
 from qnas.lowering import lower
-from qnas.onnx_cost import OnnxCost, model_cost
+from qnas.onnx_cost import model_cost
 from qnas.onnx_shapes import read_model
-from qnas.runtime_bench.environment import Environment, current_environment
-from qnas.runtime_bench.inputs import CHANNELS, Shape, ShapeRequest, image_axes
-from qnas.runtime_bench.measure import Candidate, Plan, Samples, load_candidate, measure
-from qnas.runtime_bench.memory import peak_memory
+from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
+from qnas.runtime_bench.executed import ExecutedNode
+from qnas.runtime_bench.inputs import CHANNELS, Shape, image_axes, parse_shape
+from qnas.runtime_bench.machine_state import Conditions, between
+from qnas.runtime_bench.measure import Measured, Plan, measure
+from qnas.runtime_bench.model_files import ModelFiles, model_files
+from qnas.runtime_bench.noise import noise
+from qnas.runtime_bench.profile.delegation import Delegation, delegation
 from qnas.runtime_bench.stats import Estimate, median_interval, percentile, ratio_interval
+from qnas.runtime_bench.workers.process import LoadOptions, WorkerRunner
+from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtime_bench.workers.start import start_runner
+from qnas.tflite_cost import tflite_cost
 
-DEVICES = ("cpu",)
+PROOF_RUNS = 1  # profiled inferences that tell what ran where
+PROFILE_RUNS = 30
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for."""
+    """What was asked for. Without `devices` every model runs on the default one of its kind."""
 
-    device: str = "cpu"
-    threads: int = 1
-    shapes: tuple[ShapeRequest, ...] = ()
+    devices: tuple[str, ...] = ()
+    load: LoadOptions = field(default_factory=LoadOptions)
     plan: Plan = field(default_factory=Plan)
-    seed: int = 0
+    profile: bool = False
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model is, whatever its latency; sizes in bytes, of all files that it lies in."""
+    """What a model is, whatever its latency."""
 
-    path: Path
-    sha256: str
-    size: int
-    input_shapes: dict[str, Shape]
-    input_types: dict[str, str]
-    output_shapes: dict[str, Shape]
-    peak_memory: int | None
-    cost: OnnxCost | None
+    files: ModelFiles
+    cost: FileCost | None
     architecture_cost: NetworkCost | None  # of a model of qnas: before the exporter rearranged it
     cost_problem: str | None
-    fusion: FusionReport
+    fusion: FusionReport | None  # of ONNX models
+
+
+@dataclass(frozen=True)
+class CandidateReport:
+    """A model on a device; `ratio`: its median latency over that of the first candidate. Times in ns."""
+
+    device: str
+    facts: ModelFacts
+    loaded: Loaded
+    measured: Measured
+    latency: Estimate
+    percentiles: dict[int, float]
+    ratio: Estimate | None
+    delegation: Delegation | None
+    executed: tuple[ExecutedNode, ...]
+    conditions: Conditions
+    warnings: tuple[str, ...]
 
     @property
     def output_pixels(self) -> int | None:
         """Pixels of the first output, or None when it is no batch of images."""
-        shape = next(iter(self.output_shapes.values()), ())
+        shape = next(iter(self.loaded.output_shapes.values()), ())
         axes = image_axes(shape)
         if axes is None or shape[1 if axes == (2, 3) else 3] not in CHANNELS:
             return None
         return shape[0] * shape[axes[0]] * shape[axes[1]]
 
-
-@dataclass(frozen=True)
-class ModelReport:
-    """A model's facts and its latencies in nanoseconds; `ratio`: its median over that of the first."""
-
-    facts: ModelFacts
-    samples: Samples
-    latency: Estimate
-    p90: float
-    ratio: Estimate | None
-
     @property
     def megapixels_per_second(self) -> float | None:
         """Output pixels over the median latency."""
-        pixels = self.facts.output_pixels
+        pixels = self.output_pixels
         return None if pixels is None else pixels * 1e3 / self.latency.value
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that could not be measured."""
+
+    path: Path
+    device: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class BenchReport:
     """Everything that one benchmark found."""
 
-    environment: Environment
     settings: Settings
-    models: tuple[ModelReport, ...]
+    models: tuple[CandidateReport, ...]
+    failures: tuple[Failure, ...]
+
+
+def candidates(paths: Sequence[Path], devices: Sequence[str]) -> list[tuple[Path, DeviceName]]:
+    """Every model on every device that reads files of its kind, in order.
+
+    Raises UsageError for an unknown device, one that reads none of the models, or a model that none reads.
+    """
+    if not devices:
+        return [(path, default_device(path)) for path in paths]
+    named = [parse_device(text) for text in devices]
+    pairs = [(p, d) for d in named for p in paths if p.suffix.lower() == d.device.suffix]
+    for path in paths:
+        if all(path != p for p, _ in pairs):
+            raise UsageError(f"{path}: none of {', '.join(devices)} runs {path.suffix or 'such'} files")
+    for device in named:
+        if all(device != d for _, d in pairs):
+            raise UsageError(f"--device {device} runs {device.device.suffix} files, and there is none")
+    return pairs
 
 
 def benchmark(
     paths: Sequence[Path], settings: Settings, progress: Callable[[float], None] = lambda done: None
 ) -> BenchReport:
-    """Measure the models at `paths` in interleaved rounds.
+    """Measure the models at `paths` in interleaved rounds, each in a process of its own.
 
-    Raises UsageError when the settings fit no model or device, ModelError when a model cannot be read or run.
+    A candidate that crashes its runtime is among the failures and the others are measured. Raises UsageError
+    when the settings fit no model or device, ModelError when no candidate at all can be measured.
     """
-    if settings.device not in DEVICES:
-        raise UsageError(f"there is no device {settings.device!r}: the devices are {', '.join(DEVICES)}")
-    candidates = [load_candidate(path, settings.threads, settings.shapes, settings.seed) for path in paths]
-    known = {name for candidate in candidates for name in candidate.feed}
-    for request in settings.shapes:
-        if request.name is not None and request.name not in known:
-            raise UsageError(f"no model has an input {request.name!r}: there are {', '.join(sorted(known))}")
-    facts = [_facts(candidate, settings) for candidate in candidates]
-    samples = measure(candidates, settings.plan, progress)
-    reports = tuple(
-        ModelReport(
-            facts=fact,
-            samples=times,
-            latency=median_interval(times, settings.seed),
-            p90=percentile(times, 90),
-            ratio=ratio_interval(times, samples[0], settings.seed) if index else None,
-        )
-        for index, (fact, times) in enumerate(zip(facts, samples, strict=True))
+    pairs = candidates(paths, settings.devices)
+    files = {path: model_files(path) for path in paths}
+    failures: list[Failure] = []
+    with ExitStack() as open_workers:
+        runners: list[tuple[DeviceName, ModelFiles, WorkerRunner]] = []
+        for path, device in pairs:
+            try:
+                runner = start_runner(files[path], device, settings.load)
+            except ModelError as error:
+                failures.append(Failure(path, str(device), str(error)))
+                if len(failures) == len(pairs):
+                    raise
+                continue
+            open_workers.callback(runner.close)
+            runners.append((device, files[path], runner))
+        _check_names(settings, [runner for _, _, runner in runners])
+        facts = {each.path: _facts(each, runner.loaded, settings) for _, each, runner in runners}
+        before = [runner.state() for _, _, runner in runners]
+        measured = measure([runner for _, _, runner in runners], settings.plan, progress)
+        reports: list[CandidateReport] = []
+        for (device, model, runner), start, times in zip(runners, before, measured, strict=True):
+            if times.failure is not None:
+                failures.append(Failure(model.path, str(device), times.failure))
+                continue
+            conditions = between(start, runner.state())
+            first = reports[0].measured if reports else None
+            reports.append(_report(device, facts[model.path], runner, times, first, conditions, settings))
+    if not reports:
+        raise ModelError("; ".join(f"{each.path} on {each.device}: {each.reason}" for each in failures))
+    return BenchReport(settings, tuple(reports), tuple(failures))
+
+
+def _report(
+    device: DeviceName,
+    facts: ModelFacts,
+    runner: WorkerRunner,
+    measured: Measured,
+    first: Measured | None,
+    conditions: Conditions,
+    settings: Settings,
+) -> CandidateReport:
+    seed, values = settings.load.seed, measured.values
+    every = [ns for burst in measured.rounds for ns in burst]
+    warnings = list(noise(measured.rounds, conditions))
+    executed: tuple[ExecutedNode, ...] = ()
+    proof: Delegation | None = None
+    try:
+        executed, provider = runner.executed(PROFILE_RUNS if settings.profile else PROOF_RUNS)
+        proof = delegation(executed, provider, facts.cost.macs if facts.cost else 0)
+    except (ModelError, UsageError) as error:
+        warnings.append(f"what ran where is unknown: {error}")
+    return CandidateReport(
+        device=str(device),
+        facts=facts,
+        loaded=runner.loaded,
+        measured=measured,
+        latency=median_interval(values, seed),
+        percentiles={percent: percentile(every, percent) for percent in (50, 90, 99)},
+        ratio=ratio_interval(values, first.values, seed) if first else None,
+        delegation=proof,
+        executed=executed if settings.profile else (),
+        conditions=conditions,
+        warnings=tuple(warnings),
     )
-    return BenchReport(current_environment(), settings, reports)
 
 
-def _facts(candidate: Candidate, settings: Settings) -> ModelFacts:
-    path, feed = candidate.path, candidate.feed
-    shapes = {name: value.shape for name, value in feed.items()}
+def _check_names(settings: Settings, runners: Sequence[WorkerRunner]) -> None:
+    known = {name for runner in runners for name in runner.loaded.input_shapes}
+    for text in settings.load.shapes:
+        name = parse_shape(text).name
+        if name is not None and name not in known:
+            raise UsageError(f"no model has an input {name!r}: there are {', '.join(sorted(known))}")
+
+
+def _facts(files: ModelFiles, loaded: Loaded, settings: Settings) -> ModelFacts:
     cost, problem = None, None
     try:
-        cost = model_cost(path, shapes)
-    except ModelError as error:  # it runs, so that its latency is worth having without its cost
+        cost = count(files.path, loaded.input_shapes)
+    except (ModelError, UsageError) as error:  # it runs: its latency is worth having without its cost
         problem = str(error)
-    files = [path, *_external_files(path)]
+    is_onnx = files.path.suffix.lower() == ".onnx"
     return ModelFacts(
-        path=path,
-        sha256=_digest(files),
-        size=sum(file.stat().st_size for file in files),
-        input_shapes=shapes,
-        input_types={name: str(value.dtype) for name, value in feed.items()},
-        output_shapes=candidate.output_shapes,
-        peak_memory=peak_memory(path, settings.threads, shapes, settings.seed),
+        files=files,
         cost=cost,
-        architecture_cost=_architecture_cost(path, shapes),
+        architecture_cost=_architecture_cost(files.path, loaded.input_shapes) if is_onnx else None,
         cost_problem=problem,
-        fusion=count_integer_convolutions(path, settings.threads),
+        fusion=count_integer_convolutions(files.path, settings.load.threads) if is_onnx else None,
     )
+
+
+def count(path: Path, shapes: dict[str, Shape]) -> FileCost:
+    """The cost of a model of either format; ModelError, or UsageError where a format cannot be read here."""
+    if path.suffix.lower() == ".tflite":
+        return tflite_cost(path, shapes)
+    return model_cost(path, shapes)
 
 
 def _architecture_cost(path: Path, shapes: dict[str, Shape]) -> NetworkCost | None:
@@ -150,19 +238,3 @@ def _architecture_cost(path: Path, shapes: dict[str, Shape]) -> NetworkCost | No
     except ArchitectureError:
         return None  # of another version of qnas: what the file executes is counted all the same
     return network_cost(layers, shape[2], shape[3])
-
-
-def _external_files(path: Path) -> list[Path]:
-    model = read_model(path, external_data=False)
-    tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors})]
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """SHA-256 of the files, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

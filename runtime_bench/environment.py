@@ -22,16 +22,15 @@ class Environment:
     cores: int
     usable_cores: int
     governor: str | None
-    onnxruntime: str
+    runtime: str
     python: str
     numpy: str
     qnas: str
 
 
-def current_environment() -> Environment:
-    """The environment of this process."""
+def current_environment(runtime: str) -> Environment:
+    """The environment of this process, which runs models in `runtime` ("onnxruntime 1.31.1")."""
     import numpy
-    import onnxruntime
 
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
@@ -42,7 +41,7 @@ def current_environment() -> Environment:
         cores=cores,
         usable_cores=usable,
         governor=_read(GOVERNOR) or None,
-        onnxruntime=onnxruntime.__version__,
+        runtime=runtime,
         python=platform.python_version(),
         numpy=numpy.__version__,
         qnas=__version__,

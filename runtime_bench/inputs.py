@@ -13,22 +13,20 @@ from qnas.errors import ModelError, UsageError
 Shape = tuple[int, ...]
 Feed = dict[str, NDArray[Any]]
 DEFAULT = (1, 3, 128, 128)  # one RGB image, [N, C, H, W]
+NUMBERS = frozenset({
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "bool",
+})  # fmt: skip
 CHANNELS = (1, 3, 4)  # of an image: gray, RGB, RGB with alpha
 
-_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(uint16)": np.uint16,
-    "tensor(int16)": np.int16,
-    "tensor(uint32)": np.uint32,
-    "tensor(int32)": np.int32,
-    "tensor(uint64)": np.uint64,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
+
+@dataclass(frozen=True)
+class Input:
+    """What a model declares; a free dimension is its symbol, or None. `dtype`: by numpy, or the runtime."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ def image_axes(dims: Sequence[object]) -> tuple[int, int] | None:
     return (1, 2) if dims[3] in CHANNELS and dims[1] not in CHANNELS else (2, 3)
 
 
-def resolve_shapes(session: Any, requests: Sequence[ShapeRequest]) -> dict[str, Shape]:
-    """The shape of every input of an onnxruntime session: as asked for, else as declared, else `DEFAULT`.
+def resolve_shapes(declared: Sequence[Input], requests: Sequence[ShapeRequest]) -> dict[str, Shape]:
+    """The shape of every input: as asked for, else as declared, else `DEFAULT`.
 
     Free dimensions of inputs that are no image become 1; those that share a symbol share their size. A name
     that the model has not is passed over: another model may have it. Raises UsageError when one does not fit.
     """
-    inputs = {each.name: tuple(each.shape) for each in session.get_inputs()}
+    inputs = {each.name: each.dims for each in declared}
     asked = {name: _asked(name, dims, requests, len(inputs)) for name, dims in inputs.items()}
     sizes: dict[object, int] = {}
     for name, shape in asked.items():
@@ -109,19 +107,19 @@ def _default(dims: Sequence[object], sizes: Mapping[object, int]) -> Shape:
     )
 
 
-def random_inputs(session: Any, shapes: Mapping[str, Shape], seed: int) -> Feed:
+def random_inputs(declared: Sequence[Input], shapes: Mapping[str, Shape], seed: int) -> Feed:
     """Random values for every input: floats in [0, 1), any of 8 bits, 0 or 1 in wider integers (indices?).
 
     Raises ModelError for an input that is no tensor of numbers, UsageError when the memory does not hold it.
     """
     generator = np.random.default_rng(seed)
     feed: Feed = {}
-    for each in session.get_inputs():
-        if each.type not in _DTYPES:
-            raise ModelError(f"input {each.name!r} is a {each.type}: only tensors of numbers can be made up")
+    for each in declared:
+        if each.dtype not in NUMBERS:
+            raise ModelError(f"input {each.name!r} is a {each.dtype}: only tensors of numbers can be made up")
         shape = shapes[each.name]
         try:
-            feed[each.name] = _random(generator, np.dtype(_DTYPES[each.type]), shape)
+            feed[each.name] = _random(generator, np.dtype(each.dtype), shape)
         except (MemoryError, ValueError) as error:  # numpy's, for more than it can hold or address
             sizes = "x".join(map(str, shape))
             raise UsageError(

@@ -1,101 +1,131 @@
-"""Latency of several models, in interleaved rounds: A B A B ..., so that what disturbs one disturbs all."""
+"""Latency of several loaded models, in interleaved rounds, A B B A ...: what disturbs one disturbs all.
 
-import gc
+In a round every model runs a burst of inferences in a row, as long as `BURST`: each lives in a process of its
+own, and the first inference after another process ran finds its caches cold. The value of a round is the
+median of its burst.
+"""
+
+import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.inputs import Feed, Shape, ShapeRequest, random_inputs, resolve_shapes
-from qnas.session import first_line, open_session
+from qnas.errors import ModelError
+from qnas.runtime_bench.workers.runner import Nanoseconds, Runner
 
 FEWEST_ROUNDS = 20
 MOST_ROUNDS = 10_000  # of a timed run: what more tells is lost in the drift of the machine
+BURST = 10_000_000  # ns
+LONGEST_BURST = 50  # inferences
+STABLE = 0.02  # two windows of the warm-up agree when their medians do so far
+WINDOW = 50_000_000  # ns
+LONGEST_WARMUP = 3.0  # s, and one inference more
 
-Samples = tuple[int, ...]  # nanoseconds, one a round
+Rounds = tuple[tuple[Nanoseconds, ...], ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`rounds` of one run each, or as many as give every model `seconds` of run time, after `warmup` runs."""
+    """`runs` inferences of each model, or as many as give every model `seconds` of run time.
 
-    rounds: int | None = None
+    `warmup` inferences before these; None: until their times are stable.
+    """
+
+    runs: int | None = None
     seconds: float = 3.0
-    warmup: int = 5
-
-    def fraction_done(self, rounds: int, nanoseconds: int) -> float:
-        """At least 1 when `rounds`, in which every model ran `nanoseconds` or longer, are enough."""
-        if self.rounds is not None:
-            return rounds / self.rounds
-        return max(min(nanoseconds / 1e9 / self.seconds, rounds / FEWEST_ROUNDS), rounds / MOST_ROUNDS)
+    warmup: int | None = None
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A loaded model, what it is fed, and the shapes of what it was seen to make of it, by name.
+class Measured:
+    """The rounds of one model; `failure` says why there are none."""
 
-    `session` is an onnxruntime.InferenceSession, which has no types.
-    """
+    rounds: Rounds
+    failure: str | None = None
 
-    path: Path
-    session: Any
-    feed: Feed
-    output_shapes: dict[str, Shape]
-
-
-def load_candidate(path: Path, threads: int, requests: Sequence[ShapeRequest], seed: int) -> Candidate:
-    """Open a model, make up its inputs and run it once; ModelError or UsageError when any of it fails."""
-    session = open_session(path, threads)
-    try:
-        feed = random_inputs(session, resolve_shapes(session, requests), seed)
-        outputs = run_once(session, feed)
-    except (ModelError, UsageError) as error:
-        raise type(error)(f"{path}: {error}") from error
-    names = [each.name for each in session.get_outputs()]
-    shapes = {name: np.shape(value) for name, value in zip(names, outputs, strict=True)}
-    return Candidate(path, session, feed, shapes)
-
-
-def run_once(session: Any, feed: Feed) -> list[Any]:
-    """The outputs of one run; ModelError when the model fails."""
-    try:
-        outputs: list[Any] = session.run(None, feed)
-    except Exception as error:  # onnxruntime's exception types share no base but Exception
-        shown = ", ".join(f"{name} of {'x'.join(map(str, value.shape))}" for name, value in feed.items())
-        raise ModelError(f"it cannot run on {shown}: {first_line(error)}; choose another --shape") from error
-    return outputs
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One a round, in nanoseconds."""
+        return tuple(map(statistics.median, self.rounds))
 
 
 def measure(
-    candidates: Sequence[Candidate], plan: Plan, progress: Callable[[float], None] = lambda done: None
-) -> tuple[Samples, ...]:
-    """Nanoseconds of every round for each candidate.
+    runners: Sequence[Runner], plan: Plan, progress: Callable[[float], None] = lambda done: None
+) -> tuple[Measured, ...]:
+    """Measure all; one that dies is left out from then on, the others go on.
 
     `progress` is told the fraction done, between rounds and never within one.
     """
-    for candidate in candidates:
-        for _ in range(plan.warmup):
-            candidate.session.run(None, candidate.feed)
-    samples: list[list[int]] = [[] for _ in candidates]
-    totals = [0] * len(candidates)
+    failures: dict[int, str] = {}
+    bursts: dict[int, int] = {}
+    rounds: dict[int, list[tuple[int, ...]]] = {index: [] for index in range(len(runners))}
+    for index, runner in enumerate(runners):
+        try:
+            bursts[index] = burst_length(warm_up(runner, plan.warmup))
+        except ModelError as error:
+            failures[index] = str(error)
+    number = 0
     done = 0.0
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        while done < 1:
-            for index, candidate in enumerate(candidates):
-                start = time.perf_counter_ns()
-                candidate.session.run(None, candidate.feed)
-                elapsed = time.perf_counter_ns() - start
-                samples[index].append(elapsed)
-                totals[index] += elapsed
-            done = plan.fraction_done(len(samples[0]), min(totals))
-            progress(done)
-    finally:
-        if collecting:
-            gc.enable()
-    return tuple(map(tuple, samples))
+    while done < 1 and len(failures) < len(runners):
+        counts = _counts(plan, bursts, number)
+        for index in in_turn(list(bursts), number):
+            try:
+                rounds[index].append(tuple(runners[index].run(counts[index])))
+            except ModelError as error:
+                failures[index] = str(error)
+                del bursts[index]
+        number += 1
+        done = _fraction_done(plan, [rounds[index] for index in bursts], bursts)
+        progress(done)
+    return tuple(
+        Measured((), failures[index]) if index in failures else Measured(tuple(rounds[index]))
+        for index in range(len(runners))
+    )
+
+
+def in_turn(indices: list[int], number: int) -> list[int]:
+    """The order of round `number`: forwards and backwards, so that no one always comes first."""
+    return indices if number % 2 == 0 else indices[::-1]
+
+
+def warm_up(runner: Runner, count: int | None = None) -> Nanoseconds:
+    """Run `count` times, or until two windows in a row agree; the time of one inference then."""
+    if count is not None:
+        return round(statistics.median(runner.run(max(count, 1))))
+    end = time.monotonic() + LONGEST_WARMUP
+    before = runner.run(1)[0]
+    while True:
+        window = runner.run(max(1, min(LONGEST_BURST, WINDOW // max(before, 1))))
+        now = round(statistics.median(window))
+        if abs(now - before) <= STABLE * before or time.monotonic() > end:
+            return now
+        before = now
+
+
+def burst_length(nanoseconds: Nanoseconds) -> int:
+    """Inferences of so many nanoseconds that make one round."""
+    return max(1, min(LONGEST_BURST, math.ceil(BURST / max(nanoseconds, 1))))
+
+
+def _counts(plan: Plan, bursts: dict[int, int], number: int) -> dict[int, int]:
+    """How often each runs in round `number`; `plan.runs` are spread evenly over the rounds."""
+    if plan.runs is None:
+        return bursts
+    total = _total_rounds(plan.runs, bursts)
+    return dict.fromkeys(bursts, plan.runs // total + (number < plan.runs % total))
+
+
+def _total_rounds(runs: int, bursts: dict[int, int]) -> int:
+    """At least `FEWEST_ROUNDS` where there are so many runs."""
+    return max(math.ceil(runs / min(bursts.values())), min(runs, FEWEST_ROUNDS))
+
+
+def _fraction_done(plan: Plan, rounds: list[list[tuple[int, ...]]], bursts: dict[int, int]) -> float:
+    if not rounds:
+        return 1
+    count = len(rounds[0])
+    if plan.runs is not None:
+        return count / _total_rounds(plan.runs, bursts)
+    shortest = min(sum(map(sum, each)) for each in rounds)
+    return max(min(shortest / 1e9 / plan.seconds, count / FEWEST_ROUNDS), count / MOST_ROUNDS)

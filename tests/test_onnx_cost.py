@@ -9,7 +9,8 @@ from onnx import ModelProto, StringStringEntryProto
 from text_models import INTEGER_CONV, text_model
 
 from qnas.errors import ModelError, UsageError
-from qnas.onnx_cost import NodeCost, OnnxCost, model_cost
+from qnas.file_cost import FileCost, NodeCost
+from qnas.onnx_cost import model_cost
 
 ESPCN = """
 espcn (float[n, 3, h, w] image) => (float[n, 3, y, x] upscaled)
@@ -44,7 +45,7 @@ def quantized(
     return text_model(QUANTIZED.replace("ACTIVATION", activation).replace("WEIGHT", weight))
 
 
-def only_node(cost: OnnxCost) -> NodeCost:
+def only_node(cost: FileCost) -> NodeCost:
     (node,) = cost.layers
     return node
 

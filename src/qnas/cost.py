@@ -13,6 +13,7 @@ from qnas.quantization import AFFINE_BITS, FLOAT_BITS
 
 DECIMAL_G = 10**9
 PAPER_G = 2**30  # QuantNAS, table 1: ESPCN at 8 bits on 32x32 is 37 945 344 * 64 = "2.3 G" of these
+CONVENTIONS = {"decimal": (DECIMAL_G, "10^9"), "paper": (PAPER_G, "2^30")}  # (G, how it is written)
 
 
 @dataclass(frozen=True)

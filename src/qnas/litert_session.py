@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ class LiteRtSession:
     """
 
     def __init__(self, model: bytes, threads: int = 1, xnnpack: bool = True) -> None:
-        interpreter, resolver = _litert()
+        litert = load_litert()
+        resolver = litert.OpResolverType
         kind = resolver.BUILTIN if xnnpack else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         check_tflite(read_tflite(model))
         try:
-            self._runtime = interpreter(
+            self._runtime = litert.Interpreter(
                 model_content=model, num_threads=threads, experimental_op_resolver_type=kind
             )
             self._runtime.allocate_tensors()
@@ -122,9 +124,29 @@ def _unusable(error: Exception) -> ModelError:
     return ModelError(f"LiteRT cannot run the model: {first_line(error)}; export it again")
 
 
-def _litert() -> tuple[Any, Any]:
+def resized_shapes(model: bytes, shapes: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """The shape of every tensor when the inputs (by index) have others; nothing is run.
+
+    Sizes that depend on values stay those of the file. Raises ModelError when the model cannot be resized so.
+    """
+    litert = load_litert()
+    check_tflite(read_tflite(model))
+    kind = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+        runtime = litert.Interpreter(model_content=model, experimental_op_resolver_type=kind)
+        for index, shape in shapes.items():
+            runtime.resize_tensor_input(index, shape, strict=True)
+        runtime.allocate_tensors()
+        return {int(t["index"]): tuple(map(int, t["shape"])) for t in runtime.get_tensor_details()}
+    except (RuntimeError, ValueError) as error:
+        raise _unusable(error) from error
+
+
+def load_litert() -> ModuleType:
+    """LiteRT's Python interface; UsageError where it is not installed."""
+    try:
+        from ai_edge_litert import interpreter
     except ImportError as error:
         raise UsageError(f"running .tflite files needs {error.name}: pip install 'qnas[tflite]'") from error
-    return Interpreter, OpResolverType
+    module: ModuleType = interpreter
+    return module

@@ -16,28 +16,15 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from qnas.cost import LayerCost, NetworkCost
+from qnas.activation_memory import Activations
 from qnas.errors import ModelError
-from qnas.onnx_graph import KEEPING, TYPE_BITS, UNPACKING, Graph, node_name
+from qnas.file_cost import FileCost, NodeCost, executed_bits
+from qnas.macs import convolution, per_value, product, transposed
+from qnas.onnx_graph import ELEMENTWISE, KEEPING, TYPE_BITS, UNPACKING, Graph, node_name
 from qnas.onnx_shapes import STAND_INS, damage_refused, op_name, read_model
 
 
-@dataclass(frozen=True)
-class NodeCost(LayerCost):
-    """Cost of one node; weights that several nodes read are counted at the first."""
-
-    op: str
-
-
-@dataclass(frozen=True)
-class OnnxCost(NetworkCost):
-    """Cost of the nodes that multiply, and the types of those that nobody counted."""
-
-    layers: tuple[NodeCost, ...]
-    uncovered: tuple[str, ...]
-
-
-def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> OnnxCost:
+def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> FileCost:
     """Cost of one run of `model` on inputs of `shapes` (input name -> dimensions).
 
     Inputs whose dimensions are all fixed may be left out. Raises ModelError when the file is no ONNX model or
@@ -47,33 +34,42 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
         with damage_refused(model):
             return model_cost(read_model(model), shapes)
     graph = Graph(model, shapes or {})
+    activations = Activations(graph)
     rows: list[NodeCost] = []
     counted: set[str] = set()
     uncovered: set[str] = set()
     for node in graph.nodes:
         op = op_name(node)
         if op in FORMULAS and not any(map(graph.is_derived, node.input)):
-            rows.append(_node_cost(graph, node, FORMULAS[op], counted))
+            rows.append(_node_cost(graph, activations, node, counted))
         elif op not in FREE and op not in FORMULAS:
             uncovered.add(op)
-    return OnnxCost(tuple(rows), tuple(sorted(uncovered)))
+    return FileCost(tuple(rows), tuple(sorted(uncovered)), activations.peak())
 
 
-def _node_cost(graph: Graph, node: NodeProto, formula: Formula, counted: set[str]) -> NodeCost:
+def _node_cost(graph: Graph, activations: Activations, node: NodeProto, counted: set[str]) -> NodeCost:
+    formula = FORMULAS[op_name(node)]
     data, weight = node.input[formula.data], node.input[formula.weight]
     bias = node.input[formula.bias] if formula.bias and len(node.input) > formula.bias else ""
     if graph.stored(data) and not graph.stored(weight):
         data, weight = weight, data  # a product may have its weights on the left
+    macs = formula.macs(graph, node, formula)
     weights = _fresh(graph, (weight,), counted)
     biases = _fresh(graph, (bias,), counted)
+    executed = executed_bits(graph.container(weight, node), graph.container(data, node))
+    read = sum(activations.read_bytes(name, node) for name in {data, weight})
     return NodeCost(
         name=node_name(node),
-        macs=formula.macs(graph, node, formula),
+        macs=macs,
         weight_bits=graph.bits(weight, node),
         activation_bits=graph.bits(data, node),
         parameters=sum(prod(tensor.dims) for tensor in (*weights, *biases)),
         weight_bytes=sum(stored_bytes(tensor) for tensor in weights),
         op=op_name(node),
+        output_shape=graph.shape(node.output[0], node),
+        executed_weight_bits=executed[0],
+        executed_activation_bits=executed[1],
+        activation_bytes=read + activations.written_bytes(node),
     )
 
 
@@ -112,24 +108,25 @@ def _convolution(graph: Graph, node: NodeProto, formula: Formula) -> int:
             f"node {node_name(node)}: {data[1]} channels come in, its weights take {channels}; "
             "give the input another shape"
         )
-    return prod(graph.shape(node.output[0], node)) * prod(weight[1:])
+    return convolution(graph.shape(node.output[0], node), weight)
 
 
 def _transposed(graph: Graph, node: NodeProto, formula: Formula) -> int:
     """Inputs [N, C, ...] times the weights [C, M/groups, k...] that read one of them."""
     data, weight = (graph.shape(node.input[i], node) for i in (formula.data, formula.weight))
-    return prod(data) * prod(weight[1:])
+    return transposed(data, weight)
 
 
 def _product(graph: Graph, node: NodeProto, formula: Formula) -> int:
     """Outputs [..., M, N] times the inner dimension K of [..., M, K], or of [K, M] with transA."""
     data = graph.shape(node.input[formula.data], node)
-    return prod(graph.shape(node.output[0], node)) * data[-2 if _attribute(node, "transA", 0) else -1]
+    inner = data[-2 if _attribute(node, "transA", 0) else -1]
+    return product(graph.shape(node.output[0], node), inner)
 
 
 def _per_value(graph: Graph, node: NodeProto, formula: Formula) -> int:
     """One for every value that comes in."""
-    return prod(graph.shape(node.input[formula.data], node))
+    return per_value(graph.shape(node.input[formula.data], node))
 
 
 FORMULAS: dict[str, Formula] = {
@@ -152,19 +149,8 @@ _SHAPES_AND_TYPES = frozenset({
     "CastLike", "Constant", "ConstantOfShape", "DynamicQuantizeLinear", "GatherElements", "GatherND", "Range",
     "Resize", "ScatterElements", "ScatterND", "Shape", "Size", "Upsample", "Where",
 })  # fmt: skip
-_ACTIVATIONS = frozenset({
-    "Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "LogSoftmax", "Mish", "PRelu", "Selu",
-    "Sigmoid", "Softmax", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
-})  # fmt: skip
-_ELEMENTWISE = frozenset({
-    "Abs", "Add", "And", "Ceil", "Cos", "Div", "Dropout", "Equal", "Erf", "Exp", "Floor", "Greater",
-    "GreaterOrEqual", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or",
-    "Pow", "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Sub", "Sum", "Xor",
-})  # fmt: skip
 _POOLING = frozenset({
     "ArgMax", "ArgMin", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean",
     "ReduceMin", "ReduceSum", "ReduceSumSquare", "TopK",
 })  # fmt: skip
-FREE = (
-    KEEPING | UNPACKING | _SHAPES_AND_TYPES | _ACTIVATIONS | _ELEMENTWISE | _POOLING | STAND_INS.keys()
-) - FORMULAS.keys()
+FREE = (KEEPING | UNPACKING | ELEMENTWISE | _SHAPES_AND_TYPES | _POOLING | STAND_INS.keys()) - FORMULAS.keys()

@@ -8,18 +8,22 @@ The bits are those of the values, which a container may exceed:
 4. data movement and Relu keep the bits, and so does a QuantizeLinear back onto the very same grid;
 5. metadata `qnas.bits` on a node says the bits of what it writes: that of the DequantizeLinear behind an int8
    weight may say 4.
+
+The container of a tensor is its type; of floats that a DequantizeLinear wrote, or that data movement kept,
+it is that of the integers they came from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qnas.errors import ModelError
+from qnas.file_cost import Container
 from qnas.onnx_shapes import Shape, infer_shapes, op_name
 
 BITS_KEY = "qnas.bits"
@@ -42,6 +46,15 @@ KEEPING = frozenset({
 UNPACKING = frozenset({
     "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
     "Unsqueeze",
+})  # fmt: skip
+
+# One value out of each that comes in, or of several at the same place.
+ELEMENTWISE = frozenset({
+    "Abs", "Add", "And", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp",
+    "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "LogSoftmax", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or",
+    "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus",
+    "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Xor",
 })  # fmt: skip
 
 
@@ -70,6 +83,7 @@ class _Values:
 
     bits: int | None  # None: not even the type is known
     grid: object = None
+    container: int = TensorProto.UNDEFINED
 
 
 class Graph:
@@ -86,8 +100,9 @@ class Graph:
             if node.op_type == "Constant":
                 self.constants |= {o: a.t for o in node.output for a in node.attribute if a.name == "value"}
         self._shapes = infer_shapes(model, shapes)
-        inputs = [value.name for value in model.graph.input]
-        self._values = {name: _Values(TYPE_BITS.get(self._type(name))) for name in (*self.constants, *inputs)}
+        self.inputs = tuple(v.name for v in model.graph.input if v.name not in self.constants)
+        self.outputs = frozenset(value.name for value in model.graph.output)
+        self._values = {name: self._typed(name) for name in (*self.constants, *self.inputs)}
         for node in self.nodes:
             self._values |= dict.fromkeys(node.output, self._written(node))
 
@@ -104,6 +119,13 @@ class Graph:
         if bits is None:
             raise self._unknown("type", name, node)
         return bits
+
+    def container(self, name: str, node: NodeProto) -> Container:
+        """How the values of a tensor of `node` are stored; ModelError when its type is unknown."""
+        kind = self._values[name].container if name in self._values else TensorProto.UNDEFINED
+        if kind not in TYPE_BITS:
+            raise self._unknown("type", name, node)
+        return Container(TYPE_BITS[kind], kind in _INTEGERS)
 
     def stored(self, name: str) -> str | None:
         """The constant that tensor `name` unpacks, or None when it is computed from an input."""
@@ -124,29 +146,36 @@ class Graph:
         """Whether the graph computes tensor `name` from shapes alone, as it does an interpolation matrix."""
         return name in self._shapes.derived
 
+    def is_integer(self, name: str) -> bool:
+        """Whether the type of tensor `name` is known to be an integer."""
+        return self._type(name) in _INTEGERS
+
     def _type(self, name: str) -> int:
         known = self._shapes.types.get(name)
         return TensorProto.UNDEFINED if known is None else int(known.elem_type)
+
+    def _typed(self, name: str) -> _Values:
+        kind = self._type(name)
+        return _Values(TYPE_BITS.get(kind), None, kind)
 
     def _written(self, node: NodeProto) -> _Values:
         """The values that `node` writes, by the cases of the module's docstring."""
         reads = [self._values.get(name, _Values(None)) for name in node.input if name]
         first = reads[0] if reads else _Values(None)
-        kind = self._type(node.output[0])
-        result = _Values(TYPE_BITS.get(kind))  # Case 1
+        result = self._typed(node.output[0])  # Case 1
         match node.op_type:
             case "DequantizeLinear":  # Case 2
-                result = _Values(first.bits, self._grid(node))
+                result = _Values(first.bits, self._grid(node), first.container)
             case "Cast":  # Case 2
-                result = _Values(_least(result.bits, first.bits))
+                result = replace(result, bits=_least(result.bits, first.bits))
             case "QuantizeLinear" if first.grid is not None and first.grid == self._grid(node):  # Case 4
-                result = _Values(_least(result.bits, first.bits))
-            case "Clip" if kind in _INTEGERS:  # Case 3
-                result = _Values(_least(first.bits, self._clip_bits(node)))
+                result = replace(result, bits=_least(result.bits, first.bits))
+            case "Clip" if result.container in _INTEGERS:  # Case 3
+                result = replace(result, bits=_least(first.bits, self._clip_bits(node)))
             case op if op in KEEPING:  # Case 4
-                result = _joined(reads if op == "Concat" else [first])
+                result = _joined(reads if op == "Concat" else [first], result.container)
         override = metadata_bits(node)
-        return result if override is None else _Values(override, result.grid)  # Case 5
+        return result if override is None else replace(result, bits=override)  # Case 5
 
     def _grid(self, node: NodeProto) -> object:
         """A hashable (scale, zero point) of a quantizer with one scale, None of one with several."""
@@ -165,10 +194,16 @@ class Graph:
         return max(1, (numbers[1] - numbers[0]).bit_length()) if len(numbers) == 2 else None
 
 
-def _joined(values: Sequence[_Values]) -> _Values:
+def _joined(values: Sequence[_Values], own: int) -> _Values:
+    """Of several tensors in one; `own` is the type of that one, its container unless they share another."""
     bits = [value.bits for value in values if value.bits is not None]
     grids = {value.grid for value in values}
-    return _Values(max(bits) if len(bits) == len(values) else None, grids.pop() if len(grids) == 1 else None)
+    containers = {value.container for value in values}
+    return _Values(
+        bits=max(bits) if len(bits) == len(values) else None,
+        grid=grids.pop() if len(grids) == 1 else None,
+        container=containers.pop() if len(containers) == 1 else own,
+    )
 
 
 def _least(*bits: int | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,15 @@ def open_session(
     threads: int = 0,
     optimized: bool = True,
     optimized_model_path: Path | None = None,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Return a CPU session for a model file or the bytes of one.
+    """Return a session for a model file or the bytes of one, on the CPU or on another `provider` first.
 
     `threads` is the number of threads inside an operation, 0 = one per physical core. Without `optimized` the
     graph runs node by node as written. `optimized_model_path` receives the graph that really runs.
+    `profile` is how the file begins whose name the session's `end_profiling` returns.
     Raises ModelError when the file is missing, is no ONNX model, or holds what onnxruntime cannot run.
     """
     import onnxruntime  # 0.2 s: only when a model is really opened
@@ -37,9 +42,15 @@ def open_session(
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
     if optimized_model_path is not None:
         options.optimized_model_filepath = str(optimized_model_path)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        providers: list[object] = ["CPUExecutionProvider"]
+        if provider is not None:
+            providers.insert(0, (provider, dict(provider_options or {})))
+        return onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
 

@@ -5,7 +5,7 @@ walked, and whatever else damage makes the schema's code raise is a ModelError.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -23,6 +23,7 @@ LONGEST_NAME = 2000
 LARGEST_TENSOR = 2**40  # values
 OPTIONS: dict[str, tuple[str, ...]] = {  # table of options -> what is read from it
     "AddOptions": ("FusedActivationFunction",),
+    "BatchMatMulOptions": ("AdjX",),
     "ConcatenationOptions": ("FusedActivationFunction",),
     "Conv2DOptions": ("StrideH", "StrideW", "FusedActivationFunction"),
     "DepthToSpaceOptions": ("BlockSize",),
@@ -46,7 +47,7 @@ class TfliteTensor:
     """`scale` float32 and `zero_point` int64 are [0] without quantization, [1], or [C] along `axis`.
 
     A damaged file may have zero points without scales. `data` are the raw bytes of a constant, None of what
-    is computed.
+    is computed. `signature` is `shape` with -1 for sizes that may change, () where none may.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TfliteTensor:
     zero_point: NDArray[np.int64]
     axis: int
     data: NDArray[np.uint8] | None
+    signature: tuple[int, ...] = ()
 
     def values(self) -> NDArray[Any] | None:
         """The constant's values, 4-bit ones as int8; None when there are none or their type is not read."""
@@ -80,13 +82,14 @@ class TfliteOperator:
 
 @dataclass(frozen=True)
 class TfliteModel:
-    """The first subgraph of a file that holds `subgraphs`."""
+    """The first subgraph of a file that holds `subgraphs`, and the file's `metadata` by name."""
 
     tensors: tuple[TfliteTensor, ...]
     operators: tuple[TfliteOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     subgraphs: int
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def load_schema() -> ModuleType:
@@ -144,7 +147,8 @@ class _Reader:
                 (graph.OutputsLength(), graph.OutputsAsNumpy),
             )
         )
-        return TfliteModel(tensors, operators, inputs, outputs, root.SubgraphsLength())
+        metadata = dict(self._metadata(root.Metadata(i)) for i in self._count(root.MetadataLength()))
+        return TfliteModel(tensors, operators, inputs, outputs, root.SubgraphsLength(), metadata)
 
     def _count(self, length: int) -> range:
         if length * 4 > len(self.data):  # an element of a vector takes at least four bytes
@@ -169,6 +173,12 @@ class _Reader:
             raise ModelError("weights that lie behind the flatbuffer are not read")
         return None if buffer.DataIsNone() else np.asarray(buffer.DataAsNumpy(), np.uint8)
 
+    def _metadata(self, entry: Any) -> tuple[str, bytes]:
+        if entry.Buffer() >= len(self.buffers):
+            raise ModelError("metadata that has no buffer")
+        data = self.buffers[entry.Buffer()]
+        return _text(entry.Name()), b"" if data is None else data.tobytes()
+
     def _tensor(self, tensor: Any) -> TfliteTensor:
         name = _text(tensor.Name())
         rank = tensor.ShapeLength()
@@ -183,7 +193,10 @@ class _Reader:
         data = self.buffers[tensor.Buffer()] if tensor.Buffer() else None  # the first is always empty
         if data is not None and data.size != -(-prod(shape) * BITS[kind] // 8):
             raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
-        return TfliteTensor(name, shape, kind, *self._grid(tensor, name, shape), data)
+        signature = tuple(tensor.ShapeSignatureAsNumpy().tolist()) if tensor.ShapeSignatureLength() else ()
+        if signature and len(signature) != len(shape):
+            raise ModelError(f"the signature of tensor {name!r} does not fit it")
+        return TfliteTensor(name, shape, kind, *self._grid(tensor, name, shape), data, signature)
 
     def _grid(
         self, tensor: Any, name: str, shape: tuple[int, ...]

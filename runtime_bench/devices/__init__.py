@@ -1,0 +1,1 @@
+"""The devices that a model can be measured on, one file each."""

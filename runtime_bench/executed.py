@@ -1,0 +1,32 @@
+"""What a runtime really executed: one row a node, as its own profiler tells."""
+
+from dataclasses import dataclass
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExecutedTensor:
+    """`dtype` by numpy's name ("uint8"), "" where the profiler is silent."""
+
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class ExecutedNode:
+    """One node of the graph that ran, in the runtime's own words.
+
+    `provider`: what ran it ("CPUExecutionProvider", "XNNPACK"). `nanoseconds`: one entry a profiled run,
+    empty where the runtime tells only what ran. `integer`: whether it multiplies integers, None when it
+    multiplies nothing or nobody knows. `macs`: multiply-adds of one run.
+    """
+
+    name: str
+    op: str
+    provider: str
+    inputs: tuple[ExecutedTensor, ...]
+    outputs: tuple[ExecutedTensor, ...]
+    macs: int
+    integer: bool | None
+    nanoseconds: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""The regression gate: pass, fail or inconclusive."""

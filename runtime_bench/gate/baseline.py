@@ -1,0 +1,154 @@
+"""A latency measured before, in a JSON file of `qnas-bench MODEL --json`; refused where it says nothing here."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from qnas.errors import UsageError
+from qnas.runtime_bench.document import FORMAT, VERSION
+from qnas.runtime_bench.gate.pairs import FAST, undisturbed
+from qnas.runtime_bench.inputs import Shape
+from qnas.runtime_bench.measure import Rounds
+from qnas.runtime_bench.stats import Estimate, median
+from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtime_bench.workers.protocol import Loaded
+
+LARGEST = 1 << 30  # bytes of a file
+LEAST_DEVIATION = 0.01  # between processes, of the logarithm: what a few equal ones must not make smaller
+RESAMPLES = 1000
+SAME = {"cpu": "processor", "machine": "architecture", "cores": "number of cores",
+        "usable_cores": "number of usable cores", "runtime": "runtime"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a file says of one model on one device; `rounds` in nanoseconds."""
+
+    path: Path
+    device: str
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, tuple[str, Shape]]
+    rounds: Rounds
+
+    @property
+    def latency(self) -> float:
+        """Undisturbed, as `pairs.undisturbed` has it."""
+        return undisturbed(self.rounds)
+
+
+def read_baseline(path: Path, device: str, model: str) -> Baseline:
+    """The entry of `device`, and of several that of the file name `model`.
+
+    Raises UsageError when the file cannot be read, is of another kind or version, or has no such entry.
+    """
+    document = _document(path)
+    try:
+        entries = [each for each in document["models"] if each["device"] == device]
+        if len(entries) > 1:
+            entries = [each for each in entries if Path(each["path"]).name == model]
+        if len(entries) != 1:
+            raise UsageError(
+                f"{path} has {len(entries) or 'no'} measurements of {model} on {device}: measure it again with "
+                f"qnas-bench {model} --device {device} --json"
+            )
+        return _baseline(path, document["settings"], entries[0])
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{path} is damaged ({type(error).__name__}): measure the baseline again") from error
+
+
+def _document(path: Path) -> dict[str, Any]:
+    again = "measure the baseline again with qnas-bench MODEL --json"
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"{path} is larger than any baseline: {again}")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON file: {again}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UsageError(f"{path} is no report of qnas-bench: {again}")
+    if document.get("version") != VERSION:
+        raise UsageError(f"{path} has version {document.get('version')!r}, this reads {VERSION}: {again}")
+    return document
+
+
+def _baseline(path: Path, settings: Mapping[str, Any], entry: Mapping[str, Any]) -> Baseline:
+    rounds = tuple(tuple(map(_nanoseconds, burst)) for burst in entry["rounds_ns"])
+    if len(rounds) < 2 or not all(rounds):
+        raise ValueError("no rounds")
+    inputs = {
+        str(name): (str(each["type"]), tuple(int(size) for size in each["shape"]))
+        for name, each in entry["inputs"].items()
+    }
+    environment = {key: entry["environment"][key] for key in SAME}
+    wanted = {key: settings[key] for key in ("threads", "cpus", "device_options")}
+    return Baseline(path, str(entry["device"]), environment, wanted, inputs, rounds)
+
+
+def _nanoseconds(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**53:
+        raise ValueError("no number of nanoseconds")
+    return value
+
+
+def check_same(baseline: Baseline, loaded: Loaded, options: LoadOptions) -> None:
+    """Raise UsageError, with the difference, when the baseline was not measured under the same conditions."""
+    here = vars(loaded.environment)
+    pairs = [(SAME[key], baseline.environment[key], here[key]) for key in SAME]
+    settings = baseline.settings
+    pairs += [
+        ("number of threads", settings["threads"], options.threads),
+        ("processors (--cpus)", list(settings["cpus"]), list(options.cpus)),
+        ("device options", dict(settings["device_options"]), dict(options.device_options)),
+    ]
+    inputs = {name: (loaded.input_types[name], shape) for name, shape in loaded.input_shapes.items()}
+    pairs.append(("inputs", _shown(baseline.inputs), _shown(inputs)))
+    for what, then, now in pairs:
+        if then != now:
+            raise UsageError(
+                f"{baseline.path} cannot be compared: its {what} was {then}, here it is {now}; measure the "
+                "baseline again under the same conditions, or compare with --against"
+            )
+
+
+def _shown(inputs: Mapping[str, tuple[str, Shape]]) -> str:
+    return ", ".join(f"{name} {kind} {'x'.join(map(str, s))}" for name, (kind, s) in sorted(inputs.items()))
+
+
+@dataclass(frozen=True)
+class UnpairedBounds:
+    """Bounds of the ratio of one model to a baseline that is one process, measured at another time.
+
+    The logarithms of both vary from process to process with one deviation, which the new processes show;
+    resampling its rounds adds what the baseline's own samples leave open. What the machine does differently on
+    another day is in none of it: that is why interleaved pairs say more.
+    """
+
+    deviation: float  # of the baseline's logarithm
+
+    def __call__(self, ratios: Sequence[float], level: float) -> Estimate:
+        logs = np.log(ratios)
+        middle = median(logs)
+        spread = 1.4826 * median(np.abs(logs - middle))  # a normal distribution's standard deviation
+        process = max(spread, LEAST_DEVIATION)
+        reach = -NormalDist().inv_cdf(level) * math.hypot(
+            process, process * math.sqrt(math.pi / (2 * len(ratios))), self.deviation
+        )
+        return Estimate(*(math.exp(x) for x in (middle, middle - reach, middle + reach)))
+
+
+def unpaired_bounds(baseline: Baseline, seed: int) -> UnpairedBounds:
+    """With the deviation of the baseline's latency over bootstrap draws of its rounds."""
+    generator = np.random.default_rng(seed)
+    rounds = [np.asarray(burst, np.float64) for burst in baseline.rounds]
+    draws = generator.integers(0, len(rounds), (RESAMPLES, len(rounds)))
+    values = [np.percentile(np.concatenate([rounds[index] for index in draw]), FAST) for draw in draws]
+    return UnpairedBounds(float(np.std(np.log(values))))

@@ -1,0 +1,30 @@
+"""A process that runs a model so many times and nothing else, for a tool that counts its instructions.
+
+    python -P -m qnas.runtime_bench.gate.inferences '{"model": ..., "device": "cpu", "shapes": [], "seed": 0, "count": 3}'
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from qnas.errors import QnasError
+from qnas.runtime_bench.devices.names import parse_device
+from qnas.runtime_bench.inputs import parse_shape, random_inputs, resolve_shapes
+
+
+def infer(task: str) -> None:
+    """Load the model on its device with one thread and run it; may raise UsageError and ModelError."""
+    wanted = json.loads(task)
+    name = parse_device(wanted["device"])
+    model = name.device.load(name.argument, Path(wanted["model"]), 1, wanted["options"])
+    shapes = resolve_shapes(model.inputs, [parse_shape(text) for text in wanted["shapes"]])
+    model.feed(random_inputs(model.inputs, shapes, wanted["seed"]))
+    for _ in range(wanted["count"]):
+        model.run()
+
+
+if __name__ == "__main__":
+    try:
+        infer(sys.argv[1])
+    except QnasError as error:
+        sys.exit(f"error: {error}")

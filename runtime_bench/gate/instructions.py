@@ -1,0 +1,86 @@
+"""Instructions of one inference, counted by valgrind: a companion of time that other processes do not disturb.
+
+Two fresh processes run the model a few and a few more times; their difference has no loading in it. What
+they count beside the inferences still differs by up to `STARTUP_NOISE`, whatever the model. Valgrind shows
+programs no AVX-512: a runtime that has faster code for it takes its AVX2 code here. One thread, user space only.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from qnas.errors import ModelError
+from qnas.runtime_bench.devices.names import DeviceName
+from qnas.runtime_bench.workers.process import LoadOptions
+
+MODULE = "qnas.runtime_bench.gate.inferences"
+TOOL = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+COUNTED = re.compile(r"I +refs: +([0-9,]+)")
+FEW = 2
+WORTH = 25e6  # ns of inferences, as long as they take without valgrind: over 10^9 instructions
+MOST = 2000
+STARTUP_NOISE = 1.5e6  # instructions; docs/gate.md
+PATIENCE = 600.0  # s
+# Threads that wait for work in a loop would be counted; so would what depends on a hash seed.
+QUIET = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """`value` of one inference, which the true number is within `error` of."""
+
+    value: float
+    error: float
+
+
+def missing(device: DeviceName) -> str | None:
+    """Why instructions cannot be counted, or None."""
+    if shutil.which("valgrind") is None:
+        return "valgrind is not installed"
+    return "valgrind runs on this machine only" if device.transport else None
+
+
+def count_instructions(
+    models: Sequence[tuple[Path, DeviceName, float]], options: LoadOptions
+) -> list[Instructions]:
+    """Of each (model, device, latency in nanoseconds); ModelError when one cannot run under valgrind."""
+    more = [max(FEW, min(MOST, round(WORTH / latency))) for *_, latency in models]
+    tasks = [
+        (path, device, count)
+        for (path, device, _), extra in zip(models, more, strict=True)
+        for count in (FEW, FEW + extra)
+    ]
+    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
+        counts = list(pool.map(lambda task: _count(*task, options), tasks))
+    return [
+        Instructions((many - few) / extra, STARTUP_NOISE / extra)
+        for few, many, extra in zip(counts[::2], counts[1::2], more, strict=True)
+    ]
+
+
+def _count(path: Path, device: DeviceName, count: int, options: LoadOptions) -> int:
+    task = {
+        "model": str(path), "device": str(device), "options": dict(options.device_options),
+        "shapes": options.shapes, "seed": options.seed, "count": count,
+    }  # fmt: skip
+    command = ["valgrind", *TOOL, sys.executable, "-P", "-m", MODULE, json.dumps(task)]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,
+            env=os.environ | QUIET,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"{path} took over {PATIENCE:g} s under valgrind: choose a smaller --shape") from error
+    found = COUNTED.search(result.stderr)
+    if result.returncode != 0 or found is None:
+        lines = [line for line in result.stderr.splitlines() if line and not line.startswith("==")]
+        said = lines[-1].removeprefix("error: ") if lines else f"status {result.returncode}"
+        raise ModelError(f"{path} cannot run under valgrind: {said}; leave --instructions out")
+    return int(found[1].replace(",", ""))

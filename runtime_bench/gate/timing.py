@@ -1,0 +1,73 @@
+"""The gate on latency: fresh processes until the decision, or until the budget ends."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from qnas.runtime_bench.gate.baseline import Baseline, unpaired_bounds
+from qnas.runtime_bench.gate.pairs import Drawn, Start, measure_fresh
+from qnas.runtime_bench.gate.sequential import Bounds, Decision, decide, median_bounds
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A decision and the samples behind its ratios, in their order: [old, new], or [new] beside a baseline."""
+
+    decision: Decision
+    drawn: tuple[Drawn, ...]
+    seconds: float
+
+
+@dataclass
+class Clock:
+    """Tells whether another draw, as long as the longest so far, still fits into `budget` seconds."""
+
+    budget: float
+    progress: Progress
+    begun: float = field(default_factory=time.monotonic)
+    longest: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the gate began."""
+        return time.monotonic() - self.begun
+
+    def time_is_left(self) -> bool:
+        """Called between draws: it shows the progress."""
+        self.progress(min(self.elapsed / self.budget, 1.0))
+        return self.elapsed + self.longest <= self.budget
+
+
+def time_against(old: Start, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
+    """Pairs of fresh processes of both; raises ModelError when one dies."""
+    return _timed((old, new), lambda latencies: latencies[1] / latencies[0], threshold, median_bounds, clock, seed)
+
+
+def time_against_baseline(baseline: Baseline, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
+    """Fresh processes of the new model alone; raises ModelError when one dies."""
+    before = baseline.latency
+    bounds = unpaired_bounds(baseline, seed)
+    return _timed((new,), lambda latencies: latencies[0] / before, threshold, bounds, clock, seed)
+
+
+def _timed(
+    starts: Sequence[Start],
+    ratio: Callable[[Sequence[float]], float],
+    threshold: float,
+    bounds: Bounds,
+    clock: Clock,
+    seed: int,
+) -> Timed:
+    order = random.Random(seed)
+    drawn: list[Drawn] = []
+
+    def draw() -> float:
+        drawn.append(measure_fresh(starts, order))
+        clock.longest = max(clock.longest, drawn[-1].seconds)
+        return ratio(drawn[-1].latencies)
+
+    decision = decide(draw, clock.time_is_left, threshold, bounds)
+    return Timed(decision, tuple(drawn), clock.elapsed)

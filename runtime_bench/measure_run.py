@@ -1,0 +1,92 @@
+"""What `qnas-bench MODEL...` does, step by step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qnas.errors import UsageError
+from qnas.files import check_output
+from qnas.runtime_bench.benchmark import Settings, benchmark
+from qnas.runtime_bench.devices.names import listing, parse_device
+from qnas.runtime_bench.document import write_json
+from qnas.runtime_bench.inputs import parse_shape
+from qnas.runtime_bench.report import missed, print_table, progress_bar, remarks
+from qnas.runtime_bench.workers.process import LoadOptions, Worker
+
+MISSED = 1
+FAILED = 2
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Smallest shares of the MACs; None: no matter."""
+
+    delegated: float | None = None
+    integer: float | None = None
+
+
+def check(
+    models: Sequence[Path], runs: int | None, min_time: float | None, json_path: Path | None, force: bool
+) -> None:
+    """Raise UsageError or OutputError for what is wrong before anything is measured."""
+    if not models:
+        raise UsageError("no model is named: see qnas-bench --help")
+    if runs is not None and min_time is not None:
+        raise UsageError("--runs and --min-time both say how long to measure: give one")
+    if json_path is not None:
+        if json_path in models:
+            raise UsageError(f"--json {json_path} would replace a model: name another file")
+        check_output(json_path, force)
+
+
+def run(
+    models: Sequence[Path],
+    settings: Settings,
+    wanted: Requirements,
+    json_path: Path | None,
+    force: bool,
+    convention: str,
+) -> int:
+    """Measure and show; the exit code is 1 when a requirement is missed, 2 when a candidate failed."""
+    for text in settings.load.shapes:
+        parse_shape(text)
+    with progress_bar() as progress:
+        report = benchmark(models, settings, progress)
+    if json_path is not None:
+        write_json(report, json_path, force)
+    print_table(report, convention)
+    if settings.profile:
+        from qnas.runtime_bench.profile.show import print_profiles
+
+        print_profiles(report)
+    for line in remarks(report):
+        click.echo(line, err=True)
+    lines = missed(report, wanted.delegated, wanted.integer)
+    for line in lines:
+        click.echo(f"missed: {line}", err=True)
+    return FAILED if report.failures else MISSED if lines else 0
+
+
+def show_devices(devices: Sequence[str], remote_python: str) -> None:
+    """Print the devices here, and those of the machines of `ssh:HOST/...` names."""
+    machines = [("", listing())]
+    for name in map(parse_device, devices):
+        if name.transport == "ssh":
+            worker = Worker(name, LoadOptions(remote_python=remote_python))
+            try:
+                there = [(str(row[0]), str(row[1])) for row in worker.ask("listing")["devices"]]
+            finally:
+                worker.close()
+            machines.append((f"ssh:{name.machine}/", there))
+    grid = Table("device", "here")
+    for prefix, rows in machines:
+        for device, reason in rows:
+            grid.add_row(escape(prefix + device), escape(reason) or "yes")
+    console = Console()
+    console.print(grid)
+    click.echo("elsewhere: ssh:HOST/DEVICE (any of these there), adb:SERIAL/DEVICE (see --adb-binary)")

@@ -1,0 +1,59 @@
+"""The files that a model lies in, and their digest."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from qnas.errors import ModelError
+from qnas.onnx_shapes import read_model
+
+SUFFIXES = (".onnx", ".tflite")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The model itself comes first among `files`; `sha256` has one entry each, `digest` stands for all."""
+
+    files: tuple[Path, ...]
+    sha256: tuple[str, ...]
+    size: int
+
+    @property
+    def path(self) -> Path:
+        """The model itself."""
+        return self.files[0]
+
+    @property
+    def digest(self) -> str:
+        """Of one file its SHA-256, of several that of theirs."""
+        return (
+            self.sha256[0]
+            if len(self.files) == 1
+            else hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+        )
+
+
+def model_files(path: Path) -> ModelFiles:
+    """Raises ModelError when `path` is no readable model of a known kind."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelError(f"{path} is no .onnx or .tflite file: name a model")
+    if not path.is_file():
+        raise ModelError(f"{path} is not a file: name an .onnx or .tflite model")
+    files = (path, *(_external_files(path) if path.suffix.lower() == ".onnx" else ()))
+    try:
+        return ModelFiles(files, tuple(map(_sha256, files)), sum(file.stat().st_size for file in files))
+    except OSError as error:
+        raise ModelError(f"{error.filename} cannot be read ({error.strerror}): check the path") from error
+
+
+def _external_files(path: Path) -> list[Path]:
+    model = read_model(path, external_data=False)
+    tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors})]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,196 @@
+"""What onnxruntime really executed and how long each node took, by its own profiler."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from qnas import macs
+from qnas.errors import ModelError
+from qnas.onnx_shapes import read_model
+from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
+from qnas.runtime_bench.inputs import Feed
+from qnas.session import first_line, open_session
+
+CPU = "CPUExecutionProvider"
+_KERNEL = "_kernel_time"
+# Position of the weights among the inputs of what multiplies. By type alone: twins stand in other domains.
+_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
+_TRANSPOSED = {"ConvTranspose": 1}
+_PRODUCTS = {
+    "MatMul": 1, "FusedMatMul": 1, "Gemm": 1, "FusedGemm": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3, "QGemm": 3,
+}  # fmt: skip
+WEIGHTS = _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS
+_INTEGERS = ("int8", "uint8", "int16", "uint16")
+_DTYPES = {"float": "float32", "double": "float64"}  # of the profiler, where numpy has another name
+
+
+@dataclass(frozen=True)
+class Execution:
+    """`nodes` in the order they ran. `graph`: what onnxruntime made of the model, None where a provider has
+    compiled parts of it and it cannot be written. `runs`: nanoseconds of every profiled run as a whole.
+    """
+
+    nodes: tuple[ExecutedNode, ...]
+    graph: ModelProto | None
+    runs: tuple[int, ...]
+
+
+def executed_nodes(
+    model: Path,
+    feed: Feed,
+    threads: int = 1,
+    runs: int = 20,
+    provider: str = CPU,
+    provider_options: Mapping[str, str] | None = None,
+    warmup: int = 5,
+) -> tuple[ExecutedNode, ...]:
+    """The nodes that ran, each with its time in every run behind `warmup` unseen ones.
+
+    The profiler counts whole microseconds. What it costs itself lies between nodes, not in their times.
+    Raises ModelError when the model cannot be loaded or run.
+    """
+    return execute(model, feed, threads, runs, provider, provider_options, warmup).nodes
+
+
+def execute(
+    model: Path,
+    feed: Feed,
+    threads: int = 1,
+    runs: int = 20,
+    provider: str = CPU,
+    provider_options: Mapping[str, str] | None = None,
+    warmup: int = 5,
+) -> Execution:
+    """`executed_nodes`, with the graph that holds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "optimized.onnx"
+        compiled = provider != CPU
+        session = open_session(
+            model,
+            threads,
+            optimized_model_path=None if compiled else dump,
+            provider=provider if compiled else None,
+            provider_options=provider_options,
+            profile=Path(folder) / "profile",
+        )
+        try:
+            for _ in range(warmup + runs):
+                session.run(None, feed)
+        except Exception as error:  # onnxruntime's exception types share no base but Exception
+            raise ModelError(
+                f"{model} cannot run on these inputs: {first_line(error)}; choose another --shape"
+            ) from error
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        graph = None if compiled else read_model(dump)
+    profiled = _split(events)[-runs:]
+    source = graph if graph is not None else read_model(model)
+    return Execution(_nodes(profiled, source), graph, tuple(run.nanoseconds for run in profiled))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the model and its kernels' events."""
+
+    kernels: tuple[dict[str, Any], ...]
+    nanoseconds: int
+
+
+def _split(events: Sequence[dict[str, Any]]) -> list[_Run]:
+    """Events stand in the order in which they end: those of a run before its own."""
+    runs: list[_Run] = []
+    kernels: list[dict[str, Any]] = []
+    for event in events:
+        if event["name"].endswith(_KERNEL):
+            kernels.append(event)
+        elif event["name"] == "model_run":
+            runs.append(_Run(tuple(kernels), 1000 * event["dur"]))
+            kernels = []
+    return runs
+
+
+def _nodes(runs: Sequence[_Run], source: ModelProto) -> tuple[ExecutedNode, ...]:
+    first: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        for event in run.kernels:
+            first.setdefault(event["name"], event)
+            spent = times.setdefault(event["name"], [0] * len(runs))
+            spent[index] += 1000 * event["dur"]  # in a loop a node runs several times
+    known = {node.name: node for node in source.graph.node if node.name}
+    constants = {tensor.name: tensor for tensor in source.graph.initializer}
+    rows = []
+    for name, event in first.items():
+        name_of_node = name.removesuffix(_KERNEL)
+        rows.append(_row(name_of_node, event["args"], known.get(name_of_node), constants, times[name]))
+    return tuple(rows)
+
+
+def _row(
+    name: str,
+    event: Mapping[str, Any],
+    node: NodeProto | None,
+    constants: Mapping[str, TensorProto],
+    times: Sequence[int],
+) -> ExecutedNode:
+    op, outputs = event["op_name"], _tensors(event["output_type_shape"])
+    inputs = _tensors(event["input_type_shape"])
+    if node is not None and node.op_type == op:
+        inputs = _with_packed(inputs, [constants.get(name) for name in node.input if name])
+    transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
+    counted, integer = multiplications(op, inputs, outputs, transposed)
+    return ExecutedNode(name, op, event["provider"], inputs, outputs, counted, integer, tuple(times))
+
+
+def _tensors(types: Iterable[Mapping[str, Sequence[int]]]) -> tuple[ExecutedTensor, ...]:
+    return tuple(
+        ExecutedTensor(_DTYPES.get(kind, kind), tuple(shape))
+        for each in types
+        for kind, shape in each.items()
+    )
+
+
+def _with_packed(
+    seen: tuple[ExecutedTensor, ...], constants: Sequence[TensorProto | None]
+) -> tuple[ExecutedTensor, ...]:
+    """All inputs: a kernel drops the constants that it has packed, and the profiler does not see them."""
+    rest = list(seen)
+    inputs = []
+    for index, constant in enumerate(constants):
+        stored = None if constant is None else _stored(constant)
+        if stored is not None and len(rest) < len(constants) - index and stored != next(iter(rest), None):
+            inputs.append(stored)
+        elif rest:
+            inputs.append(rest.pop(0))
+    return tuple(inputs + rest)
+
+
+def _stored(constant: TensorProto) -> ExecutedTensor:
+    return ExecutedTensor(helper.tensor_dtype_to_np_dtype(constant.data_type).name, tuple(constant.dims))
+
+
+def multiplications(
+    op: str, inputs: Sequence[ExecutedTensor], outputs: Sequence[ExecutedTensor], transposed: bool = False
+) -> tuple[int, bool | None]:
+    """(MACs, whether they are integer) of a node; (0, None) of one that multiplies nothing or is not known.
+
+    `transposed`: the first factor of a product is [K, M].
+    """
+    position = WEIGHTS.get(op)
+    if position is None or len(inputs) <= position or not outputs:
+        return 0, None
+    data, weights, output = inputs[0].shape, inputs[position].shape, outputs[0].shape
+    if op in _CONVOLUTIONS:
+        counted = macs.convolution(output, weights)
+    elif op in _TRANSPOSED:
+        counted = macs.transposed(data, weights)
+    else:
+        counted = macs.product(output, data[-2 if transposed else -1])
+    return counted, inputs[position].dtype in _INTEGERS

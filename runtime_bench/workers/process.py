@@ -1,0 +1,254 @@
+"""The bench's end of a worker: starts it, here or over ssh, and asks it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.errors import ModelError, UsageError
+from qnas.runtime_bench.devices.names import DeviceName
+from qnas.runtime_bench.environment import Environment
+from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
+from qnas.runtime_bench.machine_state import State
+from qnas.runtime_bench.model_files import ModelFiles
+from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
+
+MODULE = "qnas.runtime_bench.workers.worker"
+PATIENCE = 300.0  # seconds until an answer; a float network of 4K takes tens of them
+LONGEST_REPLY = 2**31  # bytes
+PIECE = 1 << 20  # bytes of a model sent at once
+ENDING = 2.0  # seconds that a worker has to end by itself
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What is the same for every candidate of one benchmark.
+
+    `remote_python`: the interpreter that has qnas on machines behind ssh. `patience`: seconds for one answer.
+    """
+
+    threads: int = 1
+    shapes: tuple[str, ...] = ()
+    seed: int = 0
+    cpus: tuple[int, ...] = ()
+    device_options: tuple[tuple[str, str], ...] = ()
+    remote_python: str = "python3"
+    patience: float = PATIENCE
+
+
+class Worker:
+    """A running worker process. Every method raises ModelError when it dies, hangs or talks nonsense."""
+
+    def __init__(self, device: DeviceName, options: LoadOptions) -> None:
+        self._device, self._patience = device, options.patience
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        try:
+            self._process = subprocess.Popen(
+                worker_command(device, options.remote_python),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is ours to answer
+            )
+        except OSError as error:
+            self._errors.close()
+            raise UsageError(f"{device} cannot be reached ({error.strerror}): install ssh") from error
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._pending = bytearray()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        try:
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, do: str, **arguments: Any) -> Json:
+        """The reply to one request; UsageError or ModelError as the worker says."""
+        line = json.dumps({"do": do, **arguments}).encode() + b"\n"
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except (BrokenPipeError, OSError):
+            raise self._death(do) from None
+        try:
+            reply = json.loads(self._line(do))
+        except ValueError as error:
+            raise ModelError(f"{self._device} answered {do!r} with nonsense: is it the same qnas?") from error
+        if not isinstance(reply, dict):
+            raise ModelError(f"{self._device} answered {do!r} with nonsense: is it the same qnas?")
+        if "error" in reply:
+            raise (UsageError if reply.get("usage") else ModelError)(str(reply["error"]))
+        return reply
+
+    def close(self) -> None:
+        """End the process; harmless when it has ended."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(ENDING if sys.exc_info()[0] is None else 0.1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._selector.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def _greet(self) -> None:
+        hello = self.ask("hello")
+        if hello.get("protocol") != PROTOCOL:
+            raise UsageError(
+                f"{self._device} speaks version {hello.get('protocol')} of the bench's protocol, this is "
+                f"{PROTOCOL}: install the same qnas on both machines"
+            )
+
+    def _line(self, do: str) -> bytes:
+        end = time.monotonic() + self._patience
+        stdout = self._process.stdout
+        assert stdout is not None
+        while b"\n" not in self._pending:
+            left = end - time.monotonic()
+            if left <= 0 or not self._selector.select(left):
+                raise ModelError(
+                    f"{self._device} did not answer {do!r} within {self._patience:g} s: "
+                    "choose a smaller --shape or a longer --timeout"
+                )
+            piece = stdout.read(1 << 16)
+            if not piece:
+                raise self._death(do)
+            self._pending += piece
+            if len(self._pending) > LONGEST_REPLY:
+                raise ModelError(f"{self._device} answers without end: is it the same qnas?")
+        line, _, rest = self._pending.partition(b"\n")
+        self._pending = rest
+        return bytes(line)
+
+    def _death(self, do: str) -> ModelError:
+        """Why the process is no more, in its last words."""
+        try:
+            status = self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            status = 0
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        words = f": {said[-1][:300]}" if said else ""
+        if self._device.transport:
+            return ModelError(
+                f"{self._device}: the connection ended during {do!r}{words}; check that ssh works there and "
+                "that its python has qnas (--remote-python)"
+            )
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return ModelError(f"the runtime of {self._device} crashed: its process {how} during {do!r}{words}")
+
+
+def worker_command(device: DeviceName, remote_python: str) -> list[str]:
+    """How a worker is started; $QNAS_SSH stands for `ssh` with options of its own, as in git."""
+    if device.transport == "":
+        return [sys.executable, "-P", "-m", MODULE]
+    ssh = shlex.split(os.environ.get("QNAS_SSH", "ssh"))
+    keep = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
+    return [*ssh, *keep, "--", device.machine, f"{shlex.quote(remote_python)} -P -m {MODULE}"]
+
+
+class WorkerRunner:
+    """A model in a worker, loaded and run once (see `workers.runner.Runner`)."""
+
+    def __init__(self, model: ModelFiles, device: DeviceName, options: LoadOptions) -> None:
+        self.name = f"{model.path.name} on {device}"
+        self.worker = Worker(device, options)
+        try:
+            path = send(model, self.worker) if device.transport else str(model.path.absolute())
+            request = LoadRequest(
+                model=path,
+                device=str(device.here),
+                options=dict(options.device_options),
+                threads=options.threads,
+                shapes=options.shapes,
+                seed=options.seed,
+                cpus=options.cpus,
+            )
+            self.loaded = _loaded(self.worker.ask("load", **vars(request)))
+        except (ModelError, UsageError) as error:
+            self.close()
+            raise type(error)(f"{model.path}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, count: int) -> list[int]:
+        """Nanoseconds of `count` inferences in a row."""
+        times: list[int] = self.worker.ask("run", count=count)["ns"]
+        return times
+
+    def executed(self, runs: int) -> tuple[tuple[ExecutedNode, ...], str]:
+        """What ran, profiled over `runs` inferences, and what the device is called there."""
+        reply = self.worker.ask("executed", runs=runs)
+        return tuple(map(_node, reply["nodes"])), reply["provider"]
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """What the last run wrote."""
+        return {
+            name: np.frombuffer(base64.b64decode(each["data"]), each["dtype"]).reshape(each["shape"])
+            for name, each in self.worker.ask("outputs")["outputs"].items()
+        }
+
+    def state(self) -> State:
+        """The machine as it is now."""
+        return State(**self.worker.ask("state"))
+
+    def close(self) -> None:
+        """End the process."""
+        self.worker.close()
+
+
+def send(model: ModelFiles, worker: Worker) -> str:
+    """Bring the model to the worker's machine if it has not got it; returns its path there."""
+    if not worker.ask("has", digest=model.digest)["there"]:
+        pieces = [(file.name, piece) for file in model.files for piece in _pieces(file)]
+        for index, (name, piece) in enumerate(pieces):
+            data = base64.b64encode(piece).decode("ascii")
+            ends = {"first": index == 0, "last": index == len(pieces) - 1}
+            worker.ask("put", digest=model.digest, name=name, data=data, **ends)
+    paths = [
+        worker.ask("kept", digest=model.digest, name=file.name, sha256=sha256)["path"]
+        for file, sha256 in zip(model.files, model.sha256, strict=True)
+    ]
+    return str(paths[0])
+
+
+def _pieces(file: Path) -> list[bytes]:
+    data = file.read_bytes()
+    return [data[start : start + PIECE] for start in range(0, max(len(data), 1), PIECE)]
+
+
+def _loaded(reply: Json) -> Loaded:
+    for shapes in ("input_shapes", "output_shapes"):
+        reply[shapes] = {name: tuple(shape) for name, shape in reply[shapes].items()}
+    return Loaded(**reply | {"environment": Environment(**reply["environment"])})
+
+
+def _node(reply: Json) -> ExecutedNode:
+    for ends in ("inputs", "outputs"):
+        reply[ends] = tuple(ExecutedTensor(each["dtype"], tuple(each["shape"])) for each in reply[ends])
+    return ExecutedNode(**reply | {"nanoseconds": tuple(reply["nanoseconds"])})
