@@ -7,27 +7,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qnas.architecture import from_json
-from qnas.cost import NetworkCost, network_cost
-from qnas.errors import ArchitectureError, ModelError, UsageError
+from qnas.cost import NetworkCost
+from qnas.errors import ModelError, UsageError
 from qnas.file_cost import FileCost
 from qnas.fusion import FusionReport, count_integer_convolutions
-from qnas.lowering import lower
-from qnas.onnx_cost import model_cost
-from qnas.onnx_shapes import read_model
 from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
-from qnas.runtime_bench.executed import ExecutedNode
-from qnas.runtime_bench.inputs import CHANNELS, Shape, image_axes, parse_shape
-from qnas.runtime_bench.machine_state import Conditions, between
+from qnas.runtime_bench.inputs import CHANNELS, image_axes, parse_shape
+from qnas.runtime_bench.machine_state import Conditions, State, between
 from qnas.runtime_bench.measure import Measured, Plan, measure
+from qnas.runtime_bench.model_cost import architecture_cost, file_cost
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.noise import noise
 from qnas.runtime_bench.profile.delegation import Delegation, delegation
+from qnas.runtime_bench.profile.table import Profile, profile
 from qnas.runtime_bench.stats import Estimate, median_interval, percentile, ratio_interval
 from qnas.runtime_bench.workers.process import LoadOptions, WorkerRunner
 from qnas.runtime_bench.workers.protocol import Loaded
 from qnas.runtime_bench.workers.start import start_runner
-from qnas.tflite_cost import tflite_cost
 
 PROOF_RUNS = 1  # profiled inferences that tell what ran where
 PROFILE_RUNS = 30
@@ -66,7 +62,7 @@ class CandidateReport:
     percentiles: dict[int, float]
     ratio: Estimate | None
     delegation: Delegation | None
-    executed: tuple[ExecutedNode, ...]
+    profile: Profile | None
     conditions: Conditions
     warnings: tuple[str, ...]
 
@@ -149,17 +145,42 @@ def benchmark(
         facts = {each.path: _facts(each, runner.loaded, settings) for _, each, runner in runners}
         before = [runner.state() for _, _, runner in runners]
         measured = measure([runner for _, _, runner in runners], settings.plan, progress)
+        states = [(start, _state(runner)) for start, (_, _, runner) in zip(before, runners, strict=True)]
         reports: list[CandidateReport] = []
-        for (device, model, runner), start, times in zip(runners, before, measured, strict=True):
+        for index, ((device, model, runner), times) in enumerate(zip(runners, measured, strict=True)):
             if times.failure is not None:
                 failures.append(Failure(model.path, str(device), times.failure))
                 continue
-            conditions = between(start, runner.state())
+            conditions = _conditions(index, [each for each, _, _ in runners], states)
             first = reports[0].measured if reports else None
             reports.append(_report(device, facts[model.path], runner, times, first, conditions, settings))
     if not reports:
         raise ModelError("; ".join(f"{each.path} on {each.device}: {each.reason}" for each in failures))
     return BenchReport(settings, tuple(reports), tuple(failures))
+
+
+def _state(runner: WorkerRunner) -> State | None:
+    try:
+        return runner.state()
+    except ModelError:  # it died while it was measured
+        return None
+
+
+def _conditions(
+    index: int, devices: Sequence[DeviceName], states: Sequence[tuple[State, State | None]]
+) -> Conditions:
+    """What candidate `index` was measured in: the time of others on its machine that were measured is ours."""
+    siblings = [
+        (start, end)
+        for other, (device, (start, end)) in enumerate(zip(devices, states, strict=True))
+        if other != index and end is not None and _machine(device) == _machine(devices[index])
+    ]
+    start, end = states[index]
+    return between(start, end or start, siblings)
+
+
+def _machine(device: DeviceName) -> tuple[str, str]:
+    return device.transport, device.machine
 
 
 def _report(
@@ -174,11 +195,13 @@ def _report(
     seed, values = settings.load.seed, measured.values
     every = [ns for burst in measured.rounds for ns in burst]
     warnings = list(noise(measured.rounds, conditions))
-    executed: tuple[ExecutedNode, ...] = ()
     proof: Delegation | None = None
+    profiled: Profile | None = None
     try:
         executed, provider = runner.executed(PROFILE_RUNS if settings.profile else PROOF_RUNS)
         proof = delegation(executed, provider, facts.cost.macs if facts.cost else 0)
+        if settings.profile:
+            profiled = profile(executed, runner.peak(settings.load.threads))
     except (ModelError, UsageError) as error:
         warnings.append(f"what ran where is unknown: {error}")
     return CandidateReport(
@@ -190,7 +213,7 @@ def _report(
         percentiles={percent: percentile(every, percent) for percent in (50, 90, 99)},
         ratio=ratio_interval(values, first.values, seed) if first else None,
         delegation=proof,
-        executed=executed if settings.profile else (),
+        profile=profiled,
         conditions=conditions,
         warnings=tuple(warnings),
     )
@@ -207,34 +230,14 @@ def _check_names(settings: Settings, runners: Sequence[WorkerRunner]) -> None:
 def _facts(files: ModelFiles, loaded: Loaded, settings: Settings) -> ModelFacts:
     cost, problem = None, None
     try:
-        cost = count(files.path, loaded.input_shapes)
+        cost = file_cost(files.path, loaded.input_shapes)
     except (ModelError, UsageError) as error:  # it runs: its latency is worth having without its cost
         problem = str(error)
     is_onnx = files.path.suffix.lower() == ".onnx"
     return ModelFacts(
         files=files,
         cost=cost,
-        architecture_cost=_architecture_cost(files.path, loaded.input_shapes) if is_onnx else None,
+        architecture_cost=architecture_cost(files.path, loaded.input_shapes),
         cost_problem=problem,
         fusion=count_integer_convolutions(files.path, settings.load.threads) if is_onnx else None,
     )
-
-
-def count(path: Path, shapes: dict[str, Shape]) -> FileCost:
-    """The cost of a model of either format; ModelError, or UsageError where a format cannot be read here."""
-    if path.suffix.lower() == ".tflite":
-        return tflite_cost(path, shapes)
-    return model_cost(path, shapes)
-
-
-def _architecture_cost(path: Path, shapes: dict[str, Shape]) -> NetworkCost | None:
-    """The cost of the architecture that qnas-export left in the metadata, for one image."""
-    metadata = {entry.key: entry.value for entry in read_model(path, external_data=False).metadata_props}
-    shape = next(iter(shapes.values()), ())
-    if "qnas.architecture" not in metadata or len(shape) != 4:
-        return None
-    try:
-        layers = lower(from_json(metadata["qnas.architecture"], str(path)))
-    except ArchitectureError:
-        return None  # of another version of qnas: what the file executes is counted all the same
-    return network_cost(layers, shape[2], shape[3])

@@ -85,7 +85,7 @@ def _candidate(each: CandidateReport) -> dict[str, Any]:
         "delegation": asdict(each.delegation) if each.delegation else None,
         "conditions": asdict(each.conditions),
         "warnings": each.warnings,
-        "executed": [asdict(node) for node in each.executed],
+        "profile": asdict(each.profile) if each.profile else None,
         "rounds_ns": each.measured.rounds,
     }
 

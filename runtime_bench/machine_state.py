@@ -38,7 +38,7 @@ class State:
     turbo: bool | None
     temperatures: Sequence[float]
     throttle_events: int | None  # thermal, since the machine started
-    cooling: int | None  # steps by which the kernel slows down processors now; Raspberry Pi: bits of its firmware
+    cooling: int | None  # steps by which the kernel slows down processors now, a Raspberry Pi's low voltage one more
     busy_ticks: int | None  # without those of steal
     steal_ticks: int | None
     all_ticks: int | None
@@ -56,7 +56,7 @@ class Conditions:
     seconds: float
     steal_share: float | None
     others_share: float | None  # what other processes took
-    waited_share: float | None  # of the time of the first thread: ready, and another one ran
+    waited_share: float | None  # of the time in which the first thread ran or could have run
     quota_share: float | None  # of the time: stopped by the container's quota
     frequency_change: float | None  # of the mean frequency: -0.1 is a tenth less
     frequency_share: float | None  # mean frequency at the end over the highest that there is
@@ -113,7 +113,7 @@ def between(before: State, after: State, siblings: Iterable[tuple[State, State]]
         seconds=span / 1e9,
         steal_share=_share(_difference(before.steal_ticks, after.steal_ticks), ticks),
         others_share=_share(others, ticks),
-        waited_share=_share(_difference(before.waited_ns, after.waited_ns), span),
+        waited_share=_waited(before, after, span),
         quota_share=_share(_difference(before.quota_ns, after.quota_ns), span),
         frequency_change=_change(before.frequencies, after.frequencies),
         frequency_share=_share(_mean(after.frequencies), after.fastest),
@@ -125,6 +125,13 @@ def between(before: State, after: State, siblings: Iterable[tuple[State, State]]
         load=after.load,
         memory_available=after.memory_available,
     )
+
+
+def _waited(before: State, after: State, span: int) -> float | None:
+    """The first thread is taken to run whenever the process does; with the others it runs no longer than `span`."""
+    waited = _difference(before.waited_ns, after.waited_ns)
+    ran = min(after.own_ns - before.own_ns, span)
+    return None if waited is None else _share(waited, waited + ran)
 
 
 def usable_cpus() -> frozenset[int]:
@@ -211,10 +218,11 @@ def _zones() -> tuple[Path, ...]:
 
 @cache
 def _coolers() -> tuple[Path, ...]:
-    """How much the kernel slows down the processors, and what the firmware of a Raspberry Pi says of that."""
+    """How much the kernel slows down the processors, and whether a Raspberry Pi lacks the voltage not to."""
     devices = _listed(SYS / "class/thermal", "cooling_device*")
-    found = [each / "cur_state" for each in devices if _text(each / "type").lower().startswith(_PROCESSOR_COOLERS)]
-    return tuple(found[:MOST])
+    slowing = [each / "cur_state" for each in devices if _text(each / "type").lower().startswith(_PROCESSOR_COOLERS)]
+    sensors = [each for each in _listed(SYS / "class/hwmon", "hwmon*") if _text(each / "name") == "rpi_volt"]
+    return tuple(slowing[:MOST] + [each / "in0_lcrit_alarm" for each in sensors])
 
 
 @cache

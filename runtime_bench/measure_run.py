@@ -15,7 +15,7 @@ from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.devices.names import listing, parse_device
 from qnas.runtime_bench.document import write_json
 from qnas.runtime_bench.inputs import parse_shape
-from qnas.runtime_bench.report import missed, print_table, progress_bar, remarks
+from qnas.runtime_bench.report import missed, print_profiles, print_table, progress_bar, remarks
 from qnas.runtime_bench.workers.process import LoadOptions, Worker
 
 MISSED = 1
@@ -61,11 +61,9 @@ def run(
         write_json(report, json_path, force)
     print_table(report, convention)
     if settings.profile:
-        from qnas.runtime_bench.profile.show import print_profiles
-
         print_profiles(report)
     for line in remarks(report):
-        click.echo(line, err=True)
+        click.echo(f"note: {line}", err=True)
     lines = missed(report, wanted.delegated, wanted.integer)
     for line in lines:
         click.echo(f"missed: {line}", err=True)

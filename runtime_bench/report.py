@@ -1,5 +1,6 @@
 """How a benchmark is shown to people: a table with one column a candidate."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from rich.table import Table
 from qnas.cost import CONVENTIONS, NetworkCost
 from qnas.file_cost import FileCost
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport
+from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line
 from qnas.runtime_bench.stats import CONFIDENCE, Estimate
 
 REFRESH = 0.2  # seconds
+PROFILE_WIDTH = 200
 UNKNOWN = "unknown"
 
 
@@ -32,6 +35,20 @@ def print_table(report: BenchReport, convention: str) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def print_profiles(report: BenchReport) -> None:
+    """Print where the time of every candidate goes."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PROFILE_WIDTH)
+    for each in report.models:
+        if each.profile is None:
+            continue
+        console.print(f"\n{each.facts.files.path.name} on {each.device}", markup=False, highlight=False)
+        console.print(node_table(each.profile), operation_table(each.profile), sep="\n")
+        if each.profile.peak is not None:
+            console.print(peak_line(each.profile.peak), highlight=False)
 
 
 def _taken_on(each: CandidateReport) -> str:
@@ -69,6 +86,8 @@ def table(report: BenchReport, convention: str = "decimal") -> Table:
 def remarks(report: BenchReport) -> list[str]:
     """What a reader of the table should know, one line each."""
     lines = [f"{each.path} on {each.device} failed: {each.reason}" for each in report.failures]
+    if len({_work(each) for each in report.models}) > 1:
+        lines.append("the inputs differ in size: the ratios compare different work; name a --shape")
     for each in report.models:
         where = f"{each.facts.files.path} on {each.device}"
         if each.facts.cost_problem:
@@ -92,6 +111,11 @@ def missed(report: BenchReport, delegated: float | None, integer: float | None) 
                     f"{each.facts.files.path} on {each.device}: {found} of the MACs run {name}, not {least:g}"
                 )
     return lines
+
+
+def _work(each: CandidateReport) -> tuple[int, ...]:
+    """Values of every input, whatever their order in memory."""
+    return tuple(math.prod(shape) for shape in each.loaded.input_shapes.values())
 
 
 def _interval(estimate: Estimate, unit: float = 1, digits: int = 3) -> str:

@@ -34,7 +34,7 @@ def bench(*arguments: object) -> Result:
 def test_json_holds_every_sample_and_what_they_were_taken_on(models: Path, tmp_path: Path) -> None:
     path, report_path = models / "integer.onnx", tmp_path / "report.json"
     result = bench(path, "--device", "cpu", "--shape", "16x24", "--runs", 7, "--json", report_path)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
     report = json.loads(report_path.read_text())
     assert (report["format"], report["version"]) == ("qnas-bench", 2)
     assert report["settings"]["threads"] == 1
@@ -221,8 +221,9 @@ def in_a_process(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 def test_process_without_a_terminal_prints_the_table_and_no_progress(models: Path) -> None:
     result = in_a_process(models / "float.onnx", "--min-time", 0.01, "--warmup", 0)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
     assert "median latency (ms)" in result.stdout
+    assert "measuring" not in result.stderr
 
 
 def test_process_fails_with_exit_code_two_and_no_traceback(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
-from qnas.onnx_cost import FORMULAS, NodeCost, model_cost, stored_bytes
+from qnas.file_cost import NodeCost
+from qnas.onnx_cost import FORMULAS, model_cost, stored_bytes
 from qnas.onnx_graph import UNPACKING, Graph, node_name
 from qnas.onnx_shapes import Shape, damage_refused, op_name, read_model
 

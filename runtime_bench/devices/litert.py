@@ -68,7 +68,7 @@ def open_interpreter(argument: str, model: Path, threads: int, options: Options)
         library = argument.removeprefix(EXTERNAL)
         try:
             delegates = [litert.load_delegate(library, dict(options))]
-        except (OSError, ValueError) as error:
+        except (AttributeError, OSError, ValueError) as error:  # no library, or none of a delegate
             raise UsageError(f"the delegate {library} cannot be loaded: {first_line(error)}") from error
     elif options:
         raise UsageError("LiteRT takes options for external delegates only: leave --device-option out")

@@ -1,4 +1,4 @@
-"""A latency measured before, in a JSON file of `qnas-bench MODEL --json`; refused where it says nothing here."""
+"""A latency measured before, in a file of `qnas-bench MODEL --json`; refused where it cannot be compared."""
 
 import json
 import math
@@ -55,8 +55,8 @@ def read_baseline(path: Path, device: str, model: str) -> Baseline:
             entries = [each for each in entries if Path(each["path"]).name == model]
         if len(entries) != 1:
             raise UsageError(
-                f"{path} has {len(entries) or 'no'} measurements of {model} on {device}: measure it again with "
-                f"qnas-bench {model} --device {device} --json"
+                f"{path} has {len(entries) or 'no'} measurements of {model} on {device}: measure it again "
+                f"with qnas-bench {model} --device {device} --json"
             )
         return _baseline(path, document["settings"], entries[0])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
@@ -128,8 +128,8 @@ class UnpairedBounds:
     """Bounds of the ratio of one model to a baseline that is one process, measured at another time.
 
     The logarithms of both vary from process to process with one deviation, which the new processes show;
-    resampling its rounds adds what the baseline's own samples leave open. What the machine does differently on
-    another day is in none of it: that is why interleaved pairs say more.
+    resampling its rounds adds what the baseline's own samples leave open. What the machine does differently
+    on another day is in none of it: that is why interleaved pairs say more.
     """
 
     deviation: float  # of the baseline's logarithm

@@ -1,6 +1,6 @@
 """A process that runs a model so many times and nothing else, for a tool that counts its instructions.
 
-    python -P -m qnas.runtime_bench.gate.inferences '{"model": ..., "device": "cpu", "shapes": [], "seed": 0, "count": 3}'
+python -P -m qnas.runtime_bench.gate.inferences '{"model": ..., "device": "cpu", "options": {}, ...}'
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Instructions of one inference, counted by valgrind: a companion of time that other processes do not disturb.
+"""Instructions of one inference, counted by valgrind: a companion of time that nothing else disturbs.
 
 Two fresh processes run the model a few and a few more times; their difference has no loading in it. What
 they count beside the inferences still differs by up to `STARTUP_NOISE`, whatever the model. Valgrind shows
-programs no AVX-512: a runtime that has faster code for it takes its AVX2 code here. One thread, user space only.
+programs no AVX-512: a runtime that has faster code for it takes its AVX2 code here. One thread, user space.
 """
 
 import json
@@ -29,7 +29,7 @@ MOST = 2000
 STARTUP_NOISE = 1.5e6  # instructions; docs/gate.md
 PATIENCE = 600.0  # s
 # Threads that wait for work in a loop would be counted; so would what depends on a hash seed.
-QUIET = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+QUIET = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _count(path: Path, device: DeviceName, count: int, options: LoadOptions) -> 
             env=os.environ | QUIET,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ModelError(f"{path} took over {PATIENCE:g} s under valgrind: choose a smaller --shape") from error
+        raise ModelError(f"{path} takes over {PATIENCE:g} s in valgrind: choose a smaller --shape") from error
     found = COUNTED.search(result.stderr)
     if result.returncode != 0 or found is None:
         lines = [line for line in result.stderr.splitlines() if line and not line.startswith("==")]

@@ -37,7 +37,7 @@ def parse_increase(option: str, text: str) -> float:
     increase = _share(text.removeprefix("+"))
     plain = "%" not in text
     if increase is None or increase >= LARGEST_INCREASE or (plain and increase >= 1):
-        raise UsageError(f"{option} {text}: write a percentage, as 5% or 2.5%, or a fraction below 1, as 0.05")
+        raise UsageError(f"{option} {text}: write a percentage, as 5%, or a fraction below 1, as 0.05")
     return increase
 
 

@@ -1,8 +1,8 @@
 """One ratio: both models in fresh processes, in interleaved bursts.
 
-The ratio is that of their undisturbed latencies. What shares the machine only ever adds time, and often to one
-of the two processes for as long as they live: medians of the same model then differ by up to 50 %, where the
-fast tenth still agrees within 2 % (docs/gate.md).
+The ratio is that of their undisturbed latencies. What shares the machine only ever adds time, and often to
+one of the two processes for as long as they live: medians of the same model then differ by up to 50 %, where
+the fast tenth still agrees within a few percent (docs/gate.md).
 """
 
 import random

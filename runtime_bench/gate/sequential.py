@@ -1,8 +1,8 @@
 """Whether a ratio lies above a threshold, decided as soon as the ratios at hand allow it.
 
-Every ratio comes from a pair of fresh processes, so that what a process draws once and keeps (where its memory
-lies, which core it is on) is drawn anew. The interval of their median has two of them as its ends, chosen by
-binomial probabilities: it holds for any distribution, and a few pairs that were disturbed do not move it.
+Every ratio comes from a pair of fresh processes, so that what a process draws once and keeps (where its
+memory lies, which core it is on) is drawn anew. The interval of their median has two of them as its ends,
+chosen by binomial probabilities: it holds for any distribution, and a few disturbed pairs do not move it.
 Repeated looks at growing data would inflate its error. `LEVEL` is that of one look and one side; over all of
 `LOOKS` together an end is on the wrong side of the true median with 1.8 % (tests/test_gate_sequential.py
 computes it). A fail needs a second sample, of its own looks, to agree: both are wrong with 0.3 % at most.
@@ -91,8 +91,8 @@ def decide(
 ) -> Decision:
     """Draw ratios until they are surely above or below `threshold`, or no time is left.
 
-    Above it, a second sample decides whether it is a fail. Where that one disagrees or does not come to an end,
-    the decision is inconclusive.
+    Above it, a second sample decides whether it is a fail. Where that one disagrees or does not come to an
+    end, the decision is inconclusive.
     """
     first = _sample(draw, time_is_left, threshold, bounds, FIRST)
     if first.status is not Status.FAIL or not time_is_left():

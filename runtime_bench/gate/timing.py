@@ -14,7 +14,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Timed:
-    """A decision and the samples behind its ratios, in their order: [old, new], or [new] beside a baseline."""
+    """A decision and what its ratios come from, in order: both models, or the new one beside a baseline."""
 
     decision: Decision
     drawn: tuple[Drawn, ...]
@@ -43,14 +43,15 @@ class Clock:
 
 def time_against(old: Start, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
     """Pairs of fresh processes of both; raises ModelError when one dies."""
-    return _timed((old, new), lambda latencies: latencies[1] / latencies[0], threshold, median_bounds, clock, seed)
+    starts = (old, new)
+    return _timed(starts, lambda each: each[1] / each[0], threshold, median_bounds, clock, seed)
 
 
 def time_against_baseline(baseline: Baseline, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
     """Fresh processes of the new model alone; raises ModelError when one dies."""
     before = baseline.latency
     bounds = unpaired_bounds(baseline, seed)
-    return _timed((new,), lambda latencies: latencies[0] / before, threshold, bounds, clock, seed)
+    return _timed((new,), lambda each: each[0] / before, threshold, bounds, clock, seed)
 
 
 def _timed(

@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class GateReport:
-    """`against`: the old model or the baseline file, None where nothing is compared. `timed`: of the latency."""
+    """`against`: the old model or the baseline file, None: nothing is compared. `timed`: of the latency."""
 
     model: Path
     against: Path | None

@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor, Shape
 from qnas.runtime_bench.profile.onnxruntime import WEIGHTS
 
-_TIMING = ("auto_pad", "axis", "ceil_mode", "dilations", "group", "mode", "perm", "strides", "transA", "transB")
+_TIMING = ("axis", "ceil_mode", "dilations", "group", "mode", "perm", "strides", "transA", "transB")
 
 
 @dataclass(frozen=True)

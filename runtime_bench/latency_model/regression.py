@@ -1,9 +1,9 @@
 """Time of a family of kernels as a function of their sizes, fitted to those that were measured.
 
-A physical law first: time = a + b * outputs + c * inputs + d * multiply-adds, all coefficients at least 0, the
-channels that vector registers hold together rounded up. What it leaves, the logarithm of measured over
-predicted, is smoothed over the logarithms of the sizes (Gaussian process regression, Rasmussen and Williams,
-2006, algorithm 2.1): near measured kernels the measurement rules, far from them the law.
+A physical law first: time = a + b * outputs + c * inputs + d * multiply-adds, all coefficients at least 0, and
+channels rounded up to what vector registers hold together. What it leaves, the logarithm of measured over
+predicted, is smoothed over the logarithms of the sizes (Gaussian process regression: Rasmussen and Williams,
+2006, algorithm 2.1). Near measured kernels the measurement rules, far from them the law.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ VECTOR = 16  # 32-bit sums of a 512-bit register; of narrower ones it holds seve
 DEPTH = 4  # bytes that one integer dot product adds up
 LENGTHS = (0.15, 0.3, 0.6, 1.2)  # candidates: over how large a factor of a size, e^length, errors stay alike
 SPREAD = 0.2  # of the logarithm of measured over law
+ENOUGH = 400  # kernels that choose the length
 NOISE = 0.02  # of one kernel's measurement
 
 
@@ -34,11 +35,14 @@ class Family:
     weights: Array
     length: float
 
+    def covers(self, kernel: Kernel) -> bool:
+        """Whether its sizes lie between those of measured kernels."""
+        at = sizes(kernel)
+        return bool(np.all((self.points.min(0) <= at + 1e-9) & (at <= self.points.max(0) + 1e-9)))
+
     def predict(self, kernel: Kernel) -> float:
         """Nanoseconds."""
         law = max(float(features(kernel) @ self.coefficients), 1.0)
-        if not len(self.weights):
-            return law
         near = _covariance(sizes(kernel)[None], self.points, self.length)[0]
         return law * float(np.exp(near @ self.weights))
 
@@ -75,7 +79,8 @@ def fit_family(kernels: Sequence[Kernel], nanoseconds: Sequence[float]) -> Famil
     coefficients = nonnegative(rows / times[:, None], np.ones(len(times)))
     points = np.array([sizes(each) for each in kernels])
     errors = np.log(times / np.maximum(rows @ coefficients, 1.0))
-    length = min(LENGTHS, key=lambda each: _left_out(points, errors, each))
+    some = np.random.default_rng(0).permutation(len(times))[:ENOUGH]
+    length = min(LENGTHS, key=lambda each: _left_out(points[some], errors[some], each))
     return Family(coefficients, points, _solve(points, errors, length), length)
 
 

@@ -48,7 +48,7 @@ def executed_nodes(
     after = _sums(request, WARMUP + runs)
     written = {op.get_friendly_name(): op for op in compiled.get_runtime_model().get_ordered_ops()}
     return tuple(
-        _node(info, written.get(info.node_name), device, (after[info.node_name] - before.get(info.node_name, 0)) / runs)
+        _node(info, written.get(info.node_name), (after[info.node_name] - before.get(info.node_name, 0)) / runs)
         for info in request.profiling_info
         if info.status.name == _EXECUTED
     )
@@ -63,7 +63,7 @@ def _sums(request: Any, inferences: int) -> dict[str, float]:
     }
 
 
-def _node(info: Any, op: Any | None, device: str, microseconds: float) -> ExecutedNode:
+def _node(info: Any, op: Any | None, microseconds: float) -> ExecutedNode:
     """Devices other than the CPU may name nodes in the counters that their runtime model has not: no shapes then."""
     facts = {} if op is None else {name: str(value.value) for name, value in op.get_rt_info().items()}
     inputs = () if op is None else tuple(_tensor(each) for each in op.input_values())
@@ -75,7 +75,7 @@ def _node(info: Any, op: Any | None, device: str, microseconds: float) -> Execut
         integer = facts.get("runtimePrecision") in _INTEGERS and inputs[1].dtype in _INTEGER_WEIGHTS
     nanoseconds = (max(round(1000 * microseconds), 0),)
     op_and_kernel = f"{kind} {info.exec_type}"
-    return ExecutedNode(info.node_name, op_and_kernel, device, inputs, outputs, macs, integer, nanoseconds)
+    return ExecutedNode(info.node_name, op_and_kernel, "OpenVINO", inputs, outputs, macs, integer, nanoseconds)
 
 
 def multiplications(kind: str, inputs: list[Shape], outputs: list[Shape]) -> int:

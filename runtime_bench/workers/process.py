@@ -26,6 +26,7 @@ from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_files import ModelFiles
+from qnas.runtime_bench.profile.roofline import Peak
 from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
 
 MODULE = "qnas.runtime_bench.workers.worker"
@@ -216,6 +217,10 @@ class WorkerRunner:
     def state(self) -> State:
         """The machine as it is now."""
         return State(**self.worker.ask("state"))
+
+    def peak(self, threads: int) -> Peak:
+        """How fast its machine can be; measured there once, which takes seconds."""
+        return Peak(**self.worker.ask("peak", threads=threads))
 
     def close(self) -> None:
         """End the process."""

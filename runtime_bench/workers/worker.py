@@ -24,6 +24,7 @@ from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.inputs import Feed, parse_shape, random_inputs, resolve_shapes
 from qnas.runtime_bench.machine_state import snapshot
 from qnas.runtime_bench.memory import own_peak
+from qnas.runtime_bench.profile.roofline import machine_peak
 from qnas.runtime_bench.workers import model_cache
 from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
 
@@ -53,6 +54,9 @@ class Worker:
 
     def state(self) -> Json:
         return asdict(snapshot())
+
+    def peak(self, threads: int) -> Json:
+        return asdict(machine_peak(threads))
 
     def load(self, **wanted: Any) -> Json:
         request = self._request = LoadRequest(**wanted)
@@ -130,6 +134,7 @@ ANSWERS: dict[str, Callable[..., Json]] = {
     "executed": Worker.executed,
     "outputs": Worker.outputs,
     "state": Worker.state,
+    "peak": Worker.peak,
     "listing": Worker.listing,
 }
 

@@ -56,14 +56,14 @@ class LiteRtSession:
     @property
     def delegated(self) -> tuple[int, int]:
         """(operators that XNNPACK runs, operators)."""
-        details = self._details()
-        return len(details) - len(self.left_out), len(details)
+        every = len(operators(self._runtime))
+        return every - len(self.left_out), every
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """The names of the operators that XNNPACK does not run, in order."""
-        inside = self._inside()
-        return tuple(node["op_name"] for node in self._details() if node["index"] not in inside)
+        inside = delegated_operators(self._runtime)
+        return tuple(node["op_name"] for node in operators(self._runtime) if node["index"] not in inside)
 
     def _one(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         pixels = np.ascontiguousarray(image.transpose(1, 2, 0)[None])
@@ -91,24 +91,30 @@ class LiteRtSession:
         except (RuntimeError, ValueError) as error:
             raise _unusable(error) from error
 
-    def _details(self) -> list[dict[str, Any]]:
-        return [node for node in self._runtime._get_ops_details() if node["op_name"] != "DELEGATE"]
 
-    def _inside(self) -> set[int]:
-        """Operators between the inputs and the outputs of a DELEGATE node: it took their place."""
-        writer = {int(t): node for node in self._details() for t in node["outputs"]}
-        found: set[int] = set()
-        for node in self._runtime._get_ops_details():
-            if node["op_name"] != "DELEGATE":
-                continue
-            given = {int(t) for t in node["inputs"]}
-            todo = [int(t) for t in node["outputs"]]
-            while todo:
-                source = writer.get(t) if (t := todo.pop()) not in given else None
-                if source is not None and source["index"] not in found:
-                    found.add(source["index"])
-                    todo += [int(each) for each in source["inputs"]]
-        return found
+def operators(runtime: Any) -> list[dict[str, Any]]:
+    """The file's operators in an interpreter, without the nodes that delegates put in their place.
+
+    Each has `index`, `op_name` and, as indices of tensors, `inputs` and `outputs`.
+    """
+    return [node for node in runtime._get_ops_details() if node["op_name"] != "DELEGATE"]
+
+
+def delegated_operators(runtime: Any) -> set[int]:
+    """Indices of operators between the inputs and the outputs of a DELEGATE node: it took their place."""
+    writer = {int(t): node for node in operators(runtime) for t in node["outputs"]}
+    found: set[int] = set()
+    for node in runtime._get_ops_details():
+        if node["op_name"] != "DELEGATE":
+            continue
+        given = {int(t) for t in node["inputs"]}
+        todo = [int(t) for t in node["outputs"]]
+        while todo:
+            source = writer.get(t) if (t := todo.pop()) not in given else None
+            if source is not None and source["index"] not in found:
+                found.add(source["index"])
+                todo += [int(each) for each in source["inputs"]]
+    return found
 
 
 def _signed(pixels: NDArray[np.uint8], kind: type) -> NDArray[np.uint8] | NDArray[np.int8]:

@@ -1,0 +1,82 @@
+"""What a gate was asked for, and whether it fits together."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qnas.errors import UsageError
+from qnas.files import check_output
+from qnas.runtime_bench.gate.limits import Limit
+from qnas.runtime_bench.inputs import parse_shape
+from qnas.runtime_bench.workers.process import LoadOptions
+
+BUDGET = 60.0  # s
+
+
+@dataclass(frozen=True)
+class Request:
+    """Limits that are None are not gated. `max_slowdown` and `max_instructions` are relative: 0.05 is 5 %."""
+
+    model: Path
+    against: Path | None = None
+    baseline: Path | None = None
+    device: str | None = None
+    load: LoadOptions = field(default_factory=LoadOptions)
+    max_slowdown: float | None = None
+    max_instructions: float | None = None
+    max_size: Limit | None = None
+    max_macs: Limit | None = None
+    max_bitops: Limit | None = None
+    min_integer: float | None = None
+    min_psnr: float | None = None
+    max_psnr_drop: float | None = None
+    images: Path | None = None
+    budget: float = BUDGET
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files to write, None: not."""
+
+    json: Path | None = None
+    markdown: Path | None = None
+    junit: Path | None = None
+
+
+def check_request(request: Request) -> None:
+    """Raise UsageError for what can be wrong before any file is read."""
+    if request.against is not None and request.baseline is not None:
+        raise UsageError("--against and --baseline both say what to compare with: give one")
+    limits = (request.max_size, request.max_macs, request.max_bitops)
+    psnr = (request.min_psnr, request.max_psnr_drop)
+    others = (*limits, *psnr, request.max_slowdown, request.max_instructions, request.min_integer)
+    if all(limit is None for limit in others):
+        raise UsageError("nothing is gated: give --against OLD, --baseline FILE or a limit, see --help")
+    if request.against is None:
+        for option, relative in {
+            "--max-size": request.max_size is not None and request.max_size.relative,
+            "--max-macs": request.max_macs is not None and request.max_macs.relative,
+            "--max-bitops": request.max_bitops is not None and request.max_bitops.relative,
+            "--max-psnr-drop": request.max_psnr_drop is not None,
+            "--instructions": request.max_instructions is not None,
+        }.items():
+            if relative:
+                raise UsageError(f"{option} compares with an old model: give --against OLD")
+    if (request.images is None) != all(limit is None for limit in psnr):
+        raise UsageError("--images goes with --min-psnr or --max-psnr-drop: give both")
+    for text in request.load.shapes:
+        parse_shape(text)
+
+
+def check_outputs(outputs: Outputs, request: Request, force: bool) -> None:
+    """Raise UsageError or OutputError for files that cannot be written, or would replace what is read."""
+    read = [path.resolve() for path in (request.model, request.against, request.baseline) if path is not None]
+    seen: set[Path] = set()
+    for path in (outputs.json, outputs.markdown, outputs.junit):
+        if path is None:
+            continue
+        if path.resolve() in read:
+            raise UsageError(f"{path} would replace what the gate reads: name another file")
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named for two outputs: name another file")
+        seen.add(path.resolve())
+        check_output(path, force)
