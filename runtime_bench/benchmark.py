@@ -21,8 +21,9 @@ from qnas.runtime_bench.noise import noise
 from qnas.runtime_bench.profile.delegation import Delegation, delegation
 from qnas.runtime_bench.profile.table import Profile, profile
 from qnas.runtime_bench.stats import Estimate, median_interval, percentile, ratio_interval
-from qnas.runtime_bench.workers.process import LoadOptions, WorkerRunner
+from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtime_bench.workers.runner import LoadedRunner
 from qnas.runtime_bench.workers.start import start_runner
 
 PROOF_RUNS = 1  # profiled inferences that tell what ran where
@@ -130,7 +131,7 @@ def benchmark(
     files = {path: model_files(path) for path in paths}
     failures: list[Failure] = []
     with ExitStack() as open_workers:
-        runners: list[tuple[DeviceName, ModelFiles, WorkerRunner]] = []
+        runners: list[tuple[DeviceName, ModelFiles, LoadedRunner]] = []
         for path, device in pairs:
             try:
                 runner = start_runner(files[path], device, settings.load)
@@ -159,7 +160,7 @@ def benchmark(
     return BenchReport(settings, tuple(reports), tuple(failures))
 
 
-def _state(runner: WorkerRunner) -> State | None:
+def _state(runner: LoadedRunner) -> State | None:
     try:
         return runner.state()
     except ModelError:  # it died while it was measured
@@ -186,7 +187,7 @@ def _machine(device: DeviceName) -> tuple[str, str]:
 def _report(
     device: DeviceName,
     facts: ModelFacts,
-    runner: WorkerRunner,
+    runner: LoadedRunner,
     measured: Measured,
     first: Measured | None,
     conditions: Conditions,
@@ -219,7 +220,7 @@ def _report(
     )
 
 
-def _check_names(settings: Settings, runners: Sequence[WorkerRunner]) -> None:
+def _check_names(settings: Settings, runners: Sequence[LoadedRunner]) -> None:
     known = {name for runner in runners for name in runner.loaded.input_shapes}
     for text in settings.load.shapes:
         name = parse_shape(text).name

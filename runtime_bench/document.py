@@ -1,10 +1,12 @@
 """The JSON of a benchmark: every sample, and what it was taken on.
 
-Version 2. Times are nanoseconds, sizes bytes; `models` has one entry a candidate, a model on a device.
+Version 2. Times are nanoseconds, sizes bytes; `models` has one entry a candidate, a model on a device;
+`taken` is when the measurement ended, in UTC (ISO 8601).
 """
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ def as_document(report: BenchReport) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": _settings(report.settings),
         "interval": {
             "confidence": CONFIDENCE,

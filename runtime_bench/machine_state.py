@@ -1,7 +1,7 @@
 """What the machine was doing around a measurement: other load, frequency, heat. Unknown is None.
 
-Everything is read from files of Linux, in less than a millisecond; elsewhere, and where an app may not read them
-(Android), only little is known. /proc/stat counts in ticks of 10 ms, so shares are told from 100 of them on.
+Everything is read from files of Linux, in less than a millisecond; elsewhere, and where an app may not read
+them (Android), only little is known. /proc/stat counts in ticks of 10 ms: 100 of them make a share.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PROCESSOR_COOLERS = ("processor", "thermal-cpufreq", "cpufreq", "cpu-")
 class State:
     """The machine at one moment, of the processors that this process may use; JSON can hold it.
 
-    Frequencies are in kHz, ticks those of /proc/stat summed over these processors, temperatures in degrees Celsius.
+    Frequencies are in kHz, temperatures in degrees Celsius; ticks are those of /proc/stat, summed.
     """
 
     monotonic_ns: int
@@ -38,7 +38,7 @@ class State:
     turbo: bool | None
     temperatures: Sequence[float]
     throttle_events: int | None  # thermal, since the machine started
-    cooling: int | None  # steps by which the kernel slows down processors now, a Raspberry Pi's low voltage one more
+    cooling: int | None  # steps by which the kernel slows down processors now; low voltage of a Pi is one
     busy_ticks: int | None  # without those of steal
     steal_ticks: int | None
     all_ticks: int | None
@@ -51,7 +51,7 @@ class State:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What changed between two states. Shares are of the time of the usable processors, unless they say else."""
+    """What changed between two states. Shares are of the usable processors' time, unless they say else."""
 
     seconds: float
     steal_share: float | None
@@ -100,7 +100,7 @@ def snapshot() -> State:
 def between(before: State, after: State, siblings: Iterable[tuple[State, State]] = ()) -> Conditions:
     """What happened from `before` to `after`, both of one process.
 
-    `siblings`: the states of other processes of the same measurement, whose processor time is not that of others.
+    `siblings`: such pairs of other processes of the same measurement: their time is not taken by others.
     """
     span = max(after.monotonic_ns - before.monotonic_ns, 1)
     ticks = _difference(before.all_ticks, after.all_ticks)
@@ -128,7 +128,7 @@ def between(before: State, after: State, siblings: Iterable[tuple[State, State]]
 
 
 def _waited(before: State, after: State, span: int) -> float | None:
-    """The first thread is taken to run whenever the process does; with the others it runs no longer than `span`."""
+    """The first thread is taken to run whenever the process does, and for no longer than `span`."""
     waited = _difference(before.waited_ns, after.waited_ns)
     ran = min(after.own_ns - before.own_ns, span)
     return None if waited is None else _share(waited, waited + ran)
@@ -142,7 +142,7 @@ def usable_cpus() -> frozenset[int]:
 
 
 def _ticks(stat: str, cpus: frozenset[int]) -> tuple[int | None, int | None, int | None]:
-    """Busy, steal and all ticks of `cpus`, of the lines "cpu0 user nice system idle iowait irq softirq steal ..."."""
+    """Busy, steal and all ticks of `cpus`: "cpu0 user nice system idle iowait irq softirq steal ..."."""
     busy = steal = every = 0
     for line in stat.splitlines():
         name, *columns = line.split()
@@ -220,7 +220,8 @@ def _zones() -> tuple[Path, ...]:
 def _coolers() -> tuple[Path, ...]:
     """How much the kernel slows down the processors, and whether a Raspberry Pi lacks the voltage not to."""
     devices = _listed(SYS / "class/thermal", "cooling_device*")
-    slowing = [each / "cur_state" for each in devices if _text(each / "type").lower().startswith(_PROCESSOR_COOLERS)]
+    kinds = {each: _text(each / "type").lower() for each in devices}
+    slowing = [each / "cur_state" for each in devices if kinds[each].startswith(_PROCESSOR_COOLERS)]
     sensors = [each for each in _listed(SYS / "class/hwmon", "hwmon*") if _text(each / "name") == "rpi_volt"]
     return tuple(slowing[:MOST] + [each / "in0_lcrit_alarm" for each in sensors])
 

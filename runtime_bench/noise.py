@@ -52,20 +52,20 @@ def _of_samples(values: NDArray[np.float64], every: NDArray[np.float64]) -> Iter
     if modes is not None:
         low, high = modes
         yield (
-            f"two speeds, {low / 1e6:.3f} and {high / 1e6:.3f} ms: bind it to processors of one kind (--cpus), "
-            "or fix the frequency"
+            f"two speeds, {low / 1e6:.3f} and {high / 1e6:.3f} ms: "
+            "bind it to processors of one kind (--cpus), or fix the frequency"
         )
     elif spread > SPREAD:
-        yield f"rounds spread by {spread:.1%} of the median (quartiles): measure longer, or on a quieter machine"
+        yield f"half of the rounds spread by {spread:.1%}: measure longer, or on a quieter machine"
     moved = drift(values)
     if abs(moved) > DRIFT:
         way = "slower" if moved > 0 else "faster"
         advice = "let it cool down or lower the frequency" if moved > 0 else "warm up longer (--warmup)"
         yield f"the last third ran {abs(moved):.1%} {way} than the first: {advice}"
     elif autocorrelation(values) > max(CORRELATION, 2 / math.sqrt(count)):
-        yield "neighbouring rounds resemble each other, so the interval is too narrow: measure longer (--seconds)"
+        yield "neighbouring rounds are alike, so the interval is too narrow: measure longer (--seconds)"
     if len(every) >= FEWEST_FOR_TAIL and (tail := percentile(every, 99) / percentile(every, 50)) > TAIL:
-        yield f"one run in a hundred takes {tail:.1f} times the median: something interrupts it, end other programs"
+        yield f"one run in a hundred takes {tail:.1f} times the median: end what interrupts it"
 
 
 def _of_load(seen: Conditions) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _of_load(seen: Conditions) -> Iterator[str]:
     if _above(seen.others_share, OTHERS):
         yield f"other processes took {seen.others_share:.1%} of the processors' time: end them"
     if _above(seen.waited_share, WAITED):
-        yield f"it waited {seen.waited_share:.1%} of the time for a processor: use fewer threads, or other --cpus"
+        yield f"it waited for a processor {seen.waited_share:.1%} of its time: end other programs"
     if _above(seen.quota_share, 0):
         yield f"the container's quota stopped it for {seen.quota_share:.1%} of the time: raise its CPU limit"
 
@@ -84,7 +84,7 @@ def _of_frequency(seen: Conditions) -> Iterator[str]:
         heat = f" at {seen.hottest:.0f} °C" if seen.hottest is not None else ""
         yield f"the processor was slowed down{heat}: cool it, or pause between measurements"
     if seen.governor is not None and seen.governor != "performance":
-        yield f"the frequency governor is {seen.governor}: set it to performance (cpupower frequency-set -g performance)"
+        yield f"the frequency governor is {seen.governor}: run cpupower frequency-set -g performance"
     if seen.frequency_change is not None and seen.frequency_change < -SLOWED:
         yield f"the frequency fell by {-seen.frequency_change:.0%}: fix it, or let the machine cool down"
 
@@ -102,10 +102,8 @@ def drift(values: NDArray[np.float64]) -> float:
     if third < 2:
         return 0.0
     moved = percentile(values[-third:], 50) - percentile(values[:third], 50)
-    deviation = max(
-        (percentile(part, 75) - percentile(part, 25)) / _FROM_IQR for part in (values[:third], values[-third:])
-    )
-    explained = 2 * _OF_MEDIAN * deviation * math.sqrt(2 / third)
+    spread = max(percentile(part, 75) - percentile(part, 25) for part in (values[:third], values[-third:]))
+    explained = 2 * _OF_MEDIAN * spread / _FROM_IQR * math.sqrt(2 / third)
     return moved / percentile(values, 50) if abs(moved) > explained else 0.0
 
 
@@ -121,8 +119,8 @@ def two_modes(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """The means of two groups, where values fall into two that lie apart.
 
     They are cut where the variance within is least, and count as two when Ashman's D = sqrt(2) |a - b| /
-    sqrt(var_a + var_b) (Ashman, Bird and Zepf, 1994, equation 4) passes `SEPARATION` and the means differ by more
-    than `SPREAD`.
+    sqrt(var_a + var_b) (Ashman, Bird and Zepf, 1994) passes `SEPARATION` and the means differ by more than
+    `SPREAD`.
     """
     ordered = np.sort(values)
     count = len(ordered)

@@ -32,7 +32,7 @@ class OpenVinoModel:
 
     def feed(self, values: Feed) -> None:
         """Take the inputs of every further run."""
-        openvino = _openvino()
+        openvino = load_openvino()
         for name, value in values.items():
             self._request.set_tensor(name, openvino.Tensor(value, shared_memory=True))
         self._fed = values  # OpenVINO borrows their memory
@@ -53,7 +53,7 @@ class OpenVinoModel:
 
 def open_compiled(argument: str, model: Path, threads: int, options: Options) -> Any:
     """OpenVINO's compiled model; ModelError when it has none of `model`."""
-    openvino = _openvino()
+    openvino = load_openvino()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if (argument or DEFAULT) == DEFAULT:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -69,7 +69,8 @@ def _dims(shape: Any) -> tuple[int | None, ...]:
     return tuple(None if each.is_dynamic else each.get_length() for each in shape)
 
 
-def _openvino() -> Any:
+def load_openvino() -> Any:
+    """The package; UsageError where it is not installed."""
     try:
         import openvino
     except ImportError as error:
@@ -79,7 +80,7 @@ def _openvino() -> Any:
 
 def _missing(argument: str) -> str | None:
     try:
-        there = _openvino().Core().available_devices
+        there = load_openvino().Core().available_devices
     except UsageError as error:
         return str(error)
     wanted = argument or DEFAULT
@@ -89,7 +90,7 @@ def _missing(argument: str) -> str | None:
 
 
 def _version() -> str:
-    return f"OpenVINO {_openvino().__version__.split('-')[0]}"
+    return f"OpenVINO {load_openvino().__version__.split('-')[0]}"
 
 
 def _executed(

@@ -15,17 +15,18 @@ from qnas.runtime_bench.gate.request import Request
 from qnas.runtime_bench.gate.verdict import Row, at_least, at_most
 from qnas.runtime_bench.model_cost import file_cost
 from qnas.runtime_bench.model_files import ModelFiles
+from qnas.runtime_bench.profile.delegation import delegation
 from qnas.runtime_bench.upscale import load_upscaler, upscale
 from qnas.runtime_bench.workers.protocol import Loaded
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model as it was loaded on its device; `executed` asks the runtime what it runs."""
+    """A model as it was loaded on its device; `executed` asks what ran there, and on which provider."""
 
     files: ModelFiles
     loaded: Loaded
-    executed: Callable[[], tuple[ExecutedNode, ...]]
+    executed: Callable[[], tuple[Sequence[ExecutedNode], str]]
 
     @cached_property
     def cost(self) -> FileCost:
@@ -45,8 +46,8 @@ def deterministic_rows(request: Request, new: Subject, old: Subject | None) -> I
             before = None if old is None else count(old)
             yield at_most(gate, unit, count(new), before, limit.most(before))
     if request.min_integer is not None:
-        share = integer_share(new.executed(), new.files.path)
-        before = None if old is None else integer_share(old.executed(), old.files.path)
+        share = integer_share(new)
+        before = None if old is None else integer_share(old)
         yield at_least("integer share", "share", share, before, request.min_integer, "of the MACs executed")
     if request.images is not None:
         yield from _psnr_rows(request, request.images, new, old)
@@ -60,12 +61,13 @@ def _counted(subject: Subject) -> FileCost:
     return subject.cost
 
 
-def integer_share(executed: Sequence[ExecutedNode], path: Path) -> float:
-    """Multiply-adds seen to be integer, of all that ran; ModelError where the runtime does not show any."""
-    macs = sum(node.macs for node in executed)
-    if macs == 0:
-        raise ModelError(f"{path}: its runtime does not show what it multiplies; leave --min-integer out")
-    return sum(node.macs for node in executed if node.integer) / macs
+def integer_share(subject: Subject) -> float:
+    """Multiply-adds seen to be integer, of all that ran; ModelError where the runtime does not show them."""
+    found = delegation(*subject.executed(), subject.cost.macs)
+    if found.unknown_macs:
+        path = subject.files.path
+        raise ModelError(f"{path}: {found.provider} does not tell how it multiplies; leave --min-integer out")
+    return found.integer_share
 
 
 def _psnr_rows(request: Request, images: Path, new: Subject, old: Subject | None) -> Iterator[Row]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qnas.errors import ModelError
@@ -58,14 +59,14 @@ def count_instructions(
         for count in (FEW, FEW + extra)
     ]
     with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
-        counts = list(pool.map(lambda task: _count(*task, options), tasks))
+        counts = list(pool.map(partial(_count, options), *zip(*tasks, strict=True)))
     return [
         Instructions((many - few) / extra, STARTUP_NOISE / extra)
         for few, many, extra in zip(counts[::2], counts[1::2], more, strict=True)
     ]
 
 
-def _count(path: Path, device: DeviceName, count: int, options: LoadOptions) -> int:
+def _count(options: LoadOptions, path: Path, device: DeviceName, count: int) -> int:
     task = {
         "model": str(path), "device": str(device), "options": dict(options.device_options),
         "shapes": options.shapes, "seed": options.seed, "count": count,

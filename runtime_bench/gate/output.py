@@ -36,15 +36,15 @@ UNITS: dict[str, Callable[[float], str]] = {
 
 def write_outputs(report: GateReport, outputs: Outputs, force: bool) -> None:
     """Write what was asked for, each whole or not at all; OutputError when it cannot be written."""
-    texts = {
-        outputs.json: lambda: json.dumps(as_document(report), allow_nan=False) + "\n",
-        outputs.markdown: lambda: markdown(report),
-        outputs.junit: lambda: junit(report),
-    }
-    for path, text in texts.items():
+    texts = (
+        (outputs.json, json.dumps(as_document(report), allow_nan=False) + "\n"),
+        (outputs.markdown, markdown(report)),
+        (outputs.junit, junit(report)),
+    )
+    for path, text in texts:
         if path is not None:
             with atomic_write(path, force) as temporary:
-                temporary.write_text(NO_TEXT.sub("?", text()), encoding="utf-8")
+                temporary.write_text(NO_TEXT.sub("?", text), encoding="utf-8")
 
 
 def shown(value: float | None, unit: str) -> str:
@@ -164,7 +164,7 @@ def junit(report: GateReport) -> str:
     )  # fmt: skip
     for row in report.rows:
         case = ET.SubElement(
-            suite, "testcase", classname=_xml(report.model.name), name=row.gate,
+            suite, "testcase", classname=_xml(report.model.name), name=_xml(row.gate),
             time=f"{seconds.get(row.gate, 0):.3f}",
         )  # fmt: skip
         _, status, new, old, limit, detail = map(_xml, cells(row))

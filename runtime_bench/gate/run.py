@@ -17,7 +17,7 @@ from qnas.runtime_bench.gate.timing import Clock, Progress, Timed, time_against,
 from qnas.runtime_bench.gate.verdict import GateReport, Row, overall
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.stats import median
-from qnas.runtime_bench.workers.process import WorkerRunner
+from qnas.runtime_bench.workers.runner import LoadedRunner
 from qnas.runtime_bench.workers.start import start_runner
 
 AVX512 = "instructions are those of code without AVX-512, which valgrind does not show to programs"
@@ -129,7 +129,7 @@ def _timed(
     return time_against_baseline(baseline, begin, 1 + slowdown, clock, request.load.seed)
 
 
-def _start(contender: Contender, request: Request) -> WorkerRunner:
+def _start(contender: Contender, request: Request) -> LoadedRunner:
     return start_runner(contender.files, contender.device, request.load)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from qnas.errors import UsageError
 from qnas.runtime_bench.devices.ort import CPU_DEVICE
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.inputs import ShapeRequest
+from qnas.runtime_bench.latency_model.networks import SPACES, write_members
 from qnas.runtime_bench.latency_model.operations import operation_times
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, kernel_times, sample
@@ -23,8 +27,6 @@ HELD_OUT = 5  # one network of so many is left out for the error
 FEWEST = 10  # networks at one size
 MOST_ROUNDS = 5
 
-Rounds = Mapping[object, Sequence[Sample]]  # of a network at a size
-
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -33,6 +35,25 @@ class FitSettings:
     sizes: tuple[ShapeRequest, ...]
     threads: int = 1
     budget: float = 600.0
+    device: str = "cpu"
+
+
+@contextmanager
+def sources(folder: Path | None, spaces: Sequence[str], count: int) -> Iterator[list[Path]]:
+    """The networks to measure: those of a folder, or `count` random ones of each space, for a while.
+
+    Raises UsageError when the folder has too few.
+    """
+    if folder is not None:
+        if spaces:
+            raise UsageError("--models and --space both say what to measure: give one")
+        found = sorted(folder.glob("*.onnx"))
+        if len(found) < FEWEST:
+            raise UsageError(f"{folder} holds {len(found)} .onnx files, a fit needs {FEWEST}: add networks")
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield [path for space in spaces or SPACES for path in write_members(space, count, Path(temporary))]
 
 
 def fit(
@@ -43,8 +64,10 @@ def fit(
     The machine drifts; rounds over everything make that the noise of each kernel, not the bias of some. The
     model's accuracy is that of a fit without every fifth network; the one returned has them all.
     """
+    if settings.device != "cpu":
+        raise UsageError(f"--device {settings.device}: only cpu tells the times of its kernels")
     rounds = measure_rounds(models, settings, progress)
-    if len(rounds) < FEWEST:
+    if len(rounds) < FEWEST:  # a budget that ended early
         raise UsageError(
             f"only {len(rounds)} networks were measured, a fit needs {FEWEST}: give more --models or --budget"
         )
@@ -76,8 +99,8 @@ def measure_rounds(
     return found
 
 
-def assemble(rounds: Rounds, threads: int) -> LatencyModel:
-    """A model of these networks; what a run takes besides its kernels is fitted to their totals."""
+def assemble(rounds: Mapping[Any, Sequence[Sample]], threads: int) -> LatencyModel:
+    """A model of networks in rounds; what a run takes besides its kernels is fitted to their totals."""
     times = kernel_times([each for samples in rounds.values() for each in samples])
     rows = tuple(KernelTime(kernel, spent, count) for kernel, (spent, count) in times.items())
     environment = asdict(current_environment(CPU_DEVICE.version()))

@@ -13,7 +13,7 @@ DENSE = "group=1 strides=1,1"
 
 
 def operation_times(model: LatencyModel) -> tuple[OperationTime, ...]:
-    """Every operation at every width and size at which the model has measured a convolution that keeps both."""
+    """Every operation at every width and size at which a convolution that keeps both was measured."""
     frames = sorted({
         (each.kernel.inputs[1][0], *each.kernel.output[1:3])
         for each in model.kernels

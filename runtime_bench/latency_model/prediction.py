@@ -45,6 +45,14 @@ class Prediction:
         far = sum(node.ms for node in self.nodes if node.basis == "extrapolated")
         return far / whole if whole else 0.0
 
+    def extrapolated(self) -> list[str]:
+        """One line for all kernels that were guessed, and one for each, the longest first."""
+        far = sorted((n for n in self.nodes if n.basis == "extrapolated"), key=lambda n: -n.ms)
+        if not far:
+            return []
+        head = f"note: {self.extrapolated_share:.0%} of the time is extrapolated, {len(far)} kernels:"
+        return [head, *(f"  {node.ms:.4f} ms {node.name}: {node.kernel}" for node in far)]
+
     def to_document(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {

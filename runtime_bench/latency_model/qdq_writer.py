@@ -1,6 +1,6 @@
 """Layers -> QDQ ONNX with random integers, in the forms that the exporter chooses for onnxruntime.
 
-Channels are padded to multiples of 4, grouped convolutions are dense, repeated channels are a 1x1 convolution,
+Channels are padded to multiples of 4, grouped convolutions are dense, repeated channels a 1x1 convolution,
 and what stands behind the last pixel shuffle runs in front of it, between its phases (docs/targets.md). What
 the network computes means nothing: its kernels are to be those of an exported one, which a test compares.
 """
@@ -24,7 +24,8 @@ SCALE = np.float32(2.0**-6)
 _STEPS = (
     ("Range", "0 out 1", "o"), ("Mul", "o 2", "2o"), ("Add", "2o 1", "2o1"), ("Mul", "2o1 in", "odd"),
     ("Mul", "odd 64", "num"), ("Mul", "out 2", "2out"), ("Div", "num 2out", "at"), ("Sub", "in 1", "in1"),
-    ("Mul", "in1 64", "last"), ("Sub", "at 32", "raw"), ("Max", "raw 0", "low"), ("Min", "low last", "centre"),
+    ("Mul", "in1 64", "last"), ("Sub", "at 32", "raw"), ("Max", "raw 0", "low"),
+    ("Min", "low last", "centre"),
     ("Unsqueeze", "centre axis", "column"), ("Range", "0 in 1", "i"), ("Mul", "i 64", "source"),
     ("Sub", "column source", "difference"), ("Abs", "difference", "distance"), ("Sub", "64 distance", "hat"),
     ("Max", "hat 0", "steps"),
@@ -231,7 +232,7 @@ class _Writer:
         """A deviation is a number in the scales."""
 
     def _rigid(self) -> frozenset[str]:
-        """What cannot be padded: where channels are counted, and all that is added to such or written for it."""
+        """What cannot be padded: where channels are counted, and all that is added to such."""
         group = {layer.name: frozenset({layer.name}) for layer in self.layers}
         for layer in self.layers:
             if layer.op not in _OWN_CHANNELS:

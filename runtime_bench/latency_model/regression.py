@@ -1,6 +1,6 @@
 """Time of a family of kernels as a function of their sizes, fitted to those that were measured.
 
-A physical law first: time = a + b * outputs + c * inputs + d * multiply-adds, all coefficients at least 0, and
+A physical law first: time = a + b * outputs + c * inputs + d * multiply-adds, no coefficient below 0, and
 channels rounded up to what vector registers hold together. What it leaves, the logarithm of measured over
 predicted, is smoothed over the logarithms of the sizes (Gaussian process regression: Rasmussen and Williams,
 2006, algorithm 2.1). Near measured kernels the measurement rules, far from them the law.
@@ -22,6 +22,7 @@ VECTOR = 16  # 32-bit sums of a 512-bit register; of narrower ones it holds seve
 DEPTH = 4  # bytes that one integer dot product adds up
 LENGTHS = (0.15, 0.3, 0.6, 1.2)  # candidates: over how large a factor of a size, e^length, errors stay alike
 SPREAD = 0.2  # of the logarithm of measured over law
+NEAR = 1.0  # e^1: sizes that differ by this factor, all together
 ENOUGH = 400  # kernels that choose the length
 NOISE = 0.02  # of one kernel's measurement
 
@@ -36,9 +37,10 @@ class Family:
     length: float
 
     def covers(self, kernel: Kernel) -> bool:
-        """Whether its sizes lie between those of measured kernels."""
+        """Whether its sizes lie between those of measured kernels, one of which is near."""
         at = sizes(kernel)
-        return bool(np.all((self.points.min(0) <= at + 1e-9) & (at <= self.points.max(0) + 1e-9)))
+        between = (self.points.min(0) <= at + 1e-9) & (at <= self.points.max(0) + 1e-9)
+        return bool(between.all() and np.abs(self.points - at).sum(1).min() <= NEAR)
 
     def predict(self, kernel: Kernel) -> float:
         """Nanoseconds."""
@@ -97,7 +99,8 @@ def nonnegative(matrix: Array, target: Array) -> Array:
             break
         active[int(candidates.argmax())] = True
         x = _feasible(columns, target, x, active)
-    return x / scale
+    solution: Array = x / scale
+    return solution
 
 
 def _feasible(columns: Array, target: Array, x: Array, active: NDArray[np.bool_]) -> Array:
@@ -116,12 +119,14 @@ def _feasible(columns: Array, target: Array, x: Array, active: NDArray[np.bool_]
 
 def _covariance(left: Array, right: Array, length: float) -> Array:
     distance = np.abs(left[:, None] - right[None]).sum(-1)
-    return SPREAD**2 * np.exp(-distance / length)
+    covariance: Array = SPREAD**2 * np.exp(-distance / length)
+    return covariance
 
 
 def _solve(points: Array, errors: Array, length: float) -> Array:
     covariance = _covariance(points, points, length)
-    return np.linalg.solve(covariance + NOISE**2 * np.eye(len(points)), errors)
+    solved = np.linalg.solve(covariance + NOISE**2 * np.eye(len(points)), errors)
+    return np.asarray(solved, np.float64)
 
 
 def _left_out(points: Array, errors: Array, length: float) -> float:

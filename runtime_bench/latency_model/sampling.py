@@ -1,4 +1,4 @@
-"""Measures networks for a fit: the kernels of each in the network's own company, and the network as a whole."""
+"""Measures networks for a fit: each kernel in the company of its network, and the network as a whole."""
 
 from __future__ import annotations
 

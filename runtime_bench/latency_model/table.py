@@ -9,9 +9,9 @@ The file, JSON, is what `qnas-bench fit` writes and `qnas-bench predict` and a s
      "kernels": [{"op", "types", "inputs", "output", "attributes", "ns", "samples"}, ...],
      "operations": [{"op", "in_channels", "out_channels", "bits", "height", "width", "ms"}, ...]}
 
-`kernels` are the nodes that the runtime ran, each once (`qnas.runtime_bench.latency_model.kernels`); `ns` is the
-median over `samples` networks and rounds. `operations` says what one operation of `qnas.operations` costs at a
-bit width: its convolutions, and the clips in front of 4-bit ones. All times of a file are of one machine.
+`kernels` are the nodes that the runtime ran, each once (`latency_model.kernels`); `ns` is the median over
+`samples` networks and rounds. `operations` says what one operation of `qnas.operations` costs at a bit width:
+its convolutions, and the clips in front of 4-bit ones. All times of a file are of one machine.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class LatencyModel:
     run_ns: float
     accuracy: Accuracy | None = None
     operations: tuple[OperationTime, ...] = ()
-    _found: dict[Kernel, tuple[float, Basis]] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[Kernel, tuple[float, Basis]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    _fitted: dict[object, Family] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def time(self, kernel: Kernel) -> tuple[float, Basis]:
         """(nanoseconds, what they rest on).
@@ -97,7 +100,8 @@ class LatencyModel:
     def _time(self, kernel: Kernel) -> tuple[float, Basis]:
         groups: tuple[object, ...] = (kernel.family, kernel.op, kernel.convolution)
         for group in groups:
-            if family := self._families.get(group):
+            if group in self._groups:
+                family = self._family(group)
                 measured = group == kernel.family and kernel in self._measured
                 covered = group == kernel.family and family.covers(kernel)
                 basis: Basis = "measured" if measured else "interpolated" if covered else "extrapolated"
@@ -109,15 +113,20 @@ class LatencyModel:
         return frozenset(each.kernel for each in self.kernels)
 
     @cached_property
-    def _families(self) -> dict[object, Family]:
+    def _groups(self) -> dict[object, list[KernelTime]]:
+        """Kernels by family, by operation, and by whether they are convolutions."""
         groups: dict[object, list[KernelTime]] = defaultdict(list)
         for each in self.kernels:
             for group in (each.kernel.family, each.kernel.op, each.kernel.convolution):
                 groups[group].append(each)
-        return {
-            group: fit_family([each.kernel for each in rows], [each.nanoseconds for each in rows])
-            for group, rows in groups.items()
-        }
+        return dict(groups)
+
+    def _family(self, group: object) -> Family:
+        """Fitted when it is first asked for."""
+        if group not in self._fitted:
+            rows = self._groups[group]
+            self._fitted[group] = fit_family([r.kernel for r in rows], [r.nanoseconds for r in rows])
+        return self._fitted[group]
 
     def total(self, kernel_times: float, nodes: int) -> float:
         """Nanoseconds of a whole run whose `nodes` kernels take `kernel_times` together."""
@@ -204,8 +213,15 @@ def _accuracy(networks: Any, mape: Any, within_5: Any, within_10: Any, spearman:
 def _operation(
     op: Any, in_channels: Any, out_channels: Any, bits: Any, height: Any, width: Any, ms: Any
 ) -> OperationTime:
-    sizes = [_natural(each) for each in (in_channels, out_channels, bits, height, width)]
-    return OperationTime(_text(op), *sizes, ms=_positive(ms))
+    return OperationTime(
+        op=_text(op),
+        in_channels=_natural(in_channels),
+        out_channels=_natural(out_channels),
+        bits=_natural(bits),
+        height=_natural(height),
+        width=_natural(width),
+        ms=_positive(ms),
+    )
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -95,6 +95,19 @@ def execute(
     return Execution(_nodes(profiled, source), graph, tuple(run.nanoseconds for run in profiled))
 
 
+def profiled_nodes(profile: str, graph: Path, runs: int) -> tuple[ExecutedNode, ...]:
+    """The nodes of the last `runs` runs, of a profile that onnxruntime wrote elsewhere.
+
+    `graph`: the model as onnxruntime ran it, or where that cannot be had as it was. Raises ModelError when either
+    is damaged.
+    """
+    source = read_model(graph)
+    try:
+        return _nodes(_split(json.loads(profile))[-runs:], source)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError("onnxruntime wrote a damaged profile: take another version of it") from error
+
+
 @dataclass(frozen=True)
 class _Run:
     """One run of the model and its kernels' events."""

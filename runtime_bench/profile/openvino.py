@@ -8,11 +8,12 @@ from typing import Any
 
 from qnas.errors import ModelError
 from qnas.macs import convolution, product, transposed
-from qnas.runtime_bench.devices.openvino import open_compiled
+from qnas.runtime_bench.devices.openvino import load_openvino, open_compiled
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor, Shape
 from qnas.runtime_bench.inputs import Feed
 from qnas.session import first_line
 
+PROVIDER = "OpenVINO"
 WARMUP = 5
 _EXECUTED = "EXECUTED"
 _INTEGERS = frozenset({"i8", "u8", "i4", "u4"})
@@ -25,22 +26,32 @@ _NUMPY = {
 
 
 def executed_nodes(
-    model: Path, feed: Feed, threads: int, runs: int, device: str = "CPU", options: Mapping[str, str] | None = None
+    model: Path,
+    feed: Feed,
+    threads: int,
+    runs: int,
+    device: str = "CPU",
+    options: Mapping[str, str] | None = None,
 ) -> tuple[ExecutedNode, ...]:
-    """The nodes that ran, in their order; those that OpenVINO fused into others or left out are not among them.
+    """The nodes that ran, in their order, without those that OpenVINO fused into others or left out.
 
-    Each has one time, the mean of `runs` inferences behind `WARMUP` unseen ones: the counters hold sums since the
-    model was loaded, over the number of inferences, in whole microseconds. So a mean is off by up to
-    1 + `WARMUP` / `runs` of these. Raises ModelError when the model cannot be loaded or run.
+    Each has one time, the mean of `runs` inferences behind `WARMUP` unseen ones: counters tell only the mean
+    since the model was loaded, in whole microseconds. So it is off by up to 1 + `WARMUP` / `runs` of these.
+    Raises ModelError when the model cannot be loaded or run.
     """
     compiled = open_compiled(device, model, threads, {**(options or {}), "PERF_COUNT": "YES"})
     request = compiled.create_infer_request()
     try:
+        for (
+            name,
+            value,
+        ) in feed.items():  # given to `infer` itself they are not held against the model's shapes
+            request.set_tensor(name, load_openvino().Tensor(value, shared_memory=True))
         for _ in range(WARMUP):
-            request.infer(feed)
+            request.infer()
         before = _sums(request, WARMUP)
         for _ in range(runs):
-            request.infer(feed)
+            request.infer()
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"{model}: OpenVINO cannot run it on these inputs: {first_line(error)}; choose another --shape"
@@ -48,9 +59,9 @@ def executed_nodes(
     after = _sums(request, WARMUP + runs)
     written = {op.get_friendly_name(): op for op in compiled.get_runtime_model().get_ordered_ops()}
     return tuple(
-        _node(info, written.get(info.node_name), (after[info.node_name] - before.get(info.node_name, 0)) / runs)
+        _node(info, written.get(name), (after[name] - before.get(name, 0)) / runs)
         for info in request.profiling_info
-        if info.status.name == _EXECUTED
+        if (name := info.node_name) in after and info.status.name == _EXECUTED
     )
 
 
@@ -64,7 +75,7 @@ def _sums(request: Any, inferences: int) -> dict[str, float]:
 
 
 def _node(info: Any, op: Any | None, microseconds: float) -> ExecutedNode:
-    """Devices other than the CPU may name nodes in the counters that their runtime model has not: no shapes then."""
+    """One row; without shapes where the counters of a GPU name a node that its runtime model has not."""
     facts = {} if op is None else {name: str(value.value) for name, value in op.get_rt_info().items()}
     inputs = () if op is None else tuple(_tensor(each) for each in op.input_values())
     outputs = () if op is None else tuple(_tensor(each) for each in op.outputs())
@@ -74,8 +85,8 @@ def _node(info: Any, op: Any | None, microseconds: float) -> ExecutedNode:
     if macs:
         integer = facts.get("runtimePrecision") in _INTEGERS and inputs[1].dtype in _INTEGER_WEIGHTS
     nanoseconds = (max(round(1000 * microseconds), 0),)
-    op_and_kernel = f"{kind} {info.exec_type}"
-    return ExecutedNode(info.node_name, op_and_kernel, "OpenVINO", inputs, outputs, macs, integer, nanoseconds)
+    kernel = f"{kind} {info.exec_type}"
+    return ExecutedNode(info.node_name, kernel, PROVIDER, inputs, outputs, macs, integer, nanoseconds)
 
 
 def multiplications(kind: str, inputs: list[Shape], outputs: list[Shape]) -> int:

@@ -1,7 +1,8 @@
-"""How fast this machine could be: the highest rates that onnxruntime's own kernels reach on shapes that suit them.
+"""How fast this machine could be: the highest rates of onnxruntime's kernels, on shapes that suit them.
 
-That is an achievable peak, below the data sheet's and above what a network's layers reach. One multiply-add is two
-operations. It is measured once a machine, version of onnxruntime and number of threads, and kept in the cache.
+That is an achievable peak, below the data sheet's and above what a network's layers reach; other runtimes may
+pass it. One multiply-add is two operations. It is measured once a machine, version of onnxruntime and number
+of threads, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ STREAMED = 1 << 24  # floats of a tensor: 64 MiB, beyond the caches of most mach
 
 @dataclass(frozen=True)
 class Peak:
-    """10^9 operations or bytes a second; `runtime` is the onnxruntime that reached them, on `threads` threads."""
+    """10^9 operations or bytes a second, which `runtime` reached on `threads` threads."""
 
     integer_gops: float  # 8 bits by 8 bits
     float_gflops: float  # float32
@@ -101,7 +102,8 @@ def _median_ns(kernel: _Kernel, threads: int) -> float:
 
 def _integer_kernels() -> Iterator[_Kernel]:
     """Signed and unsigned activations: which is fast depends on the processor's instructions."""
-    for channels, size, kind in ((64, 64, np.uint8), (128, 64, np.uint8), (256, 32, np.uint8), (128, 32, np.int8)):
+    shapes = ((64, 64, np.uint8), (128, 64, np.uint8), (256, 32, np.uint8), (128, 32, np.int8))
+    for channels, size, kind in shapes:
         data, weights = _whole(kind, 1, size, size, channels), _whole(np.int8, channels, channels, 3, 3)
         grid = {
             "x_scale": np.float32(0.1), "x_zero": kind(100), "w": weights, "w_scale": np.float32(0.01),
@@ -123,11 +125,9 @@ def _float_kernels() -> Iterator[_Kernel]:
         node = helper.make_node("MatMul", ["x", "w"], ["y"])
         yield _kernel(node, {"x": data}, {"w": _real(size, size)}, data.dtype, 2 * size**3)
     for channels, size in ((64, 64), (256, 32)):
-        data = _real(1, channels, size, size)
+        data, weights = _real(1, channels, size, size), _real(channels, channels, 3, 3)
         node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
-        yield _kernel(
-            node, {"x": data}, {"w": _real(channels, channels, 3, 3)}, data.dtype, 2 * data.size * channels * 9
-        )
+        yield _kernel(node, {"x": data}, {"w": weights}, data.dtype, 2 * data.size * channels * 9)
 
 
 def _streaming_kernels() -> Iterator[_Kernel]:
@@ -154,9 +154,9 @@ def _kernel(
     return _Kernel(model.SerializeToString(), feed, work)
 
 
-def _whole(kind: Callable[..., Any], *shape: int) -> NDArray[Any]:
+def _whole(kind: type[np.integer[Any]], *shape: int) -> NDArray[np.integer[Any]]:
     """Values that no kernel saturates on."""
-    return np.random.default_rng(0).integers(0, 64, shape).astype(kind)
+    return np.random.default_rng(0).integers(0, 64, shape, np.int64).astype(kind)
 
 
 def _real(*shape: int) -> NDArray[np.float32]:
@@ -165,7 +165,8 @@ def _real(*shape: int) -> NDArray[np.float32]:
 
 def _key(environment: Environment, threads: int) -> str:
     """What the peak depends on, as JSON."""
-    named = {name: getattr(environment, name) for name in ("cpu", "machine", "usable_cores", "governor", "runtime")}
+    known = asdict(environment)
+    named = {name: known[name] for name in ("cpu", "machine", "usable_cores", "governor", "runtime")}
     return json.dumps({**named, "threads": threads, "kernels": KERNELS_VERSION}, sort_keys=True)
 
 
@@ -184,7 +185,8 @@ def _write(path: Path, key: str, peak: Peak) -> None:
     """Keep it for the next time; a cache that cannot be written only costs these seconds again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"key": key, "peak": asdict(peak)}, indent=1) + "\n"
         with atomic_write(path, force=True) as temporary:
-            temporary.write_text(json.dumps({"key": key, "peak": asdict(peak)}, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     except (OSError, OutputError):
         pass

@@ -1,7 +1,7 @@
 """Where a model's time goes, node by node and operation by operation, beside what the machine can do.
 
-A node's time is the median of its runs, the model's the sum of these: what lies between nodes is in neither. Nodes
-that a runtime gives no time for keep their order and are shown without one.
+A node's time is the median of its runs, the model's the sum of these: what lies between nodes is in neither.
+Nodes that a runtime gives no time for keep their order and are shown without one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "bfloat16": 16}  #
 class ProfileRow:
     """A node, or all nodes of one operation. What nothing is known of is None.
 
-    `share`: of the time of all nodes. `gops`: 10^9 operations a second, two for each MAC. `peak_share`: of the peak
-    for its kind of arithmetic; it can pass 1 where another runtime's kernels are better than onnxruntime's.
+    `share`: of the time of all nodes. `gops`: 10^9 operations a second, two for each MAC. `peak_share`: of
+    the peak for its kind of arithmetic, over 1 where another runtime's kernels are better than onnxruntime's.
     `gigabytes`: 10^9 bytes of its tensors a second, of which caches may have held some.
     """
 
@@ -113,9 +113,13 @@ def peak_line(peak: Peak) -> str:
 
 
 def _row(
-    name: str, nodes: Sequence[ExecutedNode], times: Sequence[float | None], whole: float | None, peak: Peak | None
+    name: str,
+    nodes: Sequence[ExecutedNode],
+    times: Sequence[float | None],
+    whole: float | None,
+    peak: Peak | None,
 ) -> ProfileRow:
-    """Rates are over the nodes whose time is known; the peak share says which part of the time the peak would take."""
+    """Rates are of the nodes whose time is known; at the peak they would take `peak_share` of it."""
     timed = [(node, time) for node, time in zip(nodes, times, strict=True) if time is not None]
     spent = sum(time for _, time in timed) if timed else None
     macs = sum(node.macs for node, _ in timed)

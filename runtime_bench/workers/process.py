@@ -43,6 +43,7 @@ class LoadOptions:
     """What is the same for every candidate of one benchmark.
 
     `remote_python`: the interpreter that has qnas on machines behind ssh. `patience`: seconds for one answer.
+    `adb_binary`: the benchmark program for devices behind adb.
     """
 
     threads: int = 1
@@ -52,6 +53,7 @@ class LoadOptions:
     device_options: tuple[tuple[str, str], ...] = ()
     remote_python: str = "python3"
     patience: float = PATIENCE
+    adb_binary: Path | None = None
 
 
 class Worker:

@@ -55,6 +55,10 @@ class Worker:
     def state(self) -> Json:
         return asdict(snapshot())
 
+    def put(self, **piece: Any) -> Json:
+        model_cache.put(**piece)
+        return {}
+
     def peak(self, threads: int) -> Json:
         return asdict(machine_peak(threads))
 
@@ -127,7 +131,7 @@ class Worker:
 ANSWERS: dict[str, Callable[..., Json]] = {
     "hello": Worker.hello,
     "has": lambda worker, digest: {"there": model_cache.has(digest)},
-    "put": lambda worker, **piece: model_cache.put(**piece) or {},
+    "put": Worker.put,
     "kept": lambda worker, **file: {"path": str(model_cache.kept(**file))},
     "load": Worker.load,
     "run": Worker.run,

@@ -30,14 +30,17 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{tag}{written}>{''.join(markup(child) for child in children)}</{tag}>")
 
 
-def page(title: str, *parts: object) -> str:
-    """The whole document. Its policy forbids scripts and whatever lies outside; images may be data: URLs."""
+def page(title: str, *parts: object, style: str = "") -> str:
+    """The whole document, with a `style` of its own after the common one.
+
+    Its policy forbids scripts and whatever lies outside; images may be data: URLs.
+    """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = (
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
         element("title", title),
-        element("style", Markup(STYLE)),
+        element("style", Markup(STYLE + style)),
     )
     body = (element("h1", title), *parts)
     document = element("html", element("head", *head), element("body", *body), lang="en")

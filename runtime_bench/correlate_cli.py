@@ -1,0 +1,75 @@
+"""The command `qnas-bench correlate`."""
+
+from pathlib import Path
+
+import click
+
+from qnas.cli import QnasCommand
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(cls=QnasCommand)
+@click.argument("folder", type=FILE)
+@click.option(
+    "--device", "devices", multiple=True,
+    help="Where to measure, repeatable.  [default: cpu for .onnx, litert:xnnpack for .tflite]",
+)  # fmt: skip
+@click.option("--model", "table", type=FILE, help="A file of `qnas-bench fit`: predictions are compared too.")
+@click.option(
+    "--shape", "shapes", multiple=True, help="Shape of an input, as of `qnas-bench measure`; repeatable."
+)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="Run time of a model in each of 2 passes, at least 20 rounds.",
+)
+@click.option("-o", "--output", type=FILE, required=True, help="The HTML page to write.")
+@click.option("--json", "json_path", type=FILE, help="Write all numbers to this file.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+def main(
+    folder: Path,
+    devices: tuple[str, ...],
+    table: Path | None,
+    shapes: tuple[str, ...],
+    threads: int,
+    seconds: float,
+    output: Path,
+    json_path: Path | None,
+    force: bool,
+) -> None:
+    """Rank correlation of MACs, BitOps and predictions with measured latency, over the models of FOLDER.
+
+    Files that differ in their suffix alone are one network: each device measures the kind that it runs.
+    """
+    import json
+
+    from qnas.files import atomic_write, check_output
+    from qnas.runtime_bench.latency_model.correlation import WARMUP, Settings, correlate
+    from qnas.runtime_bench.latency_model.scatter import correlation_page
+    from qnas.runtime_bench.latency_model.table import read_latency_model
+    from qnas.runtime_bench.measure import Plan
+    from qnas.runtime_bench.report import progress_bar
+    from qnas.runtime_bench.workers.process import LoadOptions
+
+    for path in (output, *([json_path] if json_path else [])):
+        check_output(path, force)
+    model = None if table is None else read_latency_model(table)
+    settings = Settings(devices, LoadOptions(threads, shapes), Plan(seconds=seconds, warmup=WARMUP), model)
+    with progress_bar() as progress:
+        study = correlate(folder, settings, progress)
+    with atomic_write(output, force) as temporary:
+        temporary.write_text(correlation_page(study, "Costs and latency"), encoding="utf-8")
+    if json_path is not None:
+        with atomic_write(json_path, force) as temporary:
+            temporary.write_text(json.dumps(study.to_document(), indent=1) + "\n", encoding="utf-8")
+    for each in study.correlations:
+        click.echo(
+            f"{each.device:16} {each.cost:16} Spearman {each.spearman:.3f} "
+            f"({each.low:.3f} to {each.high:.3f}), Kendall {each.kendall:.3f}, {each.networks} networks"
+        )
+    for text in study.failures:
+        click.echo(f"not measured: {text}", err=True)

@@ -1,0 +1,1 @@
+"""The page of `qnas-bench report`: result files -> typed documents -> series -> charts and tables."""

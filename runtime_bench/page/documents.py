@@ -1,0 +1,295 @@
+"""Result files as typed values: only what the page shows, checked before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from qnas.errors import UsageError
+from qnas.runtime_bench.document import FORMAT, VERSION
+from qnas.runtime_bench.environment import Environment
+from qnas.runtime_bench.gate.output import FORMAT as GATE_FORMAT
+from qnas.runtime_bench.gate.output import VERSION as GATE_VERSION
+from qnas.runtime_bench.page.fields import ADVICE, Fields, read_fields
+from qnas.runtime_bench.profile.delegation import Delegation
+from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.table import Profile, ProfileRow
+from qnas.runtime_bench.stats import Estimate
+
+
+@dataclass(frozen=True)
+class NodeCounts:
+    """Analytic cost of one node."""
+
+    name: str
+    op: str
+    macs: int
+    bitops: int
+    executed_bitops: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Analytic cost of a model: `uncovered` operations are in none of the numbers."""
+
+    macs: int
+    bitops: int
+    executed_bitops: int
+    uncovered: tuple[str, ...]
+    nodes: tuple[NodeCounts, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model on a device. Times in nanoseconds, sizes in bytes; `device` with its options, if it has any."""
+
+    path: Path
+    device: str
+    sha256: str
+    size: int
+    shapes: str
+    threads: int
+    environment: Environment
+    latency: Estimate
+    p90: float
+    p99: float
+    first: float
+    load: float
+    memory: int | None
+    counts: Counts | None
+    delegation: Delegation | None
+    profile: Profile | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A candidate that could not be measured."""
+
+    path: Path
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BenchFile:
+    """What one `qnas-bench MODEL --json` wrote."""
+
+    file: Path
+    taken: datetime
+    confidence: float
+    candidates: tuple[Candidate, ...]
+    failures: tuple[Failed, ...]
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One gate: `new` and `old` in `unit`; `sign` says on which side of `limit` it may be."""
+
+    gate: str
+    status: str
+    unit: str
+    new: float | None
+    old: float | None
+    limit: float | None
+    sign: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class GateFile:
+    """What one `qnas-bench gate --json` wrote; `ratio` is (value, low, high), where None is not known."""
+
+    file: Path
+    status: str
+    model: str
+    against: str | None
+    device: str
+    threads: int
+    environment: Environment
+    rows: tuple[GateRow, ...]
+    ratio: tuple[float | None, float | None, float | None] | None
+    seconds: float | None
+
+
+def read_document(path: Path) -> BenchFile | GateFile:
+    """Read a result file of the bench or of its gate.
+
+    Raises UsageError, naming the file and the field, when it is neither, of another version, or damaged.
+    """
+    fields = read_fields(path)
+    kind = fields.text("format")
+    readers = {FORMAT: (VERSION, _bench), GATE_FORMAT: (GATE_VERSION, _gate)}
+    if kind not in readers:
+        raise UsageError(f"{path}: format is {kind[:60]!r}, not one of {', '.join(readers)}: {ADVICE}")
+    version, reader = readers[kind]
+    if fields.whole("version") != version:
+        fields.refuse("version", f"{version}, which this qnas reads")
+    return reader(path, fields)
+
+
+def _bench(path: Path, fields: Fields) -> BenchFile:
+    settings = fields.inner("settings")
+    threads = settings.whole("threads")
+    cpus = settings.wholes("cpus")
+    chosen = [f"{key}={value}" for key, value in settings.options("device_options").items()]
+    chosen += ["cpus " + ",".join(map(str, cpus))] if cpus else []
+    options = f" ({', '.join(chosen)})" if chosen else ""
+    return BenchFile(
+        file=path,
+        taken=fields.time("taken"),
+        confidence=fields.inner("interval").positive("confidence"),
+        candidates=tuple(_candidate(each, threads, options) for each in fields.objects("models")),
+        failures=tuple(
+            Failed(Path(each.text("path")), each.text("device"), each.text("reason"))
+            for each in fields.objects("failures")
+        ),
+    )
+
+
+def _candidate(fields: Fields, threads: int, options: str) -> Candidate:
+    percentiles = fields.inner("percentiles_ns")
+    shapes = (each.wholes("shape") for each in fields.named("inputs").values())
+    return Candidate(
+        path=Path(fields.text("path")),
+        device=fields.text("device") + options,
+        sha256=fields.text("sha256"),
+        size=fields.whole("bytes"),
+        shapes=", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes),
+        threads=threads,
+        environment=_environment(fields.inner("environment")),
+        latency=_latency(fields.inner("latency_ns")),
+        p90=percentiles.positive("p90"),
+        p99=percentiles.positive("p99"),
+        first=fields.positive("first_ns"),
+        load=fields.positive("load_ns"),
+        memory=fields.whole("peak_memory_bytes") if fields.has("peak_memory_bytes") else None,
+        counts=_counts(fields.inner("cost")) if fields.has("cost") else None,
+        delegation=_delegation(fields.inner("delegation")) if fields.has("delegation") else None,
+        profile=_profile(fields.inner("profile")) if fields.has("profile") else None,
+        warnings=fields.texts("warnings"),
+    )
+
+
+def _latency(fields: Fields) -> Estimate:
+    found = Estimate(fields.positive("value"), fields.positive("low"), fields.positive("high"))
+    if found.low > found.high:
+        fields.refuse("low", f"below high, {found.high:g}")
+    return found
+
+
+def _environment(fields: Fields) -> Environment:
+    return Environment(
+        cpu=fields.text("cpu"),
+        machine=fields.text("machine"),
+        system=fields.text("system"),
+        cores=fields.whole("cores"),
+        usable_cores=fields.whole("usable_cores"),
+        governor=fields.text("governor") if fields.has("governor") else None,
+        runtime=fields.text("runtime"),
+        python=fields.text("python"),
+        numpy=fields.text("numpy"),
+        qnas=fields.text("qnas"),
+    )
+
+
+def _counts(fields: Fields) -> Counts:
+    nodes = tuple(
+        NodeCounts(
+            each.text("name"),
+            each.text("op"),
+            each.whole("macs"),
+            each.whole("bitops"),
+            each.whole("executed_bitops"),
+        )
+        for each in fields.objects("nodes")
+    )
+    return Counts(
+        macs=fields.whole("macs"),
+        bitops=fields.whole("bitops"),
+        executed_bitops=fields.whole("executed_bitops"),
+        uncovered=fields.texts("uncovered"),
+        nodes=nodes,
+    )
+
+
+def _delegation(fields: Fields) -> Delegation:
+    return Delegation(
+        provider=fields.text("provider"),
+        nodes=fields.whole("nodes"),
+        delegated_nodes=fields.whole("delegated_nodes"),
+        macs=fields.whole("macs"),
+        delegated_macs=fields.whole("delegated_macs"),
+        integer_macs=fields.whole("integer_macs"),
+        unknown_macs=fields.whole("unknown_macs"),
+    )
+
+
+def _profile(fields: Fields) -> Profile:
+    return Profile(
+        rows=tuple(map(_profile_row, fields.objects("rows"))),
+        operations=(),
+        total=_profile_row(fields.inner("total")),
+        peak=_peak(fields.inner("peak")) if fields.has("peak") else None,
+    )
+
+
+def _profile_row(fields: Fields) -> ProfileRow:
+    return ProfileRow(
+        name=fields.text("name"),
+        op=fields.text("op"),
+        provider=fields.text("provider"),
+        nodes=fields.whole("nodes"),
+        integer=fields.flag("integer") if fields.has("integer") else None,
+        microseconds=_known(fields, "microseconds"),
+        share=_known(fields, "share"),
+        macs=fields.whole("macs"),
+        gops=_known(fields, "gops"),
+        peak_share=_known(fields, "peak_share"),
+        gigabytes=_known(fields, "gigabytes"),
+    )
+
+
+def _peak(fields: Fields) -> Peak:
+    return Peak(
+        integer_gops=fields.positive("integer_gops"),
+        float_gflops=fields.positive("float_gflops"),
+        gigabytes=fields.positive("gigabytes"),
+        threads=fields.whole("threads"),
+        runtime=fields.text("runtime"),
+    )
+
+
+def _gate(path: Path, fields: Fields) -> GateFile:
+    timing = fields.inner("timing") if fields.has("timing") else None
+    ratio = timing.inner("first").inner("ratio") if timing else None
+    return GateFile(
+        file=path,
+        status=fields.text("status"),
+        model=fields.text("model"),
+        against=fields.text("against") if fields.has("against") else None,
+        device=fields.text("device"),
+        threads=fields.whole("threads"),
+        environment=_environment(fields.inner("environment")),
+        rows=tuple(map(_gate_row, fields.objects("rows"))),
+        ratio=(_known(ratio, "value"), _known(ratio, "low"), _known(ratio, "high")) if ratio else None,
+        seconds=timing.number("seconds") if timing else None,
+    )
+
+
+def _gate_row(fields: Fields) -> GateRow:
+    return GateRow(
+        gate=fields.text("gate"),
+        status=fields.text("status"),
+        unit=fields.text("unit"),
+        new=_known(fields, "new"),
+        old=_known(fields, "old"),
+        limit=_known(fields, "limit"),
+        sign=fields.text("kind"),
+        detail=fields.text("detail"),
+    )
+
+
+def _known(fields: Fields, key: str) -> float | None:
+    return fields.number(key) if fields.has(key) else None

@@ -1,0 +1,91 @@
+"""The same measurement in several files: which is the newest, and what changed between two of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from qnas.runtime_bench.page.documents import BenchFile, Candidate
+
+CHANGES = {"cpu": "processor", "runtime": "runtime", "qnas": "qnas"}  # of the environment
+DIGEST = 8  # digits of a sha256 that tell two models apart
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A candidate of a file; `model` names it among those of that file."""
+
+    file: Path
+    taken: datetime
+    model: str
+    candidate: Candidate
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Measurements of one key are one series."""
+        each = self.candidate
+        return self.model, each.device, each.shapes, each.threads
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs from the measurement before, in words. `comparable`: only the model changed."""
+
+    texts: tuple[str, ...]
+    comparable: bool
+
+
+def measurements(files: Sequence[BenchFile]) -> tuple[Measurement, ...]:
+    """All of them, the oldest first."""
+    ordered = sorted(files, key=lambda file: file.taken)
+    return tuple(
+        Measurement(file.file, file.taken, label, candidate)
+        for file in ordered
+        for label, candidate in zip(_labels(file.candidates), file.candidates, strict=True)
+    )
+
+
+def newest(found: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """The last of every series on every processor; models in the order in which they first came."""
+    last = {(each.key, each.candidate.environment.cpu): each for each in found}
+    models = list(dict.fromkeys(each.model for each in found))
+    return tuple(sorted(last.values(), key=lambda each: models.index(each.model)))
+
+
+def histories(found: Sequence[Measurement]) -> tuple[tuple[Measurement, ...], ...]:
+    """Every series that holds more than one measurement."""
+    series: dict[object, list[Measurement]] = {}
+    for each in found:
+        series.setdefault(each.key, []).append(each)
+    return tuple(tuple(each) for each in series.values() if len(each) > 1)
+
+
+def change(before: Measurement, after: Measurement) -> Change | None:
+    """What differs between two measurements of a series, None when it is only the time."""
+    then, now = before.candidate, after.candidate
+    differing = [
+        (what, getattr(then.environment, name), getattr(now.environment, name))
+        for name, what in CHANGES.items()
+        if getattr(then.environment, name) != getattr(now.environment, name)
+    ]
+    texts = [f"{what}: {old}, then {new}" for what, old, new in differing]
+    if then.sha256 != now.sha256:
+        texts.append(f"another model: sha256 {then.sha256[:DIGEST]}, then {now.sha256[:DIGEST]}")
+    return Change(tuple(texts), not differing) if texts else None
+
+
+def _labels(candidates: Sequence[Candidate]) -> list[str]:
+    """The file name; the whole path where there are two of that name, numbered where it is the same."""
+    paths = {each.path for each in candidates}
+    names = Counter(path.name for path in paths)
+    seen: Counter[tuple[str, str]] = Counter()
+    labels = []
+    for each in candidates:
+        label = each.path.name if names[each.path.name] == 1 else str(each.path)
+        seen[label, each.device] += 1
+        count = seen[label, each.device]
+        labels.append(label if count == 1 else f"{label} ({count})")
+    return labels
