@@ -21,11 +21,10 @@ from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.latency_model.correlation import WARMUP, Row, Settings, correlate, correlations
+from qnas.runtime_bench.latency_model.correlation import Row, Settings, correlate, correlations
 from qnas.runtime_bench.latency_model.networks import SPACES, random_member
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.table import read_latency_model
-from qnas.runtime_bench.measure import Plan
 from qnas.runtime_bench.workers.process import LoadOptions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +37,8 @@ HEAD = """# BitOps and latency
 Made by `PYTHONPATH=tests python benchmarks/correlation.py --work FOLDER --model cpu.json` on {cpu};
 one thread, images of {size}x{size}, {versions}. {networks} networks: {count} random members of each
 space (12 to 48 channels, 1 to 3 blocks, every layer 4 or 8 bits by lot), random weights, in the form that
-`qnas-export` chooses for each runtime. `cpu.json` is the latency model of [latency-model.md](latency-model.md), which has
-seen none of them.
+`qnas-export` chooses for each runtime. `cpu.json` is the latency model of
+[latency-model.md](latency-model.md), which has seen none of them.
 
 Spearman's rank correlation with measured latency, 95 % bootstrap interval over networks; Kendall's tau-b.
 
@@ -87,7 +86,7 @@ def main(work: Path, model: Path | None, only: str | None) -> None:
         if only in (None, device) and not (work / f"{target}.json").exists():
             known = read_latency_model(model) if model and device == "cpu" else None
             load = LoadOptions(shapes=(f"{SIZE}x{SIZE}",))
-            settings = Settings((device,), load, Plan(seconds=0.2, warmup=WARMUP), known)
+            settings = Settings((device,), load, model=known)
             study = correlate(work / target, settings, show)
             (work / f"{target}.json").write_text(json.dumps(study.to_document()))
     if only is None:

@@ -27,11 +27,10 @@ from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.litert_session import LiteRtSession
+from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.measure import Candidate, Plan, measure
 from qnas.runtime_bench.stats import ratio_interval
-from qnas.session import open_session
+from qnas.runtime_bench.workers.process import LoadOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((128, 128), (180, 320))
@@ -63,63 +62,46 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
         return next(self.feeds, None)
 
 
-class _LiteRt:
-    """LiteRT behind the face of an onnxruntime session."""
-
-    def __init__(self, model: bytes) -> None:
-        self.session = LiteRtSession(model, threads=1)
-
-    def run(self, _: None, feed: dict[str, Any]) -> list[Any]:
-        return [self.session.run(feed["image"])]
-
-
-def static_quantization(twin: onnx.ModelProto, folder: Path) -> bytes:
+def static_quantization(twin: Path, target: Path) -> None:
     """onnxruntime's quantize_static as its documentation advises for CPUs with VNNI: U8S8 per channel."""
-    source, target = folder / "float32.onnx", folder / "static.onnx"
-    onnx.save(twin, source)
     quantize_static(
-        source, target, _Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+        twin, target, _Images(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
-    return target.read_bytes()
 
 
-def rivals(found: Found, height: int, width: int, folder: Path) -> dict[str, Any]:
-    """Label -> session, ours first."""
-    twin = build_float32(found)
-    models = {"ours": build_qdq(found).SerializeToString(), "float32": twin.SerializeToString()}
-    models["static"] = static_quantization(twin, folder)
+def rivals(found: Found, height: int, width: int, folder: Path) -> list[Path]:
+    """A file for each label, ours first."""
+    models = {"ours": build_qdq(found), "float32": build_float32(found)}
     if min(layer.bits for layer in found.network.layers if layer.op == "conv") <= 4:
         textbook = replace(TARGETS["onnxruntime"], four_bits="int4")
-        models["int4"] = build_qdq(found, textbook).SerializeToString()
-        models["w8"] = build_qdq(build(found.architecture.with_bits(8))).SerializeToString()
-    sessions: dict[str, Any] = {label: open_session(model, threads=1) for label, model in models.items()}
+        models["int4"] = build_qdq(found, textbook)
+        models["w8"] = build_qdq(build(found.architecture.with_bits(8)))
+    for label, model in models.items():
+        onnx.save(model, folder / f"{label}.onnx")
+    static_quantization(folder / "float32.onnx", folder / "static.onnx")
     ours = fitted(integer_network(found), TARGETS["litert"])
-    return sessions | {"litert": _LiteRt(write_tflite(ours, height, width).data)}
+    (folder / "litert.tflite").write_bytes(write_tflite(ours, height, width).data)
+    return [folder / f"{label}.onnx" for label in (*models, "static")] + [folder / "litert.tflite"]
 
 
 def row(name: str, found: Found, height: int, width: int) -> str:
     """One line of the table."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (1, 3, height, width)).astype(np.uint8)
-    floats = (pixels / 256).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        sessions = rivals(found, height, width, Path(folder))
-    candidates = [
-        Candidate(Path(label), session, {"image": floats if label in ("float32", "static") else pixels}, {})
-        for label, session in sessions.items()
-    ]
-    samples = dict(zip(sessions, measure(candidates, Plan(seconds=3.0)), strict=True))
+        paths = rivals(found, height, width, Path(folder))
+        report = benchmark(paths, Settings(load=LoadOptions(shapes=(f"{height}x{width}",))))
+    found_of = {each.facts.files.path.stem: each for each in report.models}
 
     def ratio(rival: str, ours: str = "ours") -> str:
-        if rival not in samples:
+        if rival not in found_of:
             return ""
-        r = ratio_interval(samples[rival], samples[ours])
+        r = ratio_interval(found_of[rival].measured.values, found_of[ours].measured.values)
         return f"{r.value:.2f} ({r.low:.2f} to {r.high:.2f})"
 
-    inside, operators = sessions["litert"].session.delegated
+    proof = found_of["litert"].delegation
+    assert proof is not None
     cells = [*map(ratio, ("float32", "static", "int4", "w8")), ratio("float32", "litert")]
-    return f"| {name} | {height}x{width} | {' | '.join(cells)} | {inside} of {operators} |"
+    return f"| {name} | {height}x{width} | {' | '.join(cells)} | {proof.delegated_nodes} of {proof.nodes} |"
 
 
 @click.command()
@@ -135,7 +117,9 @@ def main(only: tuple[str, ...]) -> None:
             click.echo(rows[-1])
     if not only:
         head = HEAD.format(
-            machine=current_environment().cpu, ort=onnxruntime.__version__, litert=ai_edge_litert.__version__
+            machine=current_environment("").cpu,
+            ort=onnxruntime.__version__,
+            litert=ai_edge_litert.__version__,
         )
         (ROOT / "docs" / "deployment.md").write_text(head + "\n".join(rows) + "\n")
 

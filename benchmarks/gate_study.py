@@ -3,8 +3,8 @@
 python benchmarks/gate_study.py [--scale 0.1] [--seconds 220]
 
 Models are chains of equal integer convolutions: 20 against 20, 21 or 22 layers. In every other trial a second
-process keeps one processor busy. With --shard 1/2 and --shard 2/2, side by side on two processors, each is the
-load of the other instead. Trials are appended to --trials as they end; a second call goes on where the
+process keeps one processor busy. With --shard 1/2 and --shard 2/2, side by side on two processors, each is
+the load of the other instead. Trials are appended to --trials as they end; a second call goes on where the
 first one stopped (Ctrl-C, or --seconds), and the page is written when all are there.
 """
 
@@ -177,8 +177,9 @@ def page(trials: list[dict[str, Any]], scale: float) -> str:
     environment = current_environment("")
     command = "python benchmarks/gate_study.py" + (f" --scale {scale:g}" if scale != 1 else "")
     lines = [
-        f"Made by `{command}` on {environment.cpu}, {environment.usable_cores} processors, one thread; the "
-        f"old model takes {old:.1f} ms. Intervals are Wilson's, of 95 %; seconds: median, 90 %, most.", "",
+        f"Made by `{command}` on {environment.cpu}, {environment.usable_cores} processors, one thread; "
+        f"the old model takes {old:.1f} ms. Intervals are Wilson's, of 95 %; seconds: median, 90 %, most.",
+        "",
         "| trials | threshold | other load | pass | fail | inconclusive | fail, interval | wanted | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip

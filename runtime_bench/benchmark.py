@@ -19,6 +19,7 @@ from qnas.runtime_bench.model_cost import architecture_cost, file_cost
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.noise import noise
 from qnas.runtime_bench.profile.delegation import Delegation, delegation
+from qnas.runtime_bench.profile.roofline import Peak
 from qnas.runtime_bench.profile.table import Profile, profile
 from qnas.runtime_bench.stats import Estimate, median_interval, percentile, ratio_interval
 from qnas.runtime_bench.workers.process import LoadOptions
@@ -170,7 +171,7 @@ def _state(runner: LoadedRunner) -> State | None:
 def _conditions(
     index: int, devices: Sequence[DeviceName], states: Sequence[tuple[State, State | None]]
 ) -> Conditions:
-    """What candidate `index` was measured in: the time of others on its machine that were measured is ours."""
+    """What candidate `index` was measured in; what the other candidates took on its machine is ours."""
     siblings = [
         (start, end)
         for other, (device, (start, end)) in enumerate(zip(devices, states, strict=True))
@@ -202,7 +203,7 @@ def _report(
         executed, provider = runner.executed(PROFILE_RUNS if settings.profile else PROOF_RUNS)
         proof = delegation(executed, provider, facts.cost.macs if facts.cost else 0)
         if settings.profile:
-            profiled = profile(executed, runner.peak(settings.load.threads))
+            profiled = profile(executed, _peak(runner, settings.load.threads))
     except (ModelError, UsageError) as error:
         warnings.append(f"what ran where is unknown: {error}")
     return CandidateReport(
@@ -218,6 +219,14 @@ def _report(
         conditions=conditions,
         warnings=tuple(warnings),
     )
+
+
+def _peak(runner: LoadedRunner, threads: int) -> Peak | None:
+    """None where nothing of ours runs that could measure it, as on a phone."""
+    try:
+        return runner.peak(threads)
+    except (ModelError, UsageError):
+        return None
 
 
 def _check_names(settings: Settings, runners: Sequence[LoadedRunner]) -> None:

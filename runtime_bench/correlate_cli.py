@@ -25,7 +25,7 @@ FILE = click.Path(path_type=Path)
     type=click.FloatRange(min=0, min_open=True),
     default=0.2,
     show_default=True,
-    help="Run time of a model in each of 2 passes, at least 20 rounds.",
+    help="Run time of a model in each of 3 passes.",
 )
 @click.option("-o", "--output", type=FILE, required=True, help="The HTML page to write.")
 @click.option("--json", "json_path", type=FILE, help="Write all numbers to this file.")
@@ -48,17 +48,16 @@ def main(
     import json
 
     from qnas.files import atomic_write, check_output
-    from qnas.runtime_bench.latency_model.correlation import WARMUP, Settings, correlate
+    from qnas.runtime_bench.latency_model.correlation import Settings, correlate
     from qnas.runtime_bench.latency_model.scatter import correlation_page
     from qnas.runtime_bench.latency_model.table import read_latency_model
-    from qnas.runtime_bench.measure import Plan
     from qnas.runtime_bench.report import progress_bar
     from qnas.runtime_bench.workers.process import LoadOptions
 
     for path in (output, *([json_path] if json_path else [])):
         check_output(path, force)
     model = None if table is None else read_latency_model(table)
-    settings = Settings(devices, LoadOptions(threads, shapes), Plan(seconds=seconds, warmup=WARMUP), model)
+    settings = Settings(devices, LoadOptions(threads, shapes), seconds, model)
     with progress_bar() as progress:
         study = correlate(folder, settings, progress)
     with atomic_write(output, force) as temporary:

@@ -10,6 +10,7 @@ from qnas import __version__
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 CPUINFO = Path("/proc/cpuinfo")
+EMULATED = "(emulated)"  # ends the name of a processor that scripts/arm64 makes up
 
 
 @dataclass(frozen=True)

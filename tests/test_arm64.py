@@ -1,4 +1,4 @@
-"""What ARM computes, on the emulated machine of scripts/arm64 (docs/arm64.md); skipped where there is none."""
+"""What ARM computes, on the emulated machine of scripts/arm64 (docs/arm64.md), or else skipped."""
 
 import os
 import shutil

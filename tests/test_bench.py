@@ -229,7 +229,8 @@ def test_process_without_a_terminal_prints_the_table_and_no_progress(models: Pat
 def test_process_fails_with_exit_code_two_and_no_traceback(tmp_path: Path) -> None:
     result = in_a_process(tmp_path / "missing.onnx")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: {tmp_path / 'missing.onnx'} is not a file: name an .onnx or .tflite model\n"
+    path = tmp_path / "missing.onnx"
+    assert result.stderr == f"error: {path} is not a file: name an .onnx or .tflite model\n"
 
 
 @pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="the system does not tell a peak")

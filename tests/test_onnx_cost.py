@@ -5,9 +5,12 @@ from math import prod
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import ModelProto, StringStringEntryProto
-from text_models import INTEGER_CONV, text_model
+from text_models import FLOAT_CONV, INTEGER_CONV, text_model
 
+from qnas.activation_memory import Life, peak_bytes
 from qnas.errors import ModelError, UsageError
 from qnas.file_cost import FileCost, NodeCost
 from qnas.onnx_cost import model_cost
@@ -328,3 +331,107 @@ def test_file_that_is_no_model_raises(tmp_path: Path) -> None:
     path.write_bytes(b"not a model")
     with pytest.raises(ModelError, match="is no readable ONNX model"):
         model_cost(path)
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight", "executed"),
+    [
+        ("a = DequantizeLinear (image, one, zero)", INT8_WEIGHT, (8, 8)),
+        ("c = Clip (image, zero, fifteen)  a = DequantizeLinear (c, one, zero)", INT8_WEIGHT, (8, 8)),
+        ("d = DequantizeLinear (image, one, zero)  a = Relu (d)", INT8_WEIGHT, (8, 8)),
+        ("a = DequantizeLinear (image, one, zero)", "w = DequantizeLinear <axis = 0> (k4, scales)", (8, 8)),
+        ("a = DequantizeLinear (image, one, zero)", QUANTIZED_WHEN_RUN, (8, 8)),
+        ("a = DequantizeLinear (image, one, zero)", "w = Identity (k32)", (32, 32)),
+        ("a = Cast <to = 1> (image)", INT8_WEIGHT, (32, 32)),
+        ("d = DequantizeLinear (image, one, zero)  a = LeakyRelu (d)", INT8_WEIGHT, (32, 32)),
+    ],
+)
+def test_executed_bits_are_those_of_containers_or_of_floats(
+    activation: str, weight: str, executed: tuple[int, int]
+) -> None:
+    node = only_node(model_cost(quantized(activation, weight)))
+    assert (node.executed_weight_bits, node.executed_activation_bits) == executed
+    assert node.executed_bitops == MACS * executed[0] * executed[1]
+
+
+def test_half_floats_are_multiplied_as_such() -> None:
+    text = "net (float16[1, 3, 4, 4] x) => (float16[] y) <float16[5, 3, 1, 1] k> { y = Conv (x, k) }"
+    node = only_node(model_cost(text_model(text)))
+    assert (node.bitops, node.executed_bitops) == (5 * 16 * 3 * 256, 5 * 16 * 3 * 256)
+
+
+@pytest.mark.parametrize(("text", "width"), [(FLOAT_CONV, 4), (INTEGER_CONV, 1)])
+def test_integers_between_quantizers_are_counted_as_a_runtime_fuses_them(text: str, width: int) -> None:
+    cost = model_cost(text_model(text), {"image": (1, 3, 4, 4)})
+    assert only_node(cost).activation_bytes == (48 + 192) * width
+    assert cost.activation_bytes == (48 + 192) * width
+    assert cost.peak_activation_bytes == (192 + 192) * width  # the shuffle reads and writes 12 x 4 x 4
+
+
+Q, D = "QuantizeLinear", "DequantizeLinear"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "peak"),
+    [
+        # conv: image 128 and a 128, then a and the result
+        (f"c = Conv (a, w)  q = {Q} (c, one, zero)  result = Identity (q)", 256),
+        # elementwise operations of one tensor on the way to the quantizer are not there either
+        (f"c = Conv (a, w)  r = LeakyRelu (c)  q = {Q} (r, one, zero)  result = Identity (q)", 256),
+        # a clamp belongs to its quantizer
+        (f"c = Conv (a, w)  u = {Q} (c, one, zero)  result = Clip (u, zero, fifteen)", 256),
+        # a second reader needs the floats, and its own output is floats as well
+        (f"c = Conv (a, w)  q = {Q} (c, one, zero)  s = Sigmoid (c)  result = Cast <to = 2> (s)", 1024),
+        # no quantizer: conv writes floats beside the image, then Relu floats beside floats
+        ("c = Conv (a, w)  r = Relu (c)  result = Cast <to = 2> (r)", 1024),
+        # a sum of two dequantized tensors: image, q, result; q waits for the second convolution
+        (
+            f"c = Conv (a, w)  q = {Q} (c, one, zero)  d = {D} (q, one, zero)  e = Conv (d, w)"
+            f"  f = {Q} (e, one, zero)  g = {D} (f, one, zero)  h = Add (g, a)  result = {Q} (h, one, zero)",
+            384,
+        ),
+        # what is moved as floats is moved as integers
+        (f"m = Identity (a)  c = Conv (m, w)  result = {Q} (c, one, zero)", 256),
+    ],
+)
+def test_peak_of_the_activations_is_that_counted_by_hand(nodes: str, peak: int) -> None:
+    text = f"""
+    net (uint8[1, 8, 4, 4] image) => (uint8[1, 8, 4, 4] result)
+    <float one = {{0.5}}, uint8 zero = {{0}}, uint8 fifteen = {{15}}, int8[8, 8, 1, 1] k, int8 n>
+    {{
+        a = {D} (image, one, zero)
+        w = {D} (k, one, n)
+        {nodes}
+    }}"""
+    assert model_cost(text_model(text)).peak_activation_bytes == peak
+
+
+def test_peak_is_unknown_where_a_shape_is() -> None:
+    text = """
+    net (float[1, 3, 4, 4] x) => (float[] z) <float[5, 3, 1, 1] k>
+    {
+        y = Conv (x, k)
+        z = house.Something (y)
+    }"""
+    cost = model_cost(text_model(text))
+    assert (cost.macs, cost.uncovered, cost.peak_activation_bytes) == (5 * 3 * 16, ("house.Something",), None)
+
+
+def test_what_follows_from_shapes_and_constants_takes_no_memory() -> None:
+    text = """
+    net (float[1, 4, 2, 2] x) => (float[] y) <float[256, 5] k, int64[2] sizes = {1, -1}>
+    {
+        shape = Shape (x)
+        number = Cast <to = 1> (shape)
+        wide = Add (k, k)
+        rows = Reshape (x, sizes)
+        y = Relu (rows)
+    }"""
+    assert model_cost(text_model(text)).peak_activation_bytes == 4 * (16 + 16)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.integers(0, 9)), max_size=8))
+def test_peak_is_the_largest_sum_of_any_step(drawn: list[tuple[int, int, int]]) -> None:
+    lives = [Life(size, min(a, b), max(a, b)) for size, a, b in drawn]
+    sums = [sum(x.size for x in lives if x.first <= step <= x.last) for step in range(10)]
+    assert peak_bytes(lives) == max(sums)

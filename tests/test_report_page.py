@@ -43,7 +43,8 @@ ENVIRONMENT = Environment(
 def candidate(path: str = "a.onnx", device: str = "cpu", milliseconds: float = 2.0) -> dict[str, Any]:
     """An entry of `models`, as qnas.runtime_bench.document writes it."""
     row = {"name": "c", "op": "QLinearConv", "provider": "CPU", "nodes": 1, "integer": True,
-           "microseconds": 50.0, "share": 0.5, "macs": 1000, "gops": 40.0, "peak_share": 0.08, "gigabytes": 1.5}  # fmt: skip
+           "microseconds": 50.0, "share": 0.5, "macs": 1000, "gops": 40.0, "peak_share": 0.08,
+           "gigabytes": 1.5}  # fmt: skip
     peak = {"integer_gops": 500.0, "float_gflops": 100.0, "gigabytes": 9.0, "threads": 1, "runtime": "ort"}
     node = {"name": "n", "op": "Conv", "macs": 1000, "bitops": 16_000, "executed_bitops": 64_000}
     return {
@@ -188,6 +189,8 @@ def test_a_bad_file_among_good_ones_leaves_no_page(tmp_path: Path) -> None:
         (("models", 0, "latency_ns", "low"), 9e6, "latency_ns: low is 9000000.0, not below high"),
         (("models", 0, "latency_ns", "high"), 1e999, "is no JSON file of qnas-bench (Infinity is no number)"),
         (("models", 0, "bytes"), -1, "models[0]: bytes is -1"),
+        (("models", 0, "load_ns"), 10**400, "models[0]: load_ns is huge, not a number of at most 1e+24"),
+        (("models", 0, "load_ns"), 2e24, "models[0]: load_ns is 2e+24, not a number"),
         (("models", 0, "bytes"), 10**40, "models[0]: bytes is huge"),
         (("models", 0, "path"), "x" * 5000, "models[0]: path is 'xxx"),
         (("models", 0, "warnings"), [1], "models[0]: warnings[0] is 1, not a text"),
@@ -234,8 +237,8 @@ def places(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 WHOLE = document(candidate(), candidate("b.onnx", "openvino", 50.0))
 WHOLE["failures"] = [{"path": "c.onnx", "device": "litert", "reason": "crashed"}]
 GATE = json.loads(json.dumps(as_document(gate_report(Estimate(1.15, 1.1, 1.2)))))
-JUNK = [None, True, -1, 0, 1, 1e-300, 1e24, 1e25, 10**400, "", EVIL, "\ud800\x00\u202e", "é" * 3999, [], {},
-        [[]], [None], {"a": 1}, 0.5]  # fmt: skip
+JUNK: list[Any] = [None, True, -1, 0, 1, 1e-300, 1e24, 1e25, 10**400, "", EVIL, "\ud800\x00\u202e",
+                   "é" * 3999, [], {}, [[]], [None], {"a": 1}, 0.5]  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None)
@@ -293,8 +296,8 @@ def test_no_text_of_a_file_becomes_markup(tmp_path: Path) -> None:
     )
     written = Tags(html)
     assert EVIL in html.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
-    assert written.tags - clean.tags <= {"ul", "ol", "li"}
-    assert written.attributes == clean.attributes
+    assert written.tags - clean.tags <= {"ol", "li"}
+    assert written.attributes - clean.attributes <= {"title"}  # the whole of a long name
     assert written.links == []
 
 
@@ -357,10 +360,10 @@ def test_changes_of_environment_and_model_are_said(tmp_path: Path) -> None:
     assert found is not None
     assert found.texts == ("runtime: onnxruntime 1.31.1, then onnxruntime 1.32.0",)
     assert not found.comparable
-    found = change(second, third)
-    assert found is not None
-    assert found.texts == ("another model: sha256 25c481b5, then ffffffff",)
-    assert found.comparable
+    other = change(second, third)
+    assert other is not None
+    assert other.texts == ("another model: sha256 25c481b5, then ffffffff",)
+    assert other.comparable
     assert change(third, fourth) is None
 
 
@@ -412,11 +415,9 @@ def test_an_interval_is_drawn_from_its_low_to_its_high_end() -> None:
 
 
 def test_labels_of_a_scatter_chart_do_not_lie_on_each_other() -> None:
-    dots = [Dot(1, 1, 0, "1", ""), Dot(1.01, 1.01, 0, "2", ""), Dot(90, 90, 1, "3", "")]
+    dots = [Dot(1, 1, 0, "a", ""), Dot(1.01, 1.01, 0, "b", ""), Dot(90, 90, 1, "c", "")]
     words = Tags(scatter_chart(dots, "", "", "s")).words
-    assert "1" in words
-    assert "2" not in words
-    assert "3" in words
+    assert [word for word in words if word in "abc" and word] == ["a", "c"]
 
 
 def test_a_history_is_joined_only_where_it_can_be_compared() -> None:
@@ -445,7 +446,7 @@ def test_all_that_was_measured_is_on_the_page(tmp_path: Path) -> None:
     for words in (
         "2.00 ms [1.80, 2.20]", "50.0 ms [45.0, 55.0]", "2.50 ms", "3.50 ms", "6.00 ms", "20.0 ms", "67.4 MB",
         "143 kB", "1.00 k", "16.0 k", "64.0 k", "75.0%", "50.0%", "unknown", "50.0 µs", "40.0", "8.0%",
-        "a.onnx on cpu: half of the rounds spread by 9%", "c.onnx", "crashed", "onnxruntime 1.31.1",
+        "half of the rounds spread by 9%", "c.onnx", "crashed", "onnxruntime 1.31.1",
     ):  # fmt: skip
         assert words in html.words, words
     assert "Of 1 of the measurements no BitOps are known." in html.text
@@ -502,7 +503,7 @@ def test_a_browser_shows_the_page_without_complaint_and_loads_nothing(tmp_path: 
     assert complaints == []
     shown_by_browser, written = Tags(html), Tags(target.read_text())
     assert shown_by_browser.tags == written.tags
-    assert shown_by_browser.words == written.words
+    assert shown_by_browser.text.rstrip("|\n") == written.text.rstrip("|\n")
     assert shown_by_browser.links == []
 
     control = tmp_path / "control.html"  # what is loaded from elsewhere does not go unnoticed

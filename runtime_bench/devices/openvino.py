@@ -58,9 +58,7 @@ def open_compiled(argument: str, model: Path, threads: int, options: Options) ->
     if (argument or DEFAULT) == DEFAULT:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        return openvino.Core().compile_model(
-            str(model), argument or DEFAULT, settings | dict(options)
-        )
+        return openvino.Core().compile_model(str(model), argument or DEFAULT, settings | dict(options))
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load {model}: {first_line(error)}; export it again") from error
 

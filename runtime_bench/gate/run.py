@@ -1,5 +1,6 @@
 """A gate, step by step: what can be counted is decided first, and only what is left is timed."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import assert_never
 from qnas.errors import UsageError
 from qnas.runtime_bench.benchmark import candidates
 from qnas.runtime_bench.devices.names import DeviceName
+from qnas.runtime_bench.environment import EMULATED
 from qnas.runtime_bench.gate.baseline import Baseline, check_same, read_baseline
 from qnas.runtime_bench.gate.deterministic import Subject, deterministic_rows
 from qnas.runtime_bench.gate.instructions import count_instructions, missing
@@ -120,6 +122,9 @@ def _timed(
     baseline: Baseline | None,
     progress: Progress,
 ) -> Timed:
+    cpu = new.subject.loaded.environment.cpu
+    if EMULATED in cpu:
+        raise UsageError(f"{cpu}: times under emulation say nothing; gate the slowdown on a real one")
     clock = Clock(request.budget, progress)
     begin = partial(_start, new, request)
     if old is not None:
@@ -144,7 +149,7 @@ def _latency_row(timed: Timed | None, limit: float) -> Row:
     milliseconds = [median(each) / 1e6 for each in latencies]
     fresh = "pairs" if len(milliseconds) > 1 else "processes"
     parts = [
-        f"{low:.3f} to {high:.3f}",
+        f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else "no interval yet",
         f"{' / '.join(f'{each:.3f}' for each in reversed(milliseconds))} ms",
         f"{len(timed.drawn)} fresh {fresh} in {timed.seconds:.1f} s",
         _explained(timed),

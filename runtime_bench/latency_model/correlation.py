@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,17 @@ from qnas.runtime_bench.inputs import parse_shape, resolve_shapes
 from qnas.runtime_bench.latency_model.prediction import predict
 from qnas.runtime_bench.latency_model.rank import kendall, spearman
 from qnas.runtime_bench.latency_model.table import LatencyModel
-from qnas.runtime_bench.measure import Plan, measure
 from qnas.runtime_bench.model_cost import architecture_cost, declared_inputs, file_cost
 from qnas.runtime_bench.model_files import SUFFIXES, model_files
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
 
-TOGETHER = 8  # models that are loaded at once: memory is limited, and drift is slower than a batch
 FEWEST = 3  # networks that can be put into an order
 RESAMPLES = 1000
-PASSES = 2  # over all models: hours apart or seconds, the machine is another one
-WARMUP = 5  # inferences: 60 networks cannot wait for each to be stable
+PASSES = 3  # over all models: drift between neighbours is small, and a median stands above one disturbance
+SECONDS = 0.2
+FEWEST_RUNS, MOST_RUNS = 7, 100  # in a row: the first after another process ran find their caches cold
+WARMUP = 5  # inferences
 PREDICTED = "predicted ms"
 
 
@@ -69,11 +68,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Settings:
-    """`devices` by name, empty: the default one of each kind of file. `plan` is that of one pass."""
+    """`devices` by name, empty: the default one of each kind of file. `seconds` of run time in each pass."""
 
     devices: tuple[str, ...] = ()
     load: LoadOptions = field(default_factory=LoadOptions)
-    plan: Plan = field(default_factory=lambda: Plan(seconds=0.2, warmup=WARMUP))
+    seconds: float = SECONDS
     model: LatencyModel | None = None
 
 
@@ -157,29 +156,28 @@ def _costs(files: Sequence[Path], settings: Settings) -> dict[str, float]:
 def _measure(
     pairs: Sequence[tuple[Path, DeviceName]], settings: Settings, progress: Callable[[float], None]
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """(network -> device -> median ms, why others have none); models of a batch interleave."""
+    """(network -> device -> median ms, why others have none)."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     failures: dict[str, None] = {}
-    batches = [pairs[at : at + TOGETHER] for at in range(0, len(pairs), TOGETHER)] * PASSES
-    for number, batch in enumerate(batches):
-        with ExitStack() as open_workers:
-            runners = []
-            for path, device in batch:
-                try:
-                    runner = start_runner(model_files(path), device, settings.load)
-                except ModelError as error:
-                    failures[str(error)] = None
-                    continue
-                open_workers.callback(runner.close)
-                runners.append(((path.stem, str(device)), runner))
-            results = measure([runner for _, runner in runners], settings.plan)
-            for (key, _), measured in zip(runners, results, strict=True):
-                values[key] += [each / 1e6 for each in measured.values]
-                if measured.failure is not None:
-                    failures[f"{key[0]} on {key[1]}: {measured.failure}"] = None
-        progress((number + 1) / len(batches))
+    for number, (path, device) in enumerate([*pairs] * PASSES):
+        try:
+            values[path.stem, str(device)].append(_ms(path, device, settings))
+        except ModelError as error:
+            failures[str(error)] = None
+        progress((number + 1) / (PASSES * len(pairs)))
     times: dict[str, dict[str, float]] = defaultdict(dict)
     for (name, where), each in values.items():
         if each:
             times[name][where] = statistics.median(each)
     return times, list(failures)
+
+
+def _ms(path: Path, device: DeviceName, settings: Settings) -> float:
+    """One pass over one model: inferences in a row, as where it is in use; a process of its own, then ended."""
+    runner = start_runner(model_files(path), device, settings.load)
+    try:
+        warm = statistics.median(runner.run(WARMUP))
+        count = max(FEWEST_RUNS, min(MOST_RUNS, round(settings.seconds * 1e9 / warm)))
+        return statistics.median(runner.run(count)) / 1e6
+    finally:
+        runner.close()

@@ -67,11 +67,11 @@ def fit(
     if settings.device != "cpu":
         raise UsageError(f"--device {settings.device}: only cpu tells the times of its kernels")
     rounds = measure_rounds(models, settings, progress)
-    if len(rounds) < FEWEST:  # a budget that ended early
+    names = sorted({name for name, _ in rounds})
+    if len(names) < FEWEST:  # a budget that ended early
         raise UsageError(
-            f"only {len(rounds)} networks were measured, a fit needs {FEWEST}: give more --models or --budget"
+            f"only {len(names)} networks were measured, a fit needs {FEWEST}: give more --models or --budget"
         )
-    names = sorted({name for name, _ in rounds}, key=str)
     held = set(names[HELD_OUT - 1 :: HELD_OUT])
     seen = {key: value for key, value in rounds.items() if key[0] not in held}
     unseen = [joined(value) for key, value in rounds.items() if key[0] in held]

@@ -64,8 +64,10 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     """With a prefix, to `digits` digits: "1.50 GB"."""
     if value == 0:
         return f"0 {unit}".strip()
-    scale, prefix = _prefix(float(f"{abs(value):.{digits}g}"))
-    return f"{_digits(value / scale, digits)} {prefix}{unit}".strip()
+    rounded = float(f"{value:.{digits}g}")
+    scale, prefix = _prefix(abs(rounded))
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded) / scale) + 1e-9))
+    return f"{rounded / scale:.{decimals}f} {prefix}{unit}".strip()
 
 
 def tick_text(value: float, unit: str = "") -> str:
@@ -78,19 +80,15 @@ def tick_text(value: float, unit: str = "") -> str:
 
 def with_interval(value: float, low: float, high: float, unit: str) -> str:
     """All three in the unit of the first: "2.29 ms [2.26, 2.32]"."""
-    scale, prefix = _prefix(float(f"{value:.3g}"))
-    decimals = max(0, 2 - math.floor(math.log10(float(f"{value:.3g}") / scale) + 1e-9))
+    rounded = float(f"{value:.3g}")
+    scale, prefix = _prefix(rounded)
+    decimals = max(0, 2 - math.floor(math.log10(rounded / scale) + 1e-9))
     first, second, third = (f"{each / scale:.{decimals}f}" for each in (value, low, high))
     return f"{first} {prefix}{unit} [{second}, {third}]"
 
 
 def _prefix(value: float) -> tuple[float, str]:
     return next((each for each in PREFIXES if value >= each[0] * (1 - 1e-9)), PREFIXES[-1])
-
-
-def _digits(value: float, digits: int) -> str:
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)) + 1e-9))
-    return f"{value:.{decimals}f}"
 
 
 def _ladder(low: float, high: float) -> Iterator[float]:

@@ -234,6 +234,6 @@ line.change { stroke: var(--warn); stroke-dasharray: 4 3; }
 details { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .9rem; margin: .6rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 .changes { font-size: .85rem; overflow-wrap: anywhere; padding-left: 1.5rem; margin: 0; }
-ul.changes, p.legend { margin-top: .3rem; } .wide + h3 { margin-top: 1rem; }
+.wide + h3, .wide + .wrap { margin-top: 1rem; }
 .wrap td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 15rem; }
 """

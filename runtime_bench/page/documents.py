@@ -120,13 +120,12 @@ def read_document(path: Path) -> BenchFile | GateFile:
     """
     fields = read_fields(path)
     kind = fields.text("format")
-    readers = {FORMAT: (VERSION, _bench), GATE_FORMAT: (GATE_VERSION, _gate)}
-    if kind not in readers:
-        raise UsageError(f"{path}: format is {kind[:60]!r}, not one of {', '.join(readers)}: {ADVICE}")
-    version, reader = readers[kind]
-    if fields.whole("version") != version:
-        fields.refuse("version", f"{version}, which this qnas reads")
-    return reader(path, fields)
+    versions = {FORMAT: VERSION, GATE_FORMAT: GATE_VERSION}
+    if kind not in versions:
+        raise UsageError(f"{path}: format is {kind[:60]!r}, not one of {', '.join(versions)}: {ADVICE}")
+    if fields.whole("version") != versions[kind]:
+        fields.refuse("version", f"{versions[kind]}, which this qnas reads")
+    return _bench(path, fields) if kind == FORMAT else _gate(path, fields)
 
 
 def _bench(path: Path, fields: Fields) -> BenchFile:

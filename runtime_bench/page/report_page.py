@@ -22,6 +22,7 @@ from qnas.runtime_bench.page.sections import (
 from qnas.runtime_bench.page.series import histories, measurements, newest
 
 TITLE = "Benchmark report"
+GATE_TITLES = ("model", "gate", "verdict", "new", "old", "limit", "detail")
 MOST_FILES = 5  # named beside an environment
 STATUS_CLASSES = {"pass": "good", "fail": "warn", "inconclusive": "soft", "skipped": "soft"}
 
@@ -49,7 +50,8 @@ def report_page(paths: Sequence[Path]) -> str:
 def _summary(benches: Sequence[BenchFile], gates: Sequence[GateFile]) -> Markup:
     candidates = [each for file in benches for each in file.candidates]
     times = sorted(f"{file.taken:%Y-%m-%d %H:%M}" for file in benches)
-    cpus = {each.environment.cpu for each in (*candidates, *gates)}
+    environments = [each.environment for each in candidates] + [each.environment for each in gates]
+    cpus = {each.cpu for each in environments}
     pairs: dict[str, object] = {"files": len(benches) + len(gates), "processor": ", ".join(sorted(cpus))}
     if benches:
         pairs |= {
@@ -87,14 +89,14 @@ def _gates(gates: Sequence[GateFile]) -> tuple[Markup, ...]:
         for each in gates
     )
     rows = (
-        (Path(each.model).name, row.gate, _status(row.status), row.detail, *_gate_numbers(row))
+        (Path(each.model).name, row.gate, _status(row.status), *_gate_numbers(row), row.detail)
         for each in gates
         for row in each.rows
     )
     return (
         element("h2", "Gates"),
         table(("verdict", "model", "against", "where", "ratio [interval]", "took"), verdicts, texts=4),
-        table(("model", "gate", "verdict", "detail", "new", "old", "limit"), rows, texts=4),
+        element("div", table(GATE_TITLES, rows, texts=len(GATE_TITLES)), class_="wrap"),
     )
 
 
@@ -131,9 +133,12 @@ def _with_unit(value: float, unit: str) -> str:
 def _environments(documents: Sequence[BenchFile | GateFile]) -> tuple[Markup, ...]:
     files: dict[Environment, dict[str, None]] = {}
     for document in documents:
-        own = document.candidates if isinstance(document, BenchFile) else (document,)
-        for each in own:
-            files.setdefault(each.environment, {})[document.file.name] = None
+        if isinstance(document, BenchFile):
+            own = [each.environment for each in document.candidates]
+        else:
+            own = [document.environment]
+        for environment in own:
+            files.setdefault(environment, {})[document.file.name] = None
     titles = [field.name.replace("_", " ") for field in fields(Environment)]
     rows = (
         (*("unknown" if cell is None else cell for cell in astuple(each)), _few(list(names)))

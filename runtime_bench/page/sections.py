@@ -199,12 +199,14 @@ def _cells(each: Shown) -> list[str]:
 
 
 def _warnings(rows: Sequence[Shown]) -> tuple[Markup, ...]:
+    texts = [(each, (*each.candidate.warnings, *_not_counted(each.candidate))) for each in rows]
     lines = [
-        element("li", f"{each.measurement.model} on {each.label}: {text}")
-        for each in rows
-        for text in (*each.candidate.warnings, *_not_counted(each.candidate))
+        (each.title, each.label, element("span", "; ".join(words), class_="warn"))
+        for each, words in texts
+        if words
     ]
-    return (element("h3", "Warnings"), element("ul", *lines, class_="changes warn")) if lines else ()
+    grid = table(("model", "device", "warnings"), lines, texts=3)
+    return (element("h3", "Warnings"), element("div", grid, class_="wrap")) if lines else ()
 
 
 def _not_counted(each: Candidate) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ XNNPACK = "XNNPACK"
 def executed_nodes(runtime: Any, model: Path, feed: Feed, argument: str = "") -> tuple[ExecutedNode, ...]:
     """The operators of `model` in its order, by an interpreter `runtime` of it that is at no size yet.
 
-    `argument` says which delegate `runtime` has, as the device does ("", "xnnpack", "external=LIB"). There are
-    no times: LiteRT's Python interface has no profiler, and a delegate runs as one node. Shapes that depend on
+    `argument` says which delegate `runtime` has, as the device does ("", "xnnpack", "external=LIB"). There is
+    no time: LiteRT's Python interface has no profiler, and a delegate runs as one node. Shapes that depend on
     values are those of the file. Raises ModelError when it is damaged or `feed` does not fit.
     """
     graph = read_tflite(model)

@@ -98,8 +98,8 @@ def execute(
 def profiled_nodes(profile: str, graph: Path, runs: int) -> tuple[ExecutedNode, ...]:
     """The nodes of the last `runs` runs, of a profile that onnxruntime wrote elsewhere.
 
-    `graph`: the model as onnxruntime ran it, or where that cannot be had as it was. Raises ModelError when either
-    is damaged.
+    `graph`: the model as onnxruntime ran it, or where that cannot be had as it was. Raises ModelError when
+    either is damaged.
     """
     source = read_model(graph)
     try:

@@ -7,11 +7,12 @@ graphs:
 
 1. constants, and what follows from them or from shapes alone, take nothing: sessions compute them once;
 2. what a DequantizeLinear writes is not there: its readers read the integers;
-3. nor is a float that stands between integers: written from tensors of rule 2 alone, and read by nothing but
-   QuantizeLinear, or by elementwise operations of one tensor on the way there, whose outputs are not there
-   either. Its node writes the integers itself. A float with another reader is there, as it is in runtimes;
-4. nor are integers that a Clip alone reads: the clamp belongs to the quantizer in front of it;
-5. data movement of a dequantized tensor is done on the integers.
+3. data movement of a dequantized tensor is done on the integers;
+4. a float that stands between integers is not there: written from tensors of rules 2 and 3 alone, and read
+   by nothing but QuantizeLinear, or by elementwise operations of one tensor on the way there, whose outputs
+   are not there either. Its node writes the integers itself. One with another reader is there, as it is in
+   runtimes;
+5. nor are integers that a Clip alone reads: the clamp belongs to the quantizer in front of it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Activations:
         return 0 if name in self._fixed else self._bytes(name, node)
 
     def written_bytes(self, node: NodeProto) -> int:
-        """Of what `node` writes first, by rules 3 and 4."""
+        """Of what `node` writes first, by rules 4 and 5."""
         name = node.output[0]
         while name in self._inner:
             name = self._readers[name][0].output[0]
@@ -112,7 +113,7 @@ class Activations:
         return [name for name in node.input if name and name not in self._fixed]
 
     def _between_integers(self) -> set[str]:
-        """The tensors of rule 3."""
+        """The tensors of rule 4."""
         quantized: set[str] = set()  # all that reads them ends in a QuantizeLinear
         for node in reversed(self._nodes):
             name = node.output[0]
@@ -121,13 +122,13 @@ class Activations:
                 quantized.add(name)
         inner: set[str] = set()
         for node in self._nodes:
-            reads = self._computed(node)
-            if node.output[0] in quantized and all(name in self._source or name in inner for name in reads):
+            known = all(name in inner or self._graph.has_integers(name) for name in self._computed(node))
+            if known and node.output[0] in quantized:
                 inner.add(node.output[0])
         return inner
 
     def _unclamped(self) -> set[str]:
-        """The tensors of rule 4."""
+        """The tensors of rule 5."""
         return {
             name
             for node in self._nodes

@@ -21,6 +21,12 @@ class Container:
         return -(-values * self.bits // 8)
 
 
+def level_bits(low: int, high: int) -> int:
+    """Bits of values from `low` to `high`; 8 where they have 7: that is a signed grid that a ReLU cut."""
+    bits = max(1, (high - low).bit_length())
+    return 8 if bits == 7 else bits
+
+
 def executed_bits(weight: Container, data: Container) -> tuple[int, int]:
     """Bits of the two factors that a unit multiplies, (b_w, b_a).
 

@@ -4,7 +4,8 @@ The bits are those of the values, which a container may exceed:
 
 1. a tensor has the bits of its type: float32 32, int8 8, int4 4, int2 2;
 2. QuantizeLinear gives the bits of its output type; DequantizeLinear and Cast keep those of their input;
-3. an integer Clip(lo, hi) gives those of hi - lo: Clip(0, 15) behind a uint8 QuantizeLinear makes 4 bits;
+3. an integer Clip(lo, hi) gives those of hi - lo: Clip(0, 15) behind a uint8 QuantizeLinear makes 4 bits; 8
+   are taken for 7, which a ReLU leaves of a signed grid;
 4. data movement and Relu keep the bits, and so does a QuantizeLinear back onto the very same grid;
 5. metadata `qnas.bits` on a node says the bits of what it writes: that of the DequantizeLinear behind an int8
    weight may say 4.
@@ -23,7 +24,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qnas.errors import ModelError
-from qnas.file_cost import Container
+from qnas.file_cost import Container, level_bits
 from qnas.onnx_shapes import Shape, infer_shapes, op_name
 
 BITS_KEY = "qnas.bits"
@@ -146,6 +147,10 @@ class Graph:
         """Whether the graph computes tensor `name` from shapes alone, as it does an interpolation matrix."""
         return name in self._shapes.derived
 
+    def has_integers(self, name: str) -> bool:
+        """Whether the container of tensor `name` is known to be an integer."""
+        return name in self._values and self._values[name].container in _INTEGERS
+
     def is_integer(self, name: str) -> bool:
         """Whether the type of tensor `name` is known to be an integer."""
         return self._type(name) in _INTEGERS
@@ -191,7 +196,7 @@ class Graph:
     def _clip_bits(self, node: NodeProto) -> int | None:
         ends = [self._number(name) for name in node.input[1:3] if name]
         numbers = [int(end) for end in ends if isinstance(end, float)]
-        return max(1, (numbers[1] - numbers[0]).bit_length()) if len(numbers) == 2 else None
+        return level_bits(*numbers) if len(numbers) == 2 else None
 
 
 def _joined(values: Sequence[_Values], own: int) -> _Values:

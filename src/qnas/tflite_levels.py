@@ -6,7 +6,7 @@ never guesses from names:
 1. weights of a 4-bit type have 4 bits, and so have int8 weights of zero point 0 that all lie in -8 .. 7: an
    8-bit quantizer of weights reaches 127 in every channel, or at least in one;
 2. int8 saturates, and a fused RELU cuts a grid at its zero point, RELU6 and RELU_N1_TO_1 also at 6 and at -1
-   and 1: 0 .. 15 stands at 112 .. 127 behind a RELU. 7 bits are taken for a signed grid of 8 that a RELU cut;
+   and 1: 0 .. 15 stands at 112 .. 127 behind a RELU;
 3. what only moves values keeps the levels of what it reads;
 4. a QUANTIZE to another zero point moves them.
 """
@@ -17,6 +17,7 @@ from math import inf
 import numpy as np
 
 from qnas.errors import ModelError
+from qnas.file_cost import level_bits
 from qnas.quantization import QuantParams
 from qnas.tflite_reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
 
@@ -45,10 +46,7 @@ def tensor_levels(model: TfliteModel) -> Grids:
 
 def value_bits(tensor: TfliteTensor, grid: QuantParams | None) -> int:
     """Of what is computed; `grid` is what `tensor_levels` knows of it."""
-    if grid is None:
-        return BITS[tensor.kind]
-    bits = max(1, (grid.high - grid.low).bit_length())
-    return 8 if bits == 7 else bits  # Case 2
+    return BITS[tensor.kind] if grid is None else level_bits(grid.low, grid.high)
 
 
 def weight_bits(tensor: TfliteTensor) -> int:
