@@ -180,7 +180,7 @@ def page(trials: list[dict[str, Any]], scale: float) -> str:
         f"Made by `{command}` on {environment.cpu}, {environment.usable_cores} processors, one thread; "
         f"the old model takes {old:.1f} ms. Intervals are Wilson's, of 95 %; seconds: median, 90 %, most.",
         "",
-        "| trials | threshold | other load | pass | fail | inconclusive | fail, interval | wanted | seconds |",
+        "| trials | threshold | load | pass | fail | inconclusive | fail, interval | wanted | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [

@@ -173,7 +173,7 @@ def _measure(
 
 
 def _ms(path: Path, device: DeviceName, settings: Settings) -> float:
-    """One pass over one model: inferences in a row, as where it is in use; a process of its own, then ended."""
+    """One pass over one model: inferences in a row, as where it is in use, in a process of its own."""
     runner = start_runner(model_files(path), device, settings.load)
     try:
         warm = statistics.median(runner.run(WARMUP))
