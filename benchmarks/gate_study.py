@@ -32,12 +32,13 @@ from rich.progress import Progress
 
 from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.gate.pairs import Drawn, measure_fresh
+from qnas.runtime_bench.gate.pairs import Cpus, Drawn, measure_fresh, shared_cpus
 from qnas.runtime_bench.gate.request import Request
 from qnas.runtime_bench.gate.run import run_gate
 from qnas.runtime_bench.gate.sequential import Status
-from qnas.runtime_bench.model_files import model_files
+from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtime_bench.workers.runner import Runner
 from qnas.runtime_bench.workers.start import start_runner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,12 +120,16 @@ def gate(folder: Path, kind: Kind, seed: int) -> dict[str, Any]:
 def truth(folder: Path, kind: Kind, seed: int) -> dict[str, Any]:
     """A long series of pairs."""
     files = [model_files(folder / f"{layers}.onnx") for layers in (LAYERS, kind.layers)]
-    starts = [partial(start_runner, each, parse_device("cpu"), LoadOptions()) for each in files]
+    starts = [partial(_start, each) for each in files]
     end, order = time.monotonic() + TRUTH_SECONDS, random.Random(seed)
     drawn = []
     while time.monotonic() < end:
-        drawn.append(measure_fresh(starts, order))
+        drawn.append(measure_fresh(starts, shared_cpus(1), order))
     return ratios(drawn)
+
+
+def _start(model: ModelFiles, cpus: Cpus) -> Runner:
+    return start_runner(model, parse_device("cpu"), LoadOptions(cpus=cpus))
 
 
 def ratios(drawn: Sequence[Drawn]) -> dict[str, Any]:

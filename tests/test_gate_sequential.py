@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qnas.runtime_bench.gate import pairs
 from qnas.runtime_bench.gate.sequential import (
     CONFIRMING,
     FIRST,
@@ -157,3 +158,19 @@ def test_rank_keeps_its_level_and_no_larger_one_would(count: int, level: float) 
 
     position = rank(count, level)
     assert below(position) <= level < below(position + 1)
+
+
+@pytest.mark.parametrize(
+    ("usable", "threads", "places"),
+    [
+        ({0, 1}, 1, ((0,), (1,))),
+        ({2, 5, 7}, 2, ((2, 5), (5, 7), (7, 2))),
+        ({0, 1}, 2, ((),)),
+        ({3}, 1, ((),)),
+    ],
+)
+def test_pair_shares_as_many_processors_as_it_has_threads(
+    monkeypatch: pytest.MonkeyPatch, usable: set[int], threads: int, places: tuple[tuple[int, ...], ...]
+) -> None:
+    monkeypatch.setattr(pairs, "usable_cpus", lambda: frozenset(usable))
+    assert pairs.shared_cpus(threads) == places

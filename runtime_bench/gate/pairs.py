@@ -5,13 +5,16 @@ one of the two processes for as long as they live: medians of the same model the
 the fast tenth still agrees within a few percent (docs/gate.md).
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
+from qnas.runtime_bench.machine_state import usable_cpus
 from qnas.runtime_bench.measure import Rounds, burst_length
 from qnas.runtime_bench.stats import percentile
 from qnas.runtime_bench.workers.runner import Runner
@@ -21,7 +24,8 @@ FEWEST_ROUNDS = 5
 SHORTEST = 0.35  # s of measuring
 LONGEST = 1.0  # s, where starting a process takes as long
 
-Start = Callable[[], Runner]
+Cpus = tuple[int, ...]  # processors that a process may use; empty: all
+Start = Callable[[Cpus], Runner]
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,41 @@ def undisturbed(rounds: Rounds) -> float:
     return percentile([ns for burst in rounds for ns in burst], FAST)
 
 
-def measure_fresh(starts: Sequence[Start], order: random.Random) -> Drawn:
-    """Start all, run them in turns in a random order, end all. Raises ModelError when one dies."""
-    begun = time.monotonic()
+def shared_cpus(threads: int) -> tuple[Cpus, ...]:
+    """The places here where a pair may run: as many processors as it has threads, the same for both.
+
+    What disturbs a processor then disturbs both. Where there is no choice, it is all of them.
+    """
+    usable = sorted(usable_cpus())
+    if threads >= len(usable) or not hasattr(os, "sched_setaffinity"):
+        return ((),)
+    return tuple(tuple((usable + usable)[first : first + threads]) for first in range(len(usable)))
+
+
+def measure_fresh(starts: Sequence[Start], places: Sequence[Cpus], order: random.Random) -> Drawn:
+    """Start all in one of `places`, run them in turns in a random order, end all.
+
+    Raises ModelError when one dies.
+    """
+    begun, cpus = time.monotonic(), order.choice(places)
     with ExitStack() as running:
-        runners = _start_all(starts, order, running)
+        runners = _start_all([partial(start, cpus) for start in starts], order, running)
         starting = time.monotonic() - begun
         rounds = _interleaved(runners, min(max(SHORTEST, starting), LONGEST), order)
     return Drawn(rounds, time.monotonic() - begun)
 
 
-def _start_all(starts: Sequence[Start], order: random.Random, running: ExitStack) -> list[Runner]:
+def _start_all(
+    starts: Sequence[Callable[[], Runner]], order: random.Random, running: ExitStack
+) -> list[Runner]:
     """Start all at once; `running` closes them, also when one of them fails to start."""
-    places = order.sample(range(len(starts)), len(starts))
+    sequence = order.sample(range(len(starts)), len(starts))
     with ThreadPoolExecutor(len(starts)) as pool:
-        begun = {place: pool.submit(starts[place]) for place in places}
+        begun = {index: pool.submit(starts[index]) for index in sequence}
     for each in begun.values():
         if each.exception() is None:
             running.callback(each.result().close)
-    return [begun[place].result() for place in range(len(starts))]
+    return [begun[index].result() for index in range(len(starts))]
 
 
 def _interleaved(runners: Sequence[Runner], seconds: float, order: random.Random) -> tuple[Rounds, ...]:

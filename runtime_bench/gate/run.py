@@ -1,8 +1,9 @@
 """A gate, step by step: what can be counted is decided first, and only what is left is timed."""
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
@@ -13,6 +14,7 @@ from qnas.runtime_bench.environment import EMULATED
 from qnas.runtime_bench.gate.baseline import Baseline, check_same, read_baseline
 from qnas.runtime_bench.gate.deterministic import Subject, deterministic_rows
 from qnas.runtime_bench.gate.instructions import count_instructions, missing
+from qnas.runtime_bench.gate.pairs import Cpus, shared_cpus
 from qnas.runtime_bench.gate.request import Request, check_request
 from qnas.runtime_bench.gate.sequential import FIRST, Status
 from qnas.runtime_bench.gate.timing import Clock, Progress, Timed, time_against, time_against_baseline
@@ -128,14 +130,24 @@ def _timed(
     clock = Clock(request.budget, progress)
     begin = partial(_start, new, request)
     if old is not None:
-        return time_against(partial(_start, old, request), begin, 1 + slowdown, clock, request.load.seed)
+        before = partial(_start, old, request)
+        places = _places(request, (new.device, old.device))
+        return time_against(before, begin, places, 1 + slowdown, clock, request.load.seed)
     if baseline is None:
         raise UsageError("--max-slowdown compares: give --against OLD or --baseline FILE")
-    return time_against_baseline(baseline, begin, 1 + slowdown, clock, request.load.seed)
+    cpus = request.load.cpus
+    return time_against_baseline(baseline, begin, cpus, 1 + slowdown, clock, request.load.seed)
 
 
-def _start(contender: Contender, request: Request) -> LoadedRunner:
-    return start_runner(contender.files, contender.device, request.load)
+def _places(request: Request, devices: Sequence[DeviceName]) -> Sequence[Cpus]:
+    """As asked for, or where this machine is free to choose; of another one the processors are not known."""
+    if request.load.cpus or any(device.transport for device in devices):
+        return (request.load.cpus,)
+    return shared_cpus(request.load.threads)
+
+
+def _start(contender: Contender, request: Request, cpus: Cpus) -> LoadedRunner:
+    return start_runner(contender.files, contender.device, replace(request.load, cpus=cpus))
 
 
 def _latency_row(timed: Timed | None, limit: float) -> Row:

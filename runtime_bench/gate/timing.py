@@ -4,9 +4,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from qnas.runtime_bench.gate.baseline import Baseline, unpaired_bounds
-from qnas.runtime_bench.gate.pairs import Drawn, Start, measure_fresh
+from qnas.runtime_bench.gate.pairs import Cpus, Drawn, Start, measure_fresh
 from qnas.runtime_bench.gate.sequential import Bounds, Decision, decide, median_bounds
 
 Progress = Callable[[float], None]
@@ -41,21 +42,26 @@ class Clock:
         return self.elapsed + self.longest <= self.budget
 
 
-def time_against(old: Start, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
-    """Pairs of fresh processes of both; raises ModelError when one dies."""
-    starts = (old, new)
-    return _timed(starts, lambda each: each[1] / each[0], threshold, median_bounds, clock, seed)
+def time_against(
+    old: Start, new: Start, places: Sequence[Cpus], threshold: float, clock: Clock, seed: int
+) -> Timed:
+    """Pairs of fresh processes of both, each in one of `places`; raises ModelError when one dies."""
+    measure = partial(measure_fresh, (old, new), places)
+    return _timed(measure, lambda each: each[1] / each[0], threshold, median_bounds, clock, seed)
 
 
-def time_against_baseline(baseline: Baseline, new: Start, threshold: float, clock: Clock, seed: int) -> Timed:
-    """Fresh processes of the new model alone; raises ModelError when one dies."""
+def time_against_baseline(
+    baseline: Baseline, new: Start, cpus: Cpus, threshold: float, clock: Clock, seed: int
+) -> Timed:
+    """Fresh processes of the new model alone, where the baseline ran; raises ModelError as above."""
     before = baseline.latency
     bounds = unpaired_bounds(baseline, seed)
-    return _timed((new,), lambda each: each[0] / before, threshold, bounds, clock, seed)
+    measure = partial(measure_fresh, (new,), (cpus,))
+    return _timed(measure, lambda each: each[0] / before, threshold, bounds, clock, seed)
 
 
 def _timed(
-    starts: Sequence[Start],
+    measure: Callable[[random.Random], Drawn],
     ratio: Callable[[Sequence[float]], float],
     threshold: float,
     bounds: Bounds,
@@ -66,7 +72,7 @@ def _timed(
     drawn: list[Drawn] = []
 
     def draw() -> float:
-        drawn.append(measure_fresh(starts, order))
+        drawn.append(measure(order))
         clock.longest = max(clock.longest, drawn[-1].seconds)
         return ratio(drawn[-1].latencies)
 
