@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError
 from qnas.layers import Layer, grid_of
-from qnas.network import Affine, Network, affine_step, bias_steps, snap_scale
+from qnas.fake_quantization import snap_scale
+from qnas.network import Affine, Network, affine_step, bias_steps
 from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams
 
 INT32_MAX = 2**31 - 1

@@ -1,7 +1,7 @@
 """Training crops: images decoded once, held as uint8 within a memory bound, drawn by step number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,24 @@ class Crops:
     hr: tuple[Image, ...]
     scale: int
     arithmetic: Arithmetic = "short"
+
+    def halves(self, seed: int) -> tuple["Crops", "Crops"]:
+        """Two disjoint sets of images of about equal area. Raises ImageError when there is but one image."""
+        if len(self.lr) < 2:
+            raise ImageError("a search needs two images or more, one for each half of the data: add images")
+        order = np.random.default_rng(seed).permutation(len(self.lr)).tolist()
+        order.sort(key=lambda index: self.lr[index].size, reverse=True)  # stable: ties stay shuffled
+        halves: tuple[list[int], list[int]] = ([], [])
+        areas = [0, 0]
+        for index in order:
+            smaller = areas.index(min(areas))
+            halves[smaller].append(index)
+            areas[smaller] += self.lr[index].size
+        first, second = (
+            replace(self, lr=tuple(self.lr[i] for i in half), hr=tuple(self.hr[i] for i in half))
+            for half in halves
+        )
+        return first, second
 
     def batch(self, seed: int, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
         """(LR [size, 3, patch, patch], HR [size, 3, s patch, s patch]), float32 in units of `arithmetic`.

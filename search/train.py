@@ -5,11 +5,8 @@ A run is a function of its `Recipe`: batches depend on (seed, step) alone and th
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +22,7 @@ from qnas.lowering import lower
 from qnas.network import Network
 from qnas.quantization import PIXELS_PER_UNIT
 from qnas.search.data import Crops, load_crops
+from qnas.search.stopping import stop_requests
 from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_start
 
 RUN_FORMAT = "qnas-run"
@@ -167,7 +165,7 @@ def train(
     psnr: float | None = None
     saved = begun = time.monotonic()
     before, first = run.seconds, run.step
-    with _stop_requests() as stop_requested:
+    with stop_requests() as stop_requested:
         for loss in _steps(run, crops, device):
             now = time.monotonic()
             run.seconds = before + now - begun
@@ -210,34 +208,6 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
 
 def _diverged(what: str, run: Run) -> TrainingError:
     return TrainingError(f"{what} at step {run.step}: use a smaller --lr (now {run.recipe.learning_rate:g})")
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Stop signals wait for the end of a step: no state holds half of one. A second does not wait."""
-    asked = threading.Event()
-
-    def ask(*_: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    former = {number: signal.signal(number, ask) for number in _stop_signals() if main}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _stop_signals() -> list[signal.Signals]:
-    """Ctrl-C, kill, and a terminal that closes, unless nohup has it ignored."""
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        wanted.append(hangup)
-    return wanted
 
 
 def _schedule(step: int, recipe: Recipe) -> float:

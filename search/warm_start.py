@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from qnas.checkpoint import load_found
 from qnas.errors import CheckpointError
+from qnas.fake_quantization import Quantizer
 from qnas.layers import Layer
-from qnas.network import Convolution, Network, Quantizer
+from qnas.network import Convolution, Network
 from qnas.search.from_paper import short_state
 
 

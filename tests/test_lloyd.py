@@ -21,7 +21,8 @@ from qnas.inference import to_network
 from qnas.interpreter import run
 from qnas.lloyd import hwgq_levels, lloyd_levels, lloyd_step, lloyd_table
 from qnas.lowering import lower
-from qnas.network import Network, Quantizer
+from qnas.fake_quantization import Quantizer
+from qnas.network import Network
 from qnas.quantization import Levels, QuantParams, QuantSpec, best_power_of_two, dequantize, on_grid, quantize
 from qnas.search.train_cli import main
 from qnas.search.warm_start import calibrate, split_into_dead_channels

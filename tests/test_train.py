@@ -21,6 +21,7 @@ from qnas.inference import to_pixels
 from qnas.lowering import uniform_layers
 from qnas.network import Convolution
 from qnas.quantization import GREY_LEVEL, best_weight_scale
+from qnas.search import stopping
 from qnas.search import train as training
 from qnas.search.data import Crops
 from qnas.search.train import Progress, Recipe, Run, resume, start, train
@@ -164,7 +165,7 @@ def test_a_run_stopped_in_the_middle_of_a_step_finishes_it_and_ends_with_the_sam
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     state = tmp_path / "found.pt.run"
-    monkeypatch.setattr(training, "_stop_signals", lambda: [number])  # where nohup ignores SIGHUP too
+    monkeypatch.setattr(stopping, "_stop_signals", lambda: [number])  # where nohup ignores SIGHUP too
     handler = signal.getsignal(number)
     interrupt_at(monkeypatch, 7, number)
     with pytest.raises(KeyboardInterrupt):
@@ -179,9 +180,9 @@ def test_a_run_stopped_in_the_middle_of_a_step_finishes_it_and_ends_with_the_sam
 def test_a_hangup_that_nohup_ignores_does_not_stop_a_run() -> None:
     kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert training._stop_signals() == [signal.SIGINT, signal.SIGTERM]
+        assert stopping._stop_signals() == [signal.SIGINT, signal.SIGTERM]
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        assert training._stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        assert stopping._stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     finally:
         signal.signal(signal.SIGHUP, kept)
 

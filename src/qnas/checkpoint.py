@@ -97,11 +97,11 @@ def _check_archive(path: Path, source: str) -> None:
         raise CheckpointError(f"{path} is compressed, which no checkpoint is: write it again with {source}")
 
 
-def load_plain(path: Path, wanted_format: str, version: int) -> dict[str, Any]:
+def load_plain(path: Path, wanted_format: str, version: int, source: str = "qnas-train") -> dict[str, Any]:
     """The document that `save_plain` wrote. Raises CheckpointError."""
-    document = read_plain(path)
+    document = read_plain(path, source)
     if not isinstance(document, dict) or not _is(document.get("format"), wanted_format):
-        raise CheckpointError(f"{path} is not a {wanted_format} file: make one with qnas-train")
+        raise CheckpointError(f"{path} is not a {wanted_format} file: make one with {source}")
     if not _is(document.get("version"), version):
         raise CheckpointError(
             f"{path} has version {reprlib.repr(document.get('version'))}, this qnas reads {version}: "

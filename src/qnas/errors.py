@@ -3,6 +3,7 @@
     QnasError
     ├── UsageError         options that do not go together, a missing optional package
     ├── ArchitectureError  an architecture file or name that describes no network
+    ├── SpaceError         a search space that holds none, or a choice that is not in it
     ├── CheckpointError    a found.pt that is truncated, foreign, unsafe or does not fit
     ├── ModelError         an ONNX model that cannot be read or run
     ├── ImageError         an image or a folder of images that cannot be read
@@ -35,6 +36,10 @@ class UsageError(QnasError):
 
 class ArchitectureError(QnasError):
     """The architecture describes no network that can be built."""
+
+
+class SpaceError(QnasError):
+    """The search space describes no networks."""
 
 
 class CheckpointError(QnasError):

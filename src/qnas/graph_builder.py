@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from qnas.architecture import Architecture
 from qnas.errors import ArchitectureError
-from qnas.layers import DATA_MOVEMENT, Layer, Op, grid_of
+from qnas.layers import Layer, Op, grid_of, rectified
 from qnas.operations import operation_convolutions
 from qnas.quantization import FLOAT_BITS, IMAGE, PAPER_HWGQ_STEPS, QuantSpec
 
@@ -77,7 +77,7 @@ class GraphBuilder:
     def hwgq(self, name: str, x: str, bits: int, scale_of: str | None = None) -> str:
         """The input of a convolution with its ReLU included."""
         if bits == FLOAT_BITS:
-            return x if self.rectified(x) else self.node("relu", name, x)
+            return x if rectified(self.layers, x) else self.node("relu", name, x)
         grid = self.grid(x)
         if grid and not grid.signed and grid.bits == bits:
             return x  # it is on such a grid already
@@ -110,11 +110,6 @@ class GraphBuilder:
             return x
         spec = spec or QuantSpec(bits, signed=True)
         return self.quantize(f"{name}.grid", x, spec, None if spec.scale else scale_of)
-
-    def rectified(self, x: str) -> bool:
-        """Whether tensor x comes from ReLUs."""
-        layer = self.layers[x]
-        return layer.op == "relu" or (layer.op in DATA_MOVEMENT and all(map(self.rectified, layer.inputs)))
 
     def grid(self, x: str) -> QuantSpec | None:
         """The grid that tensor x is on, None when it is float."""

@@ -66,6 +66,13 @@ def grid_of(layers: dict[str, Layer], name: str) -> Layer | None:
     return layer if layer.op == "quantize" else None
 
 
+def rectified(layers: dict[str, Layer], name: str) -> bool:
+    """Whether the output of layer `name` comes from ReLUs."""
+    layer = layers[name]
+    moved = layer.op in DATA_MOVEMENT and all(rectified(layers, source) for source in layer.inputs)
+    return layer.op == "relu" or moved
+
+
 def scale_owner(layers: dict[str, Layer], quantizer: Layer) -> Layer:
     """The quantizer that holds the scale which `quantizer` uses."""
     return layers[quantizer.scale_of] if quantizer.scale_of else quantizer

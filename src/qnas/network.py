@@ -20,118 +20,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qnas.deviation import Deviation, ImageDeviation
+from qnas.fake_quantization import Quantizer, lsq, snap_scale, straight_through
 from qnas.interpolation import STEPS, interpolation_steps
 from qnas.layers import Layer, by_name, grid_of, scale_owner
-from qnas.lloyd import lloyd_table
 from qnas.quantization import (
     AFFINE_BITS,
     FLOAT_BITS,
     SMALLEST_SCALE,
     WEIGHT_SCALE_BITS,
     Arithmetic,
-    QuantSpec,
-    best_power_of_two,
     best_weight_scale,
-    initial_step,
     lsq_initial_scale,
     weight_spec,
 )
 
 
-def straight_through(value: Tensor, source: Tensor) -> Tensor:
-    """`value` exactly, with the gradient of `source`."""
-    return value.detach() + (source - source.detach())
-
-
-def snap_scale(scale: Tensor, bits: int) -> Tensor:
-    """`qnas.quantization.snap_scale` with a straight-through gradient. Any shape."""
-    mantissa, exponent = torch.frexp(scale.detach().clamp(min=SMALLEST_SCALE))
-    return straight_through(torch.ldexp(torch.round(mantissa * 2**bits) / 2**bits, exponent), scale)
-
-
-def lsq(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
-    """LSQ fake quantization, DESIGN section 3. Weight [C, ...], scale [C] -> [C, ...].
-
-    Gradient to the weight passes inside the range; to the scale it is multiplied by 1 / sqrt(numel * q_max).
-    """
-    factor = (weight.numel() * spec.high) ** -0.5
-    scale = straight_through(scale, scale * factor).view(-1, *[1] * (weight.ndim - 1))
-    steps = (weight / scale).clamp(spec.low, spec.high)
-    return straight_through(torch.round(steps), steps) * scale
-
-
 def bias_steps(bias: Tensor, step: Tensor) -> Tensor:
     """A bias [C] in whole steps [C] of the accumulator, float32: training and export round it here."""
     return torch.round(bias / step)
-
-
-class _FakeQuantize(torch.autograd.Function):
-    """Per-tensor fake quantization with LSQ's gradients, in few passes over memory.
-
-    Dividing by the scale is exact where that is a power of two, and what the paper's code does elsewhere.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, shifts: Tensor | None) -> Tensor:
-        y = (x / scale).round_().clamp_(low, high)
-        if shifts is not None:
-            y += shifts[y.byte().long()]  # a sum keeps the NaN that a byte cannot hold
-        y.mul_(scale)
-        ctx.save_for_backward(x, y, scale)
-        ctx.low, ctx.high = low, high
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        x, y, scale = ctx.saved_tensors
-        step = float(scale)
-        grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.low * step, ctx.high * step)
-        grad_scale = None
-        if ctx.needs_input_grad[1]:  # sum of grad * (round(v) - v) inside, grad * (low or high) outside
-            factor = (x.numel() * ctx.high) ** -0.5
-            grad_scale = ((grad * y).sum() - (grad_x * x).sum()) * (factor / step)
-        return grad_x, grad_scale, None, None, None
-
-
-class Quantizer(nn.Module):
-    """Puts a tensor [N, C, H, W] on the grid of `spec`; `shared` borrows another quantizer's scale.
-
-    The learned `step` is snapped to a power of two at every use, which also keeps the scale positive and
-    finite. It starts at the HWGQ optimum of a unit Gaussian; `calibrating` replaces that by data.
-    """
-
-    def __init__(self, spec: QuantSpec, shared: "Quantizer | None" = None) -> None:
-        super().__init__()
-        self.spec = spec
-        self.calibrating = False
-        self._shared = (shared,)  # in a tuple: a borrowed module is not a child
-        if spec.scale is None and shared is None:
-            self.step = nn.Parameter(torch.tensor(initial_step(spec)))
-        shifts = None
-        if spec.levels == "lloyd":
-            shifts = torch.from_numpy(lloyd_table(spec.bits) - np.arange(256)).float()
-        self.shifts: Tensor | None  # [256], from every q to its level
-        self.register_buffer("shifts", shifts, persistent=False)
-
-    def scale(self) -> Tensor:
-        """The power of two in use, []."""
-        if self._shared[0] is not None:
-            return self._shared[0].scale()
-        if self.spec.scale is not None:
-            return torch.tensor(self.spec.scale)
-        return snap_scale(self.step, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating and hasattr(self, "step"):
-            sample = x.detach().flatten()
-            sample = sample[:: max(1, sample.numel() // 65536)]
-            with torch.no_grad():
-                self.step.fill_(best_power_of_two(sample.float().cpu().numpy(), self.spec))
-        scale = self.scale().to(x.device)
-        low, high = self.spec.low, self.spec.high
-        result: Tensor = _FakeQuantize.apply(x, scale, low, high, self.shifts)  # type: ignore[no-untyped-call]
-        return result
 
 
 class Convolution(nn.Module):
@@ -151,6 +57,12 @@ class Convolution(nn.Module):
         if self.bits < FLOAT_BITS:
             self.weight_scale = nn.Parameter(torch.empty(layer.channels))
             self.reset_scale()
+
+    def shrink(self, factor: float) -> None:
+        """Multiply all weights."""
+        with torch.no_grad():
+            self.weight.mul_(factor)
+        self.reset_scale()
 
     def reset_scale(self) -> None:
         """LSQ's initial scale for the present weights; nothing to do in full precision."""
@@ -264,7 +176,7 @@ class Network(nn.Module):
             module = self._build(layer)
             if module is not None:
                 self._modules_by_layer[layer.name] = module
-                _attach(self, layer.name, module)
+                attach(self, layer.name, module)
         for layer in layers:
             if layer.op == "add":
                 self._start_small(layer)
@@ -276,10 +188,7 @@ class Network(nn.Module):
             while source.op == "quantize":
                 source = self._named[source.inputs[0]]
             if source.op == "conv":
-                convolution: Convolution = self.module(source.name)
-                with torch.no_grad():
-                    convolution.weight.mul_(0.1)
-                convolution.reset_scale()
+                self.module(source.name).shrink(0.1)
 
     def _build(self, layer: Layer) -> nn.Module | None:
         paper = layer.arithmetic == "paper"
@@ -386,7 +295,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+def attach(root: nn.Module, path: str, module: nn.Module) -> None:
     """Add `module` at the dotted path, so that state_dict keys read like the layer names."""
     *parents, last = path.split(".")
     for part in parents:
