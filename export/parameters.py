@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.layers import Layer, grid_of
 from qnas.fake_quantization import snap_scale
+from qnas.layers import Layer, grid_of
 from qnas.network import Affine, Network, affine_step, bias_steps
 from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams
 

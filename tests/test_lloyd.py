@@ -17,11 +17,11 @@ from qnas.architecture import Architecture, find_architecture, from_document
 from qnas.checkpoint import FORMAT, VERSION, load_found, load_plain, save_found, save_plain
 from qnas.cost import network_cost
 from qnas.export.integers import integer_network
+from qnas.fake_quantization import Quantizer
 from qnas.inference import to_network
 from qnas.interpreter import run
 from qnas.lloyd import hwgq_levels, lloyd_levels, lloyd_step, lloyd_table
 from qnas.lowering import lower
-from qnas.fake_quantization import Quantizer
 from qnas.network import Network
 from qnas.quantization import Levels, QuantParams, QuantSpec, best_power_of_two, dequantize, on_grid, quantize
 from qnas.search.train_cli import main
