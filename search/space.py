@@ -5,9 +5,9 @@
      "operations": {"head.*": ["simple_3x3", "simple_5x5"], "*": ["simple_3x3", "growth2_3x3"]}}
 
 in JSON or TOML. `network` is a frame of `qnas.architecture`; its layers have the names that
-`qnas-train --show` prints. Of the patterns of `operations` (shell wildcards) the first that fits a layer's name
-counts. Frames whose operations are given (espcn, srresnet, rfdn) have no `operations`: their bits alone are
-searched, as EdMIPS does (Cai and Vasconcelos, CVPR 2020).
+`qnas-train --show` prints. Of the patterns of `operations` (shell wildcards) the first that fits the name of
+a layer counts. Frames whose operations are given (espcn, srresnet, rfdn) have no `operations`: their bits
+alone are searched, as EdMIPS does (Cai and Vasconcelos, CVPR 2020).
 """
 
 import json
