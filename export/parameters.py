@@ -40,12 +40,12 @@ def integer_convolution(network: Network, layer: Layer, *, frozen: bool = True) 
         )
     module = network.module(layer.name)
     with torch.no_grad():
+        gain = _gain(network, layer) if frozen else None
         if isinstance(module, Affine):
-            slope, offset = module.coefficients(scale)
+            slope, offset = module.coefficients(scale, gain)
             weight_scale = affine_step(slope)
             weight, bias = (slope / weight_scale).view(-1, 1, 1, 1), offset
         else:
-            gain = _gain(network, layer) if frozen else None
             weight, weight_scale = module.quantized_weight(gain)
             weight = weight / weight_scale.view(-1, 1, 1, 1)
             bias = module.bias if gain is None else module.bias * gain
@@ -70,10 +70,10 @@ def float_convolution(network: Network, layer: Layer) -> tuple[NDArray[np.float3
     """(weight, bias) of a `conv` or `affine` layer before any quantization, constant gain included."""
     module = network.module(layer.name)
     with torch.no_grad():
-        if isinstance(module, Affine):
-            slope, offset = module.coefficients(None)
-            return slope.view(-1, 1, 1, 1).numpy().copy(), offset.numpy().copy()
         gain = _gain(network, layer)
+        if isinstance(module, Affine):
+            slope, offset = module.coefficients(None, gain)
+            return slope.view(-1, 1, 1, 1).numpy().copy(), offset.numpy().copy()
         factor = torch.ones(1) if gain is None else gain
         return (module.weight * factor).numpy().copy(), (module.bias * factor).numpy().copy()
 
@@ -107,7 +107,7 @@ def _check_scale(name: str, scale: float) -> None:
 
 
 def _gain(network: Network, layer: Layer) -> torch.Tensor | None:
-    """The frozen deviation [1] that multiplies a convolution's output."""
+    """The frozen deviation [1] that multiplies the output of a convolution or a batch norm."""
     factor: torch.Tensor | None = None
     if len(layer.inputs) == 2:
         factor = network.module(layer.inputs[1]).running_factor.detach().view(1)

@@ -19,7 +19,7 @@ from qnas.runtime_bench.model_cost import architecture_cost, file_cost
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.noise import noise
 from qnas.runtime_bench.profile.delegation import Delegation, delegation
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.profile.table import Profile, profile
 from qnas.runtime_bench.stats import Estimate, median_interval, percentile, ratio_interval
 from qnas.runtime_bench.workers.process import LoadOptions

@@ -9,6 +9,7 @@ COMMANDS = {
     "gate": "Pass, fail or inconclusive: is a model slower than another?",
     "cost": "Count MACs, BitOps and bytes of a model.",
     "fit": "Measure this machine's kernels for `predict`.",
+    "operations": "Price a search space's operations for `qnas-search run --cost latency`.",
     "predict": "Predict a model's latency without timing it.",
     "correlate": "Rank correlation of costs and latencies over a folder.",
     "report": "One HTML page of result files.",

@@ -1,10 +1,12 @@
 """The command `qnas-bench correlate`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qnas.cli import QnasCommand
+from qnas.runtime_bench.load_options import load_options
 
 FILE = click.Path(path_type=Path)
 
@@ -16,10 +18,7 @@ FILE = click.Path(path_type=Path)
     help="Where to measure, repeatable.  [default: cpu for .onnx, litert:xnnpack for .tflite]",
 )  # fmt: skip
 @click.option("--model", "table", type=FILE, help="A file of `qnas-bench fit`: predictions are compared too.")
-@click.option(
-    "--shape", "shapes", multiple=True, help="Shape of an input, as of `qnas-bench measure`; repeatable."
-)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads.")
+@load_options
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -34,12 +33,11 @@ def main(
     folder: Path,
     devices: tuple[str, ...],
     table: Path | None,
-    shapes: tuple[str, ...],
-    threads: int,
     seconds: float,
     output: Path,
     json_path: Path | None,
     force: bool,
+    **load: Any,
 ) -> None:
     """Rank correlation of MACs, BitOps and predictions with measured latency, over the models of FOLDER.
 
@@ -49,15 +47,15 @@ def main(
 
     from qnas.files import atomic_write, check_output
     from qnas.runtime_bench.latency_model.correlation import Settings, correlate
-    from qnas.runtime_bench.latency_model.scatter import correlation_page
     from qnas.runtime_bench.latency_model.table import read_latency_model
-    from qnas.runtime_bench.report import progress_bar
+    from qnas.runtime_bench.page.correlation_page import correlation_page
+    from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtime_bench.workers.process import LoadOptions
 
     for path in (output, *([json_path] if json_path else [])):
         check_output(path, force)
     model = None if table is None else read_latency_model(table)
-    settings = Settings(devices, LoadOptions(threads, shapes), seconds, model)
+    settings = Settings(devices, LoadOptions(**load), seconds, model)
     with progress_bar() as progress:
         study = correlate(folder, settings, progress)
     with atomic_write(output, force) as temporary:

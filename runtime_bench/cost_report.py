@@ -4,20 +4,22 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from qnas.cost import CONVENTIONS, NetworkCost
 from qnas.file_cost import FileCost, NodeCost
 from qnas.files import atomic_write
+from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.model_cost import ModelCost
+from qnas.runtime_bench.terminal import wide_console
 
 FORMAT = "qnas-cost"
 VERSION = 1
 UNKNOWN = "unknown"
+Cost = TypeVar("Cost", FileCost, NetworkCost)
 
 
 def write_json(costs: Sequence[ModelCost], path: Path, force: bool) -> None:
@@ -49,9 +51,7 @@ def _model_document(model: ModelCost) -> dict[str, Any]:
 
 def print_tables(costs: Sequence[ModelCost], convention: str, per_layer: bool) -> None:
     """Print to stdout, wide enough for their numbers where there is no terminal to fit."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(200, 60 + 40 * len(costs)))
+    console = wide_console(max(200, 60 + 40 * len(costs)))
     for model in costs if per_layer else ():
         console.print(layer_table(model, convention))
     console.print(total_table(costs, convention))
@@ -60,7 +60,7 @@ def print_tables(costs: Sequence[ModelCost], convention: str, per_layer: bool) -
 def layer_table(model: ModelCost, convention: str) -> Table:
     """One row for each node that multiplies."""
     giga, shown = CONVENTIONS[convention]
-    shapes = ", ".join(map(_shape, model.shapes.values()))
+    shapes = ", ".join(map(shape_text, model.shapes.values()))
     grid = Table(title=escape(f"{model.path.name} at {shapes}, G = {shown}"))
     for name in ("layer", "operation", "output"):
         grid.add_column(name)
@@ -75,7 +75,7 @@ def _cells(node: NodeCost, giga: int) -> list[str]:
     return [
         escape(node.name),
         escape(node.op),
-        _shape(node.output_shape),
+        shape_text(node.output_shape),
         f"{node.weight_bits}/{node.activation_bits}",
         *(_scaled(count, giga) for count in (node.macs, node.bitops, node.executed_bitops)),
         f"{node.weight_bytes:,}",
@@ -92,13 +92,13 @@ def total_table(costs: Sequence[ModelCost], convention: str) -> Table:
         unique = sum(other.path.name == model.path.name for other in costs) == 1
         name = model.path.name if unique else str(model.path)
         grid.add_column(escape(name), justify="right", overflow="fold")
-    grid.add_row("input", *(", ".join(map(_shape, model.shapes.values())) for model in costs))
+    grid.add_row("input", *(", ".join(map(shape_text, model.shapes.values())) for model in costs))
     for label, count in _COUNTS.values():
         grid.add_row(f"{label} (G = {shown})", *(_scaled(count(model.cost), giga) for model in costs))
     if any(model.architecture for model in costs):
         for name, of_image in _OF_IMAGE.items():
             label = f"{_COUNTS[name][0]} of the architecture, one image (G = {shown})"
-            grid.add_row(label, *(_of_image(model.architecture, of_image, giga) for model in costs))
+            grid.add_row(label, *(count_text(model.architecture, of_image, giga) for model in costs))
     for label, number in _NUMBERS.values():
         values = (number(model.cost) for model in costs)
         grid.add_row(label, *(UNKNOWN if value is None else f"{value:,}" for value in values))
@@ -114,16 +114,13 @@ def uncovered(costs: Sequence[ModelCost]) -> list[str]:
     ]
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
 def _scaled(count: int, giga: int) -> str:
     return f"{count / giga:.4g}"
 
 
-def _of_image(architecture: NetworkCost | None, count: Callable[[NetworkCost], int], giga: int) -> str:
-    return UNKNOWN if architecture is None else _scaled(count(architecture), giga)
+def count_text(cost: Cost | None, count: Callable[[Cost], int], giga: int) -> str:
+    """A count in the unit `giga`."""
+    return UNKNOWN if cost is None else _scaled(count(cost), giga)
 
 
 _COUNTS: dict[str, tuple[str, Callable[[FileCost], int]]] = {

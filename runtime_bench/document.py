@@ -1,23 +1,19 @@
 """The JSON of a benchmark: every sample, and what it was taken on.
 
-Version 2. Times are nanoseconds, sizes bytes; `models` has one entry a candidate, a model on a device;
-`taken` is when the measurement ended, in UTC (ISO 8601).
+Times are nanoseconds, sizes bytes; `models` has one entry a candidate, a model on a device.
 """
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from qnas.cost import NetworkCost
-from qnas.file_cost import FileCost
 from qnas.files import atomic_write
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport, Settings
+from qnas.runtime_bench.cost_report import cost_document
+from qnas.runtime_bench.formats import BENCH
 from qnas.runtime_bench.stats import CONFIDENCE, RESAMPLES
-
-FORMAT = "qnas-bench"
-VERSION = 2
 
 
 def write_json(report: BenchReport, path: Path, force: bool) -> None:
@@ -29,9 +25,7 @@ def write_json(report: BenchReport, path: Path, force: bool) -> None:
 def as_document(report: BenchReport) -> dict[str, Any]:
     """The report as JSON data."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        **BENCH.head(),
         "settings": _settings(report.settings),
         "interval": {
             "confidence": CONFIDENCE,
@@ -81,7 +75,7 @@ def _candidate(each: CandidateReport) -> dict[str, Any]:
         "percentiles_ns": {f"p{percent}": value for percent, value in each.percentiles.items()},
         "ratio_to_first": asdict(each.ratio) if each.ratio else None,
         "megapixels_per_second": each.megapixels_per_second,
-        "cost": _cost(facts.cost) if facts.cost else None,
+        "cost": cost_document(facts.cost) if facts.cost else None,
         "cost_problem": facts.cost_problem,
         "architecture": _architecture(facts.architecture_cost) if facts.architecture_cost else None,
         "fusion": asdict(facts.fusion) if facts.fusion else None,
@@ -90,22 +84,6 @@ def _candidate(each: CandidateReport) -> dict[str, Any]:
         "warnings": each.warnings,
         "profile": asdict(each.profile) if each.profile else None,
         "rounds_ns": each.measured.rounds,
-    }
-
-
-def _cost(cost: FileCost) -> dict[str, Any]:
-    return {
-        "macs": cost.macs,
-        "bitops": cost.bitops,
-        "executed_bitops": cost.executed_bitops,
-        "parameters": cost.parameters,
-        "weight_bytes": cost.weight_bytes,
-        "peak_activation_bytes": cost.peak_activation_bytes,
-        "uncovered": cost.uncovered,
-        "nodes": [
-            asdict(node) | {"bitops": node.bitops, "executed_bitops": node.executed_bitops}
-            for node in cost.layers
-        ],
     }
 
 

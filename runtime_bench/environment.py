@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qnas import __version__
+from qnas.runtime_bench.machine_state import usable_cpus
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 CPUINFO = Path("/proc/cpuinfo")
@@ -33,20 +34,23 @@ def current_environment(runtime: str) -> Environment:
     """The environment of this process, which runs models in `runtime` ("onnxruntime 1.31.1")."""
     import numpy
 
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     return Environment(
         cpu=_cpu_model(),
         machine=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
-        cores=cores,
-        usable_cores=usable,
+        cores=os.cpu_count() or 1,
+        usable_cores=len(usable_cpus()),
         governor=_read(GOVERNOR) or None,
         runtime=runtime,
         python=platform.python_version(),
         numpy=numpy.__version__,
         qnas=__version__,
     )
+
+
+def threads_text(count: int) -> str:
+    """As it is said: "2 threads"."""
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _cpu_model() -> str:

@@ -59,7 +59,7 @@ def main(
     from qnas.files import atomic_write, check_output
     from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.latency_model.fitting import FitSettings, fit, sources
-    from qnas.runtime_bench.report import progress_bar
+    from qnas.runtime_bench.terminal import progress_bar
 
     check_output(output, force)
     settings = FitSettings(tuple(map(parse_shape, sizes)), threads, budget, device)

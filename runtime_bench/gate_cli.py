@@ -1,11 +1,12 @@
 """The command `qnas-bench gate`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qnas.cli import QnasCommand
-from qnas.runtime_bench.measure_cli import device_option, processors
+from qnas.runtime_bench.load_options import load_options
 
 FILE = click.Path(path_type=Path)
 
@@ -29,17 +30,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--max-psnr-drop", type=click.FloatRange(0), metavar="DB", help="PSNR below the old model's.")
 @click.option("--images", type=FILE, help="Folder of HR images; LR ones are made by antialiased bicubic.")
 @click.option("--device", help="Where to run, as in qnas-bench --list-devices.  [default: by the file]")
-@click.option("--device-option", "options", type=device_option, multiple=True, metavar="KEY=VALUE",
-              help="Of the execution provider, delegate or plugin; repeatable.")
-@click.option("--remote-python", default="python3", show_default=True, help="Python with qnas behind ssh.")
-@click.option("--shape", "shapes", multiple=True, help="Shape of an input, as in qnas-bench measure.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads.")
-@click.option("--cpus", type=processors, default=None, metavar="0,1,...", help="Only on these processors.")
+@load_options
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=60, show_default=True,
               help="Seconds of timing at most.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=300, show_default=True,
-              help="Seconds that a device may take to answer.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of inputs and order.")
 @click.option("--json", "json_path", type=FILE, help="Write the report, with every sample, to this file.")
 @click.option("--markdown", type=FILE, help="Write a summary for CI to this file.")
 @click.option("--junit", type=FILE, help="Write JUnit XML to this file.")
@@ -48,9 +41,8 @@ def main(
     model: Path, against: Path | None, baseline: Path | None, max_slowdown: str, no_timing: bool,
     instructions: bool, max_instructions: str, max_size: str | None, max_macs: str | None,
     max_bitops: str | None, min_integer: str | None, min_psnr: float | None, max_psnr_drop: float | None,
-    images: Path | None, device: str | None, options: tuple[tuple[str, str], ...], remote_python: str,
-    shapes: tuple[str, ...], threads: int, cpus: tuple[int, ...] | None, budget: float, timeout: float,
-    seed: int, json_path: Path | None, markdown: Path | None, junit: Path | None, force: bool,
+    images: Path | None, device: str | None, budget: float, json_path: Path | None, markdown: Path | None,
+    junit: Path | None, force: bool, **load: Any,
 ) -> None:
     # fmt: on
     """Is MODEL worse than another? Exit code 0: pass, 1: fail, 3: inconclusive, 2: wrong use or input.
@@ -63,15 +55,14 @@ def main(
     from qnas.runtime_bench.gate.output import print_report, write_outputs
     from qnas.runtime_bench.gate.request import Outputs, Request, check_outputs, check_request
     from qnas.runtime_bench.gate.run import run_gate
-    from qnas.runtime_bench.report import progress_bar
+    from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtime_bench.workers.process import LoadOptions
 
     slowdown = parse_increase("--max-slowdown", max_slowdown)
     increase = parse_increase("--max-instructions", max_instructions)
     compared = against is not None or baseline is not None
     request = Request(
-        model, against, baseline, device,
-        LoadOptions(threads, shapes, seed, cpus or (), options, remote_python, timeout),
+        model, against, baseline, device, LoadOptions(**load),
         max_slowdown=slowdown if compared and not no_timing else None,
         max_instructions=increase if instructions else None,
         max_size=parse_limit("--max-size", max_size) if max_size else None,

@@ -47,6 +47,11 @@ def parse_shape(text: str) -> ShapeRequest:
     return ShapeRequest(name or None, tuple(map(int, sizes.split("x"))))
 
 
+def shape_text(shape: Sequence[int]) -> str:
+    """As `parse_shape` reads it: "1x3x64x64"."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
 def image_axes(dims: Sequence[object]) -> tuple[int, int] | None:
     """Where height and width are among four dimensions, the channels last only when they look so."""
     if len(dims) != 4:
@@ -94,7 +99,7 @@ def _check_fit(name: str, dims: Sequence[object], sizes: Shape) -> None:
         isinstance(d, int) and d != s for d, s in zip(dims, sizes, strict=True)
     ):
         shown = ", ".join("?" if dim is None else str(dim) for dim in dims)
-        raise UsageError(f"input {name!r} is [{shown}]: a shape of {'x'.join(map(str, sizes))} does not fit")
+        raise UsageError(f"input {name!r} is [{shown}]: a shape of {shape_text(sizes)} does not fit")
 
 
 def _default(dims: Sequence[object], sizes: Mapping[object, int]) -> Shape:
@@ -121,9 +126,8 @@ def random_inputs(declared: Sequence[Input], shapes: Mapping[str, Shape], seed: 
         try:
             feed[each.name] = _random(generator, np.dtype(each.dtype), shape)
         except (MemoryError, ValueError) as error:  # numpy's, for more than it can hold or address
-            sizes = "x".join(map(str, shape))
             raise UsageError(
-                f"input {each.name!r} of {sizes} does not fit into memory: choose less"
+                f"input {each.name!r} of {shape_text(shape)} does not fit into memory: choose less"
             ) from error
     return feed
 

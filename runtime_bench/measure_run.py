@@ -15,11 +15,13 @@ from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.devices.names import listing, parse_device
 from qnas.runtime_bench.document import write_json
 from qnas.runtime_bench.inputs import parse_shape
-from qnas.runtime_bench.report import missed, print_profiles, print_table, progress_bar, remarks
+from qnas.runtime_bench.report import missed, print_profiles, print_table, remarks
+from qnas.runtime_bench.terminal import progress_bar
 from qnas.runtime_bench.workers.process import LoadOptions, Worker
 
 MISSED = 1
 FAILED = 2
+PROVIDER = "ort:"  # how the name of an execution provider begins
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,12 @@ def run(
     return FAILED if report.failures else MISSED if lines else 0
 
 
-def show_devices(devices: Sequence[str], remote_python: str) -> None:
-    """Print the devices here, and those of the machines of `ssh:HOST/...` names."""
-    machines = [("", listing())]
+def show_devices(devices: Sequence[str], remote_python: str, every: bool) -> None:
+    """Print the devices here, and those of the machines of `ssh:HOST/...` names.
+
+    The execution providers that an onnxruntime lacks are one line, or with `every` a row each, with reasons.
+    """
+    machines = [("", "this onnxruntime", listing())]
     for name in map(parse_device, devices):
         if name.transport == "ssh":
             worker = Worker(name, LoadOptions(remote_python=remote_python))
@@ -80,11 +85,17 @@ def show_devices(devices: Sequence[str], remote_python: str) -> None:
                 there = [(str(row[0]), str(row[1])) for row in worker.ask("listing")["devices"]]
             finally:
                 worker.close()
-            machines.append((f"ssh:{name.machine}/", there))
-    grid = Table("device", "here")
-    for prefix, rows in machines:
+            where = f"ssh:{name.machine}"
+            machines.append((f"{where}/", f"the onnxruntime of {where}", there))
+    grid, folded = Table("device", "here"), []
+    for prefix, runtime, rows in machines:
+        absent = [device for device, reason in rows if reason and device.startswith(PROVIDER) and not every]
         for device, reason in rows:
-            grid.add_row(escape(prefix + device), escape(reason) or "yes")
-    console = Console()
-    console.print(grid)
+            if device not in absent:
+                grid.add_row(escape(prefix + device), escape(reason) or "yes")
+        if absent:
+            folded.append(f"not in {runtime}: {', '.join(each.removeprefix(PROVIDER) for each in absent)}")
+    Console().print(grid)
+    for line in folded:
+        click.echo(f"{line} (--all says why)")
     click.echo("elsewhere: ssh:HOST/DEVICE (any of these there), adb:SERIAL/DEVICE (see --adb-binary)")

@@ -15,6 +15,7 @@ from qnas.lowering import lower
 from qnas.onnx_cost import model_cost
 from qnas.onnx_shapes import damage_refused, read_model
 from qnas.runtime_bench.inputs import Input, Shape, ShapeRequest, image_axes, resolve_shapes
+from qnas.runtime_bench.model_files import SUFFIXES
 from qnas.tflite_cost import tflite_cost
 from qnas.tflite_reader import read_tflite
 
@@ -102,6 +103,6 @@ def _properties(path: Path) -> dict[str, str]:
 
 
 def _is_tflite(path: Path) -> bool:
-    if path.suffix.lower() not in (".onnx", ".tflite"):
+    if path.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{path} is no .onnx or .tflite file: name a model")
     return path.suffix.lower() == ".tflite"

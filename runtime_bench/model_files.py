@@ -43,7 +43,7 @@ def model_files(path: Path) -> ModelFiles:
         raise ModelError(f"{path} is not a file: name an .onnx or .tflite model")
     files = (path, *(_external_files(path) if path.suffix.lower() == ".onnx" else ()))
     try:
-        return ModelFiles(files, tuple(map(_sha256, files)), sum(file.stat().st_size for file in files))
+        return ModelFiles(files, tuple(map(sha256_of, files)), sum(file.stat().st_size for file in files))
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read ({error.strerror}): check the path") from error
 
@@ -54,6 +54,7 @@ def _external_files(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors})]
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """In hexadecimal; OSError when it cannot be read."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

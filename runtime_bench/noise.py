@@ -43,7 +43,7 @@ def noise(rounds: Sequence[Sequence[int]], conditions: Conditions | None = None)
 def _of_samples(values: NDArray[np.float64], every: NDArray[np.float64]) -> Iterator[str]:
     count = len(values)
     if count < FEWEST_ROUNDS:
-        yield f"only {count} round{'s' * (count > 1)}: measure {FEWEST_ROUNDS} or more (--seconds, --runs)"
+        yield f"only {count} round{'s' * (count > 1)}: measure {FEWEST_ROUNDS} or more (--min-time, --runs)"
     middle = percentile(values, 50)
     if count < 4 or middle <= 0:
         return
@@ -63,7 +63,7 @@ def _of_samples(values: NDArray[np.float64], every: NDArray[np.float64]) -> Iter
         advice = "let it cool down or lower the frequency" if moved > 0 else "warm up longer (--warmup)"
         yield f"the last third ran {abs(moved):.1%} {way} than the first: {advice}"
     elif autocorrelation(values) > max(CORRELATION, 2 / math.sqrt(count)):
-        yield "neighbouring rounds are alike, so the interval is too narrow: measure longer (--seconds)"
+        yield "neighbouring rounds are alike, so the interval is too narrow: measure longer (--min-time)"
     if len(every) >= FEWEST_FOR_TAIL and (tail := percentile(every, 99) / percentile(every, 50)) > TAIL:
         yield f"one run in a hundred takes {tail:.1f} times the median: end what interrupts it"
 

@@ -29,6 +29,7 @@ def main(
     import json
 
     from qnas.files import atomic_write, check_output
+    from qnas.runtime_bench.environment import threads_text
     from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.latency_model.prediction import predict
     from qnas.runtime_bench.latency_model.table import read_latency_model
@@ -43,7 +44,7 @@ def main(
     if per_layer:
         for node in prediction.nodes:
             click.echo(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")
-    threads = f"{model.threads} thread{'s' * (model.threads > 1)}"
+    threads = threads_text(model.threads)
     machine = model.environment.get("cpu", "unknown")
     click.echo(f"{source}: {prediction.ms:.3f} ms predicted for {model.device} on {machine}, {threads}")
     if prediction.elsewhere:

@@ -1,37 +1,34 @@
 """How a benchmark is shown to people: a table with one column a candidate."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from qnas.cost import CONVENTIONS, NetworkCost
 from qnas.file_cost import FileCost
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport
+from qnas.runtime_bench.cost_report import UNKNOWN, count_text
+from qnas.runtime_bench.devices.names import parse_device
+from qnas.runtime_bench.environment import threads_text
+from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line
 from qnas.runtime_bench.stats import CONFIDENCE, Estimate
+from qnas.runtime_bench.terminal import wide_console
+from qnas.runtime_bench.workers.adb import BURST
 
-REFRESH = 0.2  # seconds
 PROFILE_WIDTH = 200
-UNKNOWN = "unknown"
 
 
 def print_table(report: BenchReport, convention: str) -> None:
     """Print to stdout, wide enough for its numbers where there is no terminal to fit."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=60 + 40 * len(report.models))
+    console = wide_console(60 + 40 * len(report.models))
     console.print(table(report, convention))
     threads, rounds = report.settings.load.threads, len(report.models[0].measured.rounds)
     for shown in dict.fromkeys(_taken_on(each) for each in report.models):
         console.print(
-            f"{shown}, {threads} thread{'s' * (threads > 1)}, {rounds} rounds; "
-            f"in brackets: {CONFIDENCE:.0%} intervals",
+            f"{shown}, {threads_text(threads)}, {rounds} rounds; in brackets: {CONFIDENCE:.0%} intervals",
             highlight=False,
             markup=False,
         )
@@ -39,9 +36,7 @@ def print_table(report: BenchReport, convention: str) -> None:
 
 def print_profiles(report: BenchReport) -> None:
     """Print where the time of every candidate goes."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PROFILE_WIDTH)
+    console = wide_console(PROFILE_WIDTH)
     for each in report.models:
         if each.profile is None:
             continue
@@ -69,14 +64,11 @@ def table(report: BenchReport, convention: str = "decimal") -> Table:
     for label, cell in _ROWS.items():
         grid.add_row(label, *(cell(model) for model in report.models))
     for label, count in _COUNTS.items():
-        cells = (_count(model.facts.cost, count, giga) for model in report.models)
+        cells = (count_text(model.facts.cost, count, giga) for model in report.models)
         grid.add_row(f"{label} (G = {shown})", *cells)
     if any(model.facts.architecture_cost for model in report.models):
         for label, of_network in _ARCHITECTURE_COUNTS.items():
-            cells = (
-                _architecture_count(model.facts.architecture_cost, of_network, giga)
-                for model in report.models
-            )
+            cells = (count_text(model.facts.architecture_cost, of_network, giga) for model in report.models)
             grid.add_row(f"{label} (G = {shown})", *cells)
     if any(model.facts.cost is not None and model.facts.cost.uncovered for model in report.models):
         grid.add_row("not in MACs", *(_uncovered(model.facts.cost) for model in report.models))
@@ -90,6 +82,11 @@ def remarks(report: BenchReport) -> list[str]:
         lines.append("the inputs differ in size: the ratios compare different work; name a --shape")
     for each in report.models:
         where = f"{each.facts.files.path} on {each.device}"
+        if report.settings.plan.runs is not None and parse_device(each.device).transport == "adb":
+            made, least = sum(map(len, each.measured.rounds)), round(BURST / 1e6)
+            lines.append(
+                f"{where}: --runs is a lower bound there: {made} runs, in bursts of {least} ms or more"
+            )
         if each.facts.cost_problem:
             lines.append(f"{where}: cost unknown: {each.facts.cost_problem}")
         lines += [f"{where}: {warning}" for warning in each.warnings]
@@ -134,8 +131,7 @@ def _float_operations(model: CandidateReport) -> str:
 
 
 def _shapes(model: CandidateReport) -> str:
-    shapes = model.loaded.input_shapes.values()
-    return ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+    return ", ".join(map(shape_text, model.loaded.input_shapes.values()))
 
 
 def _weights(model: CandidateReport) -> str:
@@ -149,14 +145,6 @@ def _activations(model: CandidateReport) -> str:
 
 def _uncovered(cost: FileCost | None) -> str:
     return ", ".join(cost.uncovered) if cost else UNKNOWN
-
-
-def _count(cost: FileCost | None, count: Callable[[FileCost], int], giga: int) -> str:
-    return f"{count(cost) / giga:.4g}" if cost else UNKNOWN
-
-
-def _architecture_count(cost: NetworkCost | None, count: Callable[[NetworkCost], int], giga: int) -> str:
-    return f"{count(cost) / giga:.4g}" if cost else UNKNOWN
 
 
 def _speed(model: CandidateReport) -> str:
@@ -193,12 +181,8 @@ _ROWS: dict[str, Callable[[CandidateReport], str]] = {
     "input": _shapes,
     "median latency (ms)": lambda model: _interval(model.latency, 1e6),
     "ratio to the first": lambda model: _interval(model.ratio) if model.ratio else "1",
-    "90th, 99th percentile (ms)": lambda model: (
-        f"{model.percentiles[90] / 1e6:.3f}, {model.percentiles[99] / 1e6:.3f}"
-    ),
-    "first inference, load (ms)": lambda model: (
-        f"{model.loaded.first_ns / 1e6:.2f}, {model.loaded.load_ns / 1e6:.1f}"
-    ),
+    "90th, 99th percentile (ms)": _tail,
+    "first inference, load (ms)": _start,
     "output megapixels/s": _speed,
     "peak memory (MiB)": _memory,
     "model size (bytes)": lambda model: f"{model.facts.files.size:,}",
@@ -218,26 +202,3 @@ _ARCHITECTURE_COUNTS: dict[str, Callable[[NetworkCost], int]] = {
     "MACs of the architecture": lambda cost: cost.macs,
     "BitOps of the architecture": lambda cost: cost.bitops,
 }
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[float], None]]:
-    """Yield what takes the fraction done; draws on stderr, only on a terminal and only when called.
-
-    A bar that refreshes itself from a thread of its own would take its time from what is measured.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
-    bar = Progress(
-        *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
-    )
-    with bar:
-        task, drawn = bar.add_task("measuring", total=1.0), 0.0
-
-        def show(done: float) -> None:
-            nonlocal drawn
-            if time.monotonic() - drawn > REFRESH:
-                drawn = time.monotonic()
-                bar.update(task, completed=done, refresh=True)
-
-        yield show

@@ -17,7 +17,8 @@ def main(files: tuple[Path, ...], output: Path, force: bool) -> None:
     """Make one HTML page, which needs nothing else, of results that qnas-bench wrote with --json.
 
     Measurements of the same model name, device, shapes and threads are one series: the newest is compared
-    with others, and all of them are its history. Results of `qnas-bench gate --json` can be among the files.
+    with others, and all of them are its history. Results of `qnas-bench gate --json` can be among the files:
+    those of the same two model names, device and threads are a series as well.
     """
     from qnas.files import atomic_write, check_output
     from qnas.runtime_bench.page.report_page import report_page

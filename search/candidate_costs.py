@@ -4,13 +4,14 @@ MACs and BitOps are those of `qnas.cost` for the network with that candidate in 
 search weighs is the cost that its architecture has.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qnas.architecture import Choice
 from qnas.cost import LayerCost, network_cost
 from qnas.lowering import lower
+from qnas.quantization import FLOAT_BITS
 from qnas.search.space import SearchSpace
 
 Cost = Literal["bitops", "macs", "latency"]
@@ -22,14 +23,18 @@ class CandidateCosts:
     """`searched` maps a variable to the cost of each of its candidates, all its layers together.
 
     `fixed` is what the rest of the network costs: fusions and attention, which no choice changes. The unit is
-    one multiply-add, one bit operation or one millisecond, for one image.
+    one multiply-add, one bit operation or one millisecond, for one image. `unquantized` has the costs of
+    networks whose choices are all 32 bits, where those differ: nothing else of them is quantized either.
     """
 
     searched: Mapping[str, Mapping[Candidate, float]]
     fixed: float
+    unquantized: "CandidateCosts | None" = None
 
     def of(self, choices: Mapping[str, Choice]) -> float:
         """The cost of the whole network with these choices."""
+        if self.unquantized and all(choice.bits == FLOAT_BITS for choice in choices.values()):
+            return self.unquantized.of(choices)
         return self.fixed + sum(self.searched[name][c.op, c.bits] for name, c in choices.items())
 
     @property
@@ -45,6 +50,8 @@ class CandidateCosts:
     @property
     def largest(self) -> float:
         """Of the dearest network of the space."""
+        if self.unquantized:
+            return self.unquantized.largest
         return self.fixed + sum(max(costs.values()) for costs in self.searched.values())
 
 
@@ -53,24 +60,38 @@ def counted_costs(
 ) -> CandidateCosts:
     """MACs or BitOps of every candidate for an image of `height` x `width` pixels.
 
-    One network of each bit width and rank shows the candidates of that rank of all layers at once.
+    Half of the layers of a network show their candidates of one rank and bit width, beside others at the
+    smallest: a layer of 32 bits in a quantized network may read 8.
     """
-    by_slot: dict[str, dict[Candidate, float]] = {slot: {} for slot in space.slots}
+    costs = _counted(space, space.bits, cost, height, width)
+    if FLOAT_BITS in space.bits[1:]:
+        costs = replace(costs, unquantized=_counted(space, (FLOAT_BITS,), cost, height, width))
+    return costs
+
+
+def _counted(
+    space: SearchSpace, widths: Sequence[int], cost: Literal["bitops", "macs"], height: int, width: int
+) -> CandidateCosts:
+    slots = list(space.slots)
+    by_slot: dict[str, dict[Candidate, float]] = {slot: {} for slot in slots}
     fixed = 0.0
-    for bits in space.bits:
+    for bits in widths:
         for rank in range(max(map(len, space.slots.values()))):
-            choices = {slot: Choice(ops[rank % len(ops)], bits) for slot, ops in space.slots.items()}
-            rows = network_cost(lower(space.frame(choices)), height, width).layers
-            owned = {slot: [row for row in rows if owns(slot, row.name)] for slot in space.slots}
-            for slot, choice in choices.items():
-                by_slot[slot][choice.op, choice.bits] = sum(_amount(row, cost) for row in owned[slot])
-            if bits == space.bits[0]:
-                searched = {row.name for rows_of in owned.values() for row in rows_of}
-                fixed = sum(_amount(row, cost) for row in rows if row.name not in searched)
+            for half in (slots[::2], slots[1::2]):
+                choices = {
+                    slot: Choice(ops[rank % len(ops)], bits if slot in half else widths[0])
+                    for slot, ops in space.slots.items()
+                }
+                rows = network_cost(lower(space.frame(choices)), height, width).layers
+                owner = {row.name: next((s for s in slots if owns(s, row.name)), None) for row in rows}
+                for slot in half:
+                    amount = sum(_amount(row, cost) for row in rows if owner[row.name] == slot)
+                    by_slot[slot][choices[slot].op, bits] = amount
+                fixed = sum(_amount(row, cost) for row in rows if owner[row.name] is None)
     return CandidateCosts(
         {
-            name: {key: sum(by_slot[slot][key] for slot in slots) for key in by_slot[slots[0]]}
-            for name, slots in space.variables.items()
+            name: {key: sum(by_slot[slot][key] for slot in tied) for key in by_slot[tied[0]]}
+            for name, tied in space.variables.items()
         },
         fixed,
     )

@@ -16,8 +16,9 @@ This is exact: a sum taken in another order. `merged` takes the marginal shares 
 candidates of a layer instead of their own, in the inputs only: then one convolution is enough.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,8 @@ class Candidates(nn.Module):
         """Multiply the weights that write the layer's output."""
         if self.singles is not None:
             self.singles.shrink(factor)
-        for chain in self.chains:
-            chain[-1].shrink(factor)  # type: ignore[index]
+        for chain in cast(Iterable[Sequence[Kernels]], self.chains):
+            chain[-1].shrink(factor)
 
     def forward(self, basis: Basis, probabilities: Tensor, noise: Noise) -> Tensor:
         """Probabilities [O, B] -> the weighted sum of all candidates."""
@@ -105,9 +106,9 @@ class Candidates(nn.Module):
             yield self.window.convolve(common, torch.einsum("s,soikl->oikl", total, weight), bias)
         elif kernels.joined_is_less(len(basis.tensors)):
             joined = torch.einsum("s,sj,soikl->joikl", total, basis.weights(shares), weight)
-            for tensor, kernel in zip(basis.tensors, joined, strict=True):
-                yield self.window.convolve(tensor, kernel, bias)
-                bias = None
+            biases = [bias, *[None] * (len(joined) - 1)]
+            for tensor, kernel, own in zip(basis.tensors, joined, biases, strict=True):
+                yield self.window.convolve(tensor, kernel, own)
         else:
             for index, shape in enumerate(kernels.shapes):
                 kernel = kernels.own(weight, index) * total[index]
@@ -117,16 +118,18 @@ class Candidates(nn.Module):
     def _chains(
         self, basis: Basis, common: Tensor | None, total: Tensor, shares: Tensor, noise: Noise
     ) -> Iterator[Tensor]:
-        for index, chain, readers in zip(self.chain_index, self.chains, self.readers, strict=True):
+        chains = cast(Iterable[Sequence[Kernels]], self.chains)
+        all_readers = cast(Iterable[Sequence[Reader]], self.readers)
+        for index, chain, readers in zip(self.chain_index, chains, all_readers, strict=True):
             own = shares[index]
             x = basis.mixed(own) if common is None else common
-            for position, kernels in enumerate(chain):  # type: ignore[arg-type]
-                last = position == len(chain) - 1  # type: ignore[arg-type]
+            for position, kernels in enumerate(chain):
+                last = position == len(chain) - 1
                 factor = total[index] if last else 1.0
                 weight, bias = kernels.mixed(own.unsqueeze(0), noise)[0], kernels.bias[0]
                 x = F.conv2d(x, weight * factor, bias * factor, padding=[k // 2 for k in kernels.kernel])
                 if not last:
-                    x = readers[position](F.relu(x), noise).mixed(own)  # type: ignore[index]
+                    x = readers[position](F.relu(x), noise).mixed(own)
             yield x
 
 
@@ -144,15 +147,16 @@ class MixedLayer(nn.Module):
 
     def shrink(self, factor: float) -> None:
         """Multiply the weights that write the layer's output."""
-        for each in self.sets:
-            each.shrink(factor)  # type: ignore[operator]
+        for each in cast(Iterable[Candidates], self.sets):
+            each.shrink(factor)
 
     def forward(self, basis: Basis, probabilities: Tensor, noise: Noise) -> Tensor:
         """`basis` of the input [N, I, H, W], probabilities [O, B] -> [N, O, H, W]."""
         if len(self.sets) == 1:
-            return self.sets[0](basis, probabilities, noise)  # type: ignore[no-any-return]
+            whole: Tensor = self.sets[0](basis, probabilities, noise)
+            return whole
         tensors = basis.tensors if len(basis.tensors) > 1 else basis.tensors * len(self.sets)
-        parts = [
+        parts: list[Tensor] = [
             candidates(Exact(tensor), probabilities[:, b : b + 1], noise)
             for b, (candidates, tensor) in enumerate(zip(self.sets, tensors, strict=True))
         ]

@@ -26,4 +26,4 @@ class StepNoise:
     def span(self, x: Tensor) -> Tensor:
         """Largest minus smallest value of the whole batch, []."""
         low, high = x.detach().aminmax()
-        return self.world.largest(high) + self.world.largest(-low)
+        return self.world.largest(torch.stack((high, -low))).sum()

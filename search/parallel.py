@@ -29,4 +29,4 @@ def training_pass(
     """The supernet's forward pass; its gradients for `parameters` are means over all processes."""
     if world.size == 1:
         return supernet
-    return DistributedDataParallel(_Part(supernet, parameters), broadcast_buffers=False)
+    return DistributedDataParallel(_Part(supernet, parameters))

@@ -62,6 +62,8 @@ def recipe(
         list_images(folder)
     if min(min(size) for size in layer_sizes(lower(found), patch, patch).values()) < 1:
         raise UsageError(f"--patch {patch} is too small for the pooling of {found.space}: use a larger one")
+    if options.get("activation_steps") == "hwgq" and not training.has_hwgq_steps(lower(found)):
+        raise UsageError("--activation-steps hwgq is for quantized activations: use --bits below 32")
     start = str(warm_start) if warm_start else None
     return Recipe(tuple(map(str, data)), warm_start=start, patch=patch, **options)
 

@@ -119,7 +119,11 @@ class SearchSpace:
                 f"the operations of {found.space} with {found.blocks} blocks do not fit {self.name}: it is "
                 f"{self.network} with {self.blocks}"
             )
-        return replace(self, operations={slot: (choice.op,) for slot, choice in found.layers.items()})
+        if self.network in FIXED_SPACES:
+            return self
+        narrowed = replace(self, operations={slot: (choice.op,) for slot, choice in found.layers.items()})
+        _check_operations(narrowed, self.name)
+        return narrowed
 
 
 def from_document(document: Any, source: str, name: str | None = None) -> SearchSpace:
@@ -134,7 +138,7 @@ def from_document(document: Any, source: str, name: str | None = None) -> Search
     for key, (allowed, wanted) in _ALLOWED.items():
         value = document[key]
         if type(value) not in (int, str, bool) or type(value) is not type(allowed[0]) or value not in allowed:
-            raise SpaceError(f"{source}: {key} is {reprlib.repr(value)}, use {wanted}")
+            raise SpaceError(f"{source}: {key} is {_shown(value)}, use {wanted}")
     space = SearchSpace(
         name=name or Path(source).stem,
         network=cast(Space, document["network"]),
@@ -156,10 +160,17 @@ def _bits(value: Any, source: str) -> tuple[int, ...]:
         raise SpaceError(f"{source}: bits must be a list of some of {widths}")
     for each in value:
         if type(each) is not int or each not in SEARCHED_BITS:
-            raise SpaceError(f"{source}: bits has {reprlib.repr(each)}, use some of {widths}")
+            raise SpaceError(f"{source}: bits has {_shown(each)}, use some of {widths}")
     if len(set(value)) != len(value):
         raise SpaceError(f"{source}: bits names a width twice: name each once")
     return tuple(sorted(value))
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a hexadecimal number of TOML has no bound, its decimal digits have
+        return "too long a number"
 
 
 def _patterns(value: Any, source: str) -> dict[str, tuple[str, ...]]:
@@ -175,7 +186,7 @@ def _patterns(value: Any, source: str) -> dict[str, tuple[str, ...]]:
 
 
 def _check_operations(space: SearchSpace, source: str) -> None:
-    """Every pattern fits a layer, and every operation the channels of its layers."""
+    """Every pattern fits a layer, every operation the channels of its layers, and identical blocks are."""
     if space.network in FIXED_SPACES and space.operations:
         raise SpaceError(f"{source}: the operations of {space.network} are given: leave `operations` out")
     try:
@@ -188,6 +199,14 @@ def _check_operations(space: SearchSpace, source: str) -> None:
                 f"{source}: operations[{pattern!r}] fits no layer of {space.network}: they are "
                 f"{', '.join(space.slots)}"
             )
+    for name, (first, *others) in space.variables.items():
+        for slot in others:
+            if space.slots[slot] != space.slots[first]:
+                raise SpaceError(
+                    f"{source}: {name} is one choice, but {first} may be {', '.join(space.slots[first])} and "
+                    f"{slot} may be {', '.join(space.slots[slot])}: name the same operations or set "
+                    "identical_blocks to false"
+                )
     for index in range(max(map(len, space.slots.values()))):
         layers = {
             slot: Choice(operations[index % len(operations)], FLOAT_BITS)

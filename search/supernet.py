@@ -12,7 +12,7 @@ from qnas.network import Network, attach
 from qnas.operations import ConvShape, operation_convolutions
 from qnas.search.bit_mixing import Basis, Mixer, Noise, Reader
 from qnas.search.candidate_costs import owns
-from qnas.search.global_norm import GlobalAffine
+from qnas.search.global_norm import GlobalAffine, GlobalDeviation
 from qnas.search.mixed_layer import MixedLayer
 from qnas.search.space import SearchSpace
 from qnas.search.world import World
@@ -57,8 +57,10 @@ class Supernet(Network):
         self._noise: Noise
 
     def _build(self, layer: Layer) -> nn.Module | None:
-        if layer.op == "affine" and self.world.size > 1:
+        if self.world.size > 1 and layer.op == "affine":
             return GlobalAffine(layer.channels, self.world)
+        if self.world.size > 1 and layer.op == "deviation":
+            return GlobalDeviation(self.world)
         if layer.name not in self._variable:
             return super()._build(layer)
         read = self._named[layer.inputs[0]].channels

@@ -45,6 +45,7 @@ from qnas.search.world import World
 
 STATE_FORMAT = "qnas-search"
 STATE_VERSION = 1
+EXPLODED = 1e5  # grey levels: no checkpoint after that is worth resuming
 WEIGHT_BATCH, ALPHA_BATCH, CALIBRATION_BATCH, GUMBEL = range(4)  # what a step's random numbers are for
 
 
@@ -122,6 +123,7 @@ class Search:
     world: World = field(default_factory=World)
     step: int = 0
     seconds: float = 0.0
+    saved: int | None = None  # the step of the last checkpoint
 
     @property
     def epoch(self) -> int:
@@ -131,20 +133,22 @@ class Search:
     def save(self, path: Path) -> None:
         """Write the state for `resume` to go on with the same bits. Raises TrainingError, OutputError."""
         self.check_finite()
-        if self.world.rank == 0:
-            document = {
-                "format": STATE_FORMAT,
-                "version": STATE_VERSION,
-                "recipe": recipe_document(self.recipe),
-                "space": self.space.to_document(),
-                "space_name": self.space.name,
-                "state_dict": self.supernet.state_dict(),
-                "weight_optimizer": self.weight_optimizer.state_dict(),
-                "alpha_optimizer": self.alpha_optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-            }
-            save_plain(path, document, force=True)
+        document = {
+            "format": STATE_FORMAT,
+            "version": STATE_VERSION,
+            "recipe": recipe_document(self.recipe),
+            "space": self.space.to_document(),
+            "space_name": self.space.name,
+            "state_dict": self.supernet.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        with self.world.agreed():
+            if self.world.rank == 0:
+                save_plain(path, document, force=True)
+        self.saved = self.step
 
     def check_finite(self) -> None:
         """Raise TrainingError when a weight or an alpha is NaN or infinite."""
@@ -176,14 +180,15 @@ def recipe_from(document: dict[str, Any]) -> SearchRecipe:
 
 
 def start(space: SearchSpace, recipe: SearchRecipe, device: torch.device, world: World) -> Search:
-    """A search before its first step."""
+    """A search before its first step. Raises UsageError when its processes cannot divide a batch."""
+    world.check_batch(recipe.batch)
     torch.manual_seed(recipe.seed)
     supernet = Supernet(space, recipe.mixer, merged=recipe.merged, world=world).to(device)
-    return Search(recipe, space, supernet, *_optimizers(supernet, recipe), world)
+    return Search(recipe, space, supernet, *optimizers(supernet, recipe), world)
 
 
 def resume(path: Path, device: torch.device, world: World) -> Search:
-    """The search that `Search.save` wrote. Raises CheckpointError."""
+    """The search that `Search.save` wrote; the world may differ. Raises CheckpointError, UsageError."""
     document = load_plain(path, STATE_FORMAT, STATE_VERSION, source="qnas-search")
     try:
         space = from_document(document["space"], str(path), document["space_name"])
@@ -192,6 +197,7 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
         search.weight_optimizer.load_state_dict(document["weight_optimizer"])
         search.alpha_optimizer.load_state_dict(document["alpha_optimizer"])
         search.step, search.seconds = int(document["step"]), float(document["seconds"])
+        search.saved = search.step
         return search
     except (KeyError, TypeError, ValueError, SpaceError) as error:
         raise CheckpointError(
@@ -199,7 +205,7 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
         ) from error
 
 
-def _optimizers(
+def optimizers(
     supernet: Supernet, recipe: SearchRecipe
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     weights = supernet.weights()
@@ -219,59 +225,70 @@ def search_on(
     on_step: Callable[[StepNews], None],
     on_epoch: Callable[[Search], None],
 ) -> None:
-    """Run to the last step, saving the state to `state_path` after every epoch; then `on_epoch` is called.
+    """Run to the last step; after every epoch `on_epoch` is called, and the state saved to `state_path`.
 
-    Ctrl-C, SIGTERM or a closed terminal saves it after the step at hand and raises KeyboardInterrupt.
+    What `on_step` and `on_epoch` write is thus never behind the state, and a resumed search can cut it there.
+    Ctrl-C, SIGTERM or a closed terminal saves it after the step at hand and raises KeyboardInterrupt. All
+    processes of the search's world call this and get the news, and stop together when one of them does.
     Raises TrainingError when a loss, a weight or an alpha is no longer finite; the last saved state is from
     before.
     """
     recipe, device = search.recipe, search.supernet.alphas[0].device
     folders = [Path(folder) for folder in recipe.data]
-    crops = load_crops(folders, search.space.scale, recipe.patch, recipe.cache_mib)
-    turns = _Turns(search, crops.halves(recipe.seed), cost_tensors(search.space, costs, device))
-    unit = costs.mean_searched
+    world = search.world
+    with world.agreed():
+        crops = load_crops(folders, search.space.scale, recipe.patch, recipe.cache_mib)
+        halves = crops.halves(recipe.seed)
+    turns = Turns(search, halves, cost_tensors(search.space, costs, device))
     before, first, begun = search.seconds, search.step, time.monotonic()
     with stop_requests() as stop_requested:
         while search.step < recipe.steps:
             if search.step % recipe.epoch_steps == 0:
                 turns.calibrate()
-            loss, terms = turns.step()
+            news = turns.step()
             elapsed = time.monotonic() - begun
             search.seconds = before + elapsed
-            if search.world.any(stop_requested()):
-                search.save(state_path)
-                raise KeyboardInterrupt
-            if search.step % recipe.epoch_steps == 0:
-                search.save(state_path)
-                on_epoch(search)
+            stop, epoch_ends = world.any(stop_requested()), search.step % recipe.epoch_steps == 0
             speed = (search.step - first) / max(elapsed, 1e-9)
-            on_step(
-                StepNews(
-                    epoch=(search.step - 1) // recipe.epoch_steps,
-                    step=search.step,
-                    loss=loss,
-                    alpha_loss=terms.loss if terms else None,
-                    expected_cost=costs.fixed + unit * (terms.cost if terms else 1.0),
-                    best_cost=costs.of(search.choices()),
-                    entropy=terms.entropy if terms else turns.entropy(),
-                    entropy_weight=terms.weight if terms else 0.0,
-                    images_per_second=speed * recipe.batch,
-                    seconds_left=(recipe.steps - search.step) / speed,
-                )
-            )
+            with world.agreed():
+                on_step(_news(search, costs, *news, speed))
+                if epoch_ends:
+                    on_epoch(search)
+            if stop or epoch_ends:
+                search.save(state_path)
+            if stop:
+                raise KeyboardInterrupt
+
+
+def _news(search: Search, costs: CandidateCosts, loss: float, terms: "_AlphaTerms", speed: float) -> StepNews:
+    return StepNews(
+        epoch=(search.step - 1) // search.recipe.epoch_steps,
+        step=search.step,
+        loss=loss,
+        alpha_loss=terms.loss,
+        expected_cost=costs.fixed + costs.mean_searched * terms.cost,
+        best_cost=costs.of(search.choices()),
+        entropy=terms.entropy,
+        entropy_weight=terms.weight,
+        images_per_second=speed * search.recipe.batch,
+        seconds_left=(search.recipe.steps - search.step) / speed,
+    )
 
 
 @dataclass(frozen=True)
 class _AlphaTerms:
-    """What the alphas' loss is made of: L1 in grey levels, cost as a share of the start's, nats, mu."""
+    """What the alphas' loss is made of: L1 in grey levels, cost as a share of the start's, nats, mu.
 
-    loss: float
+    `loss` is None in the warm-up.
+    """
+
+    loss: float | None
     cost: float
     entropy: float
     weight: float
 
 
-class _Turns:
+class Turns:
     """A step: the alphas on their half of the data, then the weights on the other."""
 
     def __init__(self, search: Search, halves: tuple[Crops, Crops], costs: list[Tensor]) -> None:
@@ -289,19 +306,20 @@ class _Turns:
             supernet.train()
             with torch.no_grad(), supernet.calibrated_by_data():
                 supernet(lr, self._probabilities(ALPHA_BATCH), self._noise(CALIBRATION_BATCH))
+                for quantizer in supernet.quantizers():  # one in all processes, whatever their last bits
+                    quantizer.step.copy_(search.world.largest(quantizer.step))
 
-    def step(self) -> tuple[float, _AlphaTerms | None]:
-        """(the weights' loss in grey levels, the alphas' terms or None in the warm-up)."""
+    def step(self) -> tuple[float, _AlphaTerms]:
+        """(the weights' loss in grey levels, the alphas' terms)."""
         search = self.search
         search.supernet.train()
-        terms = self._alpha_step() if search.epoch >= search.recipe.warm_up else None
+        if search.epoch >= search.recipe.warm_up:
+            terms = self._alpha_step()
+        else:
+            terms = _AlphaTerms(None, 1.0, float(entropy(self.alphas).detach()), 0.0)
         loss = self._weight_step()
         search.step += 1
         return loss, terms
-
-    def entropy(self) -> float:
-        """Of the alphas as they are, in nats."""
-        return float(entropy(self.alphas).detach())
 
     def _alpha_step(self) -> _AlphaTerms:
         search, recipe = self.search, self.search.recipe
@@ -345,9 +363,9 @@ class _Turns:
         return nn.functional.l1_loss(forward(lr, probabilities, self._noise(purpose)), hr)
 
     def _batch(self, crops: Crops) -> tuple[Tensor, Tensor]:
-        recipe, device = self.search.recipe, self.alphas[0].device
+        recipe, like = self.search.recipe, self.alphas[0]
         lr, hr = crops.batch(recipe.seed, self.search.step, recipe.batch, recipe.patch)
-        return lr.to(device), hr.to(device)
+        return lr.to(like), hr.to(like)
 
     def _probabilities(self, purpose: int) -> list[Tensor]:
         recipe = self.search.recipe
@@ -366,6 +384,7 @@ class _Turns:
 
     def _grey(self, loss: Tensor, what: str) -> float:
         value = float(self.search.world.mean(loss.detach()))
-        if not math.isfinite(value):
-            raise self.search.diverged(f"{what} became {value}")
-        return value * PIXELS_PER_UNIT["short"]
+        grey = value * PIXELS_PER_UNIT["short"]
+        if not grey < EXPLODED:  # nor is NaN
+            raise self.search.diverged(f"{what} became {grey:g} grey levels")
+        return grey

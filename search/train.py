@@ -6,21 +6,24 @@ A run is a function of its `Recipe`: batches depend on (seed, step) alone and th
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from qnas.architecture import Architecture, from_document
 from qnas.checkpoint import load_plain, load_state, save_plain
 from qnas.errors import CheckpointError, TrainingError
 from qnas.inference import validate
+from qnas.layers import Layer
 from qnas.lowering import lower
 from qnas.network import Network
-from qnas.quantization import PIXELS_PER_UNIT
+from qnas.quantization import PIXELS_PER_UNIT, QuantSpec, StepRule, best_power_of_two, hwgq_power_of_two
 from qnas.search.data import Crops, load_crops
 from qnas.search.stopping import stop_requests
 from qnas.search.warm_start import calibrate, split_into_dead_channels, warm_start
@@ -32,11 +35,15 @@ WEIGHT_SCALE_RATE = 5.0
 ACTIVATION_STEP_RATE = 1.0
 # The best step often lies between two powers of two, and a learned one would jump between them for ever.
 ACTIVATION_STEPS_LEARN = 0.25  # share of the run; then they are frozen
+ActivationSteps = Literal["learned", "hwgq"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run; `patch` counts LR pixels, `learning_rate` falls to zero by a cosine."""
+    """Everything that decides a run; `patch` counts LR pixels, `learning_rate` falls to zero by a cosine.
+
+    `activation_steps`: "learned", or "hwgq": constants of the half-wave Gaussian (docs/decisions/0015).
+    """
 
     data: tuple[str, ...]
     steps: int = 20_000
@@ -48,6 +55,7 @@ class Recipe:
     seed: int = 0
     warm_start: str | None = None
     cache_mib: int = 1024
+    activation_steps: ActivationSteps = "learned"
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,10 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
         if name.endswith(".weight_scale"):
             scales.append({"params": [parameter], "share": WEIGHT_SCALE_RATE * size, "until": 1.0})
         elif name.endswith(".step"):
-            share = ACTIVATION_STEP_RATE * size
-            scales.append({"params": [parameter], "share": share, "until": ACTIVATION_STEPS_LEARN})
+            spec = network.module(name.removesuffix(".step")).spec
+            constant = recipe.activation_steps == "hwgq" and _half_wave(spec)
+            until = 0.0 if constant else ACTIVATION_STEPS_LEARN
+            scales.append({"params": [parameter], "share": ACTIVATION_STEP_RATE * size, "until": until})
         else:
             weights.append(parameter)
     return torch.optim.Adam(
@@ -223,7 +233,26 @@ def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
     if run.architecture.arithmetic == "paper":
         return
     x = crops.batch(run.recipe.seed + 1, 0, run.recipe.batch, run.recipe.patch)[0].to(device)
-    calibrate(run.network, x)
+    rule = _STEP_RULES[run.recipe.activation_steps]
+    calibrate(run.network, x, rule)
     if run.recipe.warm_start:
-        split_into_dead_channels(run.network, x)
+        split_into_dead_channels(run.network, x, rule)
     run.optimizer = _optimizer(run.network, run.recipe)  # for the scales as they are now
+
+
+def _half_wave(spec: QuantSpec) -> bool:
+    """Whether HWGQ is for this grid: signed ones of 8 bits hold residuals, which the paper has in float."""
+    return not spec.signed or spec.bits < 8
+
+
+def has_hwgq_steps(layers: Sequence[Layer]) -> bool:
+    """Whether any step of the network is one that `activation_steps` "hwgq" makes a constant."""
+    own = (layer.quant for layer in layers if layer.quant and layer.scale_of is None)
+    return any(spec.scale is None and _half_wave(spec) for spec in own)
+
+
+def _hwgq_steps(x: NDArray[np.float32], spec: QuantSpec) -> float:
+    return (hwgq_power_of_two if _half_wave(spec) else best_power_of_two)(x, spec)
+
+
+_STEP_RULES: dict[ActivationSteps, StepRule] = {"learned": best_power_of_two, "hwgq": _hwgq_steps}

@@ -18,6 +18,10 @@ COUNT = click.IntRange(1)
 @click.option("--validate", type=PATH, help="Folder of HR images for PSNR-Y while training.")
 @click.option("--bits", type=int, help="All layers at this bit width (32: full precision).")
 @click.option("--levels", type=click.Choice(["uniform", "lloyd"]), help="Of activations below 8 bits.")
+@click.option(
+    "--activation-steps", default="learned", show_default=True, type=click.Choice(["learned", "hwgq"]),
+    help="Of quantizers: trained for a while, or HWGQ's constants.",
+)  # fmt: skip
 @click.option("--warm-start", type=PATH, help="found.pt of the same network at other bits or levels.")
 @click.option("--steps", default=20_000, show_default=True, type=COUNT)
 @click.option("--batch", default=16, show_default=True, type=COUNT)
@@ -32,8 +36,9 @@ COUNT = click.IntRange(1)
 @click.option("--show", is_flag=True, help="Print the architecture as JSON, its cost on stderr, and stop.")
 def main(
     arch: str, data: tuple[Path, ...], output: Path, validate: Path | None, bits: int | None,
-    levels: Literal["uniform", "lloyd"] | None, warm_start: Path | None, steps: int, batch: int, patch: int,
-    lr: float, loss: str, seed: int, threads: int, cache_mib: int, resume: bool, force: bool, show: bool,
+    levels: Literal["uniform", "lloyd"] | None, activation_steps: str, warm_start: Path | None, steps: int,
+    batch: int, patch: int, lr: float, loss: str, seed: int, threads: int, cache_mib: int, resume: bool,
+    force: bool, show: bool,
 ) -> None:  # fmt: skip
     """Train ARCH (a JSON file or a name such as espcn-w8) on the images of --data and write found.pt.
 
@@ -48,6 +53,10 @@ def main(
         return
     recipe = run.recipe(
         architecture, data, steps=steps, batch=batch, patch=patch, learning_rate=lr, loss=loss, seed=seed,
-        warm_start=warm_start, cache_mib=cache_mib,
+        warm_start=warm_start, cache_mib=cache_mib, activation_steps=activation_steps,
     )  # fmt: skip
     run.run(architecture, recipe, output, validate, threads, resume=resume, force=force)
+
+
+if __name__ == "__main__":  # `qnas-search sweep` runs it so, without a script on the path
+    main()

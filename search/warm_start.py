@@ -11,6 +11,7 @@ from qnas.errors import CheckpointError
 from qnas.fake_quantization import Quantizer
 from qnas.layers import Layer
 from qnas.network import Convolution, Network
+from qnas.quantization import StepRule, best_power_of_two
 from qnas.search.from_paper import short_state
 
 
@@ -39,14 +40,14 @@ def warm_start(network: Network, path: Path) -> None:
         _fit_weight_scales(network)
 
 
-def calibrate(network: Network, x: Tensor) -> None:
+def calibrate(network: Network, x: Tensor, rule: StepRule = best_power_of_two) -> None:
     """Set every activation scale from the images x [N, 3, H, W]."""
     network.train()
-    with torch.no_grad(), network.calibrated_by_data():
+    with torch.no_grad(), network.calibrated_by_data(rule):
         network(x)
 
 
-def split_into_dead_channels(network: Network, x: Tensor) -> int:
+def split_into_dead_channels(network: Network, x: Tensor, rule: StepRule = best_power_of_two) -> int:
     """Overwrite hidden channels that are zero on all of x [N, 3, H, W] by halves of busy ones; how many.
 
     The copy is made half a step larger, and its readers divide their weights between it and the original:
@@ -71,7 +72,7 @@ def split_into_dead_channels(network: Network, x: Tensor) -> int:
         split += min(len(dead), len(busy))
     if split:
         _fit_weight_scales(network)
-        calibrate(network, x)
+        calibrate(network, x, rule)
     return split
 
 

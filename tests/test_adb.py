@@ -1,5 +1,6 @@
 """Devices behind adb: what is sent, what is run, what is understood of what programs print."""
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from text_models import INTEGER_CONV, text_model
 from qnas.errors import ModelError, UsageError
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.runtime_bench.devices.names import parse_device
+from qnas.runtime_bench.gate_cli import main as gate
 from qnas.runtime_bench.inputs import Input
 from qnas.runtime_bench.measure_cli import main
 from qnas.runtime_bench.model_files import ModelFiles, model_files
@@ -144,6 +146,20 @@ def test_command_measures_on_a_phone(phone: Path, tmp_path: Path, onnx_model: Mo
     ]
     result = CliRunner().invoke(main, [*words, "--runs", "2", "--warmup", "1", "--require-integer", "1"])
     assert result.exit_code == 0, result.output
+    found = re.search(r"on adb:phone1/cpu: --runs is a lower bound there: (\d+) runs", result.stderr)
+    assert found is not None
+    assert int(found[1]) >= 2
+    here = CliRunner().invoke(main, [str(onnx_model.path), "--shape", "8x8", "--runs", "2"])
+    assert "lower bound" not in here.stderr
+
+
+def test_gate_runs_on_a_phone(phone: Path, tmp_path: Path, onnx_model: ModelFiles) -> None:
+    binary = program(tmp_path / "perf_test", PERF_TEST)
+    words = [str(onnx_model.path), "--device", "adb:phone1/cpu", "--shape", "8x8", "--min-integer", "1.0"]
+    result = CliRunner().invoke(gate, [*words, "--adb-binary", str(binary)])
+    assert result.exit_code == 0, result.output
+    assert "integer share" in result.stdout
+    assert "as --adb-binary" in CliRunner().invoke(gate, words).stderr
 
 
 # What goes wrong ---------------------------------------------------------------------------------------

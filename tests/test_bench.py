@@ -6,14 +6,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import onnx
 import pytest
 from click.testing import CliRunner, Result
 from text_models import FLOAT_CONV, INTEGER_CONV, text_model
 
 from qnas.runtime_bench.cli import main
+from qnas.runtime_bench.correlate_cli import main as correlate
+from qnas.runtime_bench.gate_cli import main as gate
+from qnas.runtime_bench.measure_cli import main as measure
+from qnas.runtime_bench.workers.process import LoadOptions
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,9 @@ def test_json_holds_every_sample_and_what_they_were_taken_on(models: Path, tmp_p
     assert min(samples) <= model["latency_ns"]["low"] <= model["latency_ns"]["high"] <= max(samples)
     assert model["megapixels_per_second"] == pytest.approx(32 * 48 * 1e3 / sorted(samples)[3])
     assert model["peak_memory_bytes"] > 10 * 2**20
+    cost_path = tmp_path / "cost.json"
+    assert bench("cost", path, "--shape", "16x24", "--json", cost_path).exit_code == 0
+    assert model["cost"] == json.loads(cost_path.read_text())["models"][0]["cost"]
     assert model["cost"]["macs"] == 12 * 27 * 16 * 24
     assert model["cost"]["bitops"] == 64 * model["cost"]["macs"]
     assert model["cost"]["executed_bitops"] == 64 * model["cost"]["macs"]
@@ -272,11 +281,27 @@ def test_devices_are_listed_with_what_is_missing() -> None:
     assert any(reason != "yes" for reason in rows.values())  # nobody has all of them
 
 
+def test_providers_that_onnxruntime_lacks_are_one_line_and_with_all_a_row_each() -> None:
+    short, full = bench("--list-devices").stdout, bench("--list-devices", "--all").stdout
+    (line,) = (each for each in short.splitlines() if each.startswith("not in this onnxruntime: "))
+    absent = line.removeprefix("not in this onnxruntime: ").removesuffix(" (--all says why)").split(", ")
+    assert len(absent) > 5  # no build has nearly all of them
+    assert "not in this onnxruntime" not in full
+    names, every = ({row[0].strip() for row in table_cells(text)} for text in (short, full))
+    assert every - names == {f"ort:{name}" for name in absent}
+
+
 def test_profile_shows_the_nodes_that_ran(models: Path) -> None:
     result = bench(models / "integer.onnx", "--shape", "16x16", "--runs", 1, "--profile")
     assert result.exit_code == 0
     assert "QLinearConv" in result.stdout
     assert "GOPS" in result.stdout
+
+
+@pytest.mark.parametrize("command", [measure, gate, correlate])
+def test_all_that_loading_a_model_can_be_told_is_an_option(command: click.Command) -> None:
+    known = {each.name for each in command.params}
+    assert {field.name for field in fields(LoadOptions)} <= known
 
 
 def test_nothing_named_is_an_error_and_help_is_no_measurement() -> None:

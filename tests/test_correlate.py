@@ -16,7 +16,7 @@ from text_models import text_model
 from qnas.runtime_bench.correlate_cli import main
 from qnas.runtime_bench.latency_model.correlation import Row, Study, correlations
 from qnas.runtime_bench.latency_model.rank import kendall, ranks, spearman
-from qnas.runtime_bench.latency_model.scatter import correlation_page
+from qnas.runtime_bench.page.correlation_page import correlation_page
 
 CONV = """
 net (uint8[1, 3, h, w] image) => (uint8[1, CHANNELS, h, w] out)
@@ -79,15 +79,15 @@ def test_correlations_take_the_networks_that_have_both() -> None:
 
 
 class Elements(HTMLParser):
-    """Counts elements and keeps what a page would load."""
+    """Counts the dots and keeps what a page would load."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.circles = 0
+        self.dots = 0
         self.loads: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.circles += tag == "circle"
+        self.dots += (dict(attrs).get("class") or "").startswith("mark ")
         self.loads += [name for name, _ in attrs if name in ("src", "href")] + [tag] * (tag == "script")
 
 
@@ -96,10 +96,26 @@ def test_page_shows_every_network_and_loads_nothing() -> None:
     text = correlation_page(Study(rows, correlations(rows), ("x failed",)), "Costs")
     elements = Elements()
     elements.feed(text)
-    assert (elements.circles, elements.loads) == (4, [])
+    assert (elements.dots, elements.loads) == (4, [])
     assert "<a>" not in text
-    assert "&lt;a&gt;" in text
+    assert "<title>&lt;a&gt;: MACs 1.00 G, latency 2.00 ms</title>" in text
     assert "x failed" in text
+
+
+def test_a_network_that_costs_nothing_is_no_dot_on_logarithmic_axes() -> None:
+    costs = ({"MACs": 0, "predicted ms": 1}, {"MACs": 1e9, "predicted ms": 2}, {"MACs": 2e9})
+    rows = tuple(Row(str(k), each, {"cpu": 2.0 * k, "litert": 3}) for k, each in enumerate(costs, 1))
+    elements = Elements()
+    elements.feed(correlation_page(Study(rows, correlations(rows), ()), "Costs"))
+    assert elements.dots == 2 * 2  # MACs on both devices; two networks have a prediction, which is no order
+
+
+def test_a_cost_that_is_the_same_for_all_networks_has_no_correlation() -> None:
+    rows = tuple(Row(str(k), {"MACs": 0}, {"cpu": 2.0 * k}) for k in range(1, 4))
+    study = Study(rows, correlations(rows), ())
+    (found,) = json.loads(json.dumps(study.to_document(), allow_nan=False))["correlations"]
+    assert (found["spearman"], found["low"], found["high"], found["kendall"]) == (None,) * 4
+    assert "all are 0" in correlation_page(study, "Costs")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qnas.errors import ImageError
 from qnas.images import write_png
@@ -114,3 +116,44 @@ def test_nothing_left_is_an_error_with_advice(photographs: Path) -> None:
         ImageError, match=r"no image in .*photographs holds a 80x80 crop .*: use a smaller --patch"
     ):
         load_crops([photographs], scale=4, patch=20, cache_mib=1)
+
+
+def sized(*sides: int) -> Crops:
+    """Images whose pixels are all their own number."""
+    lr = tuple(np.full((side, side, 3), k, np.uint8) for k, side in enumerate(sides))
+    return Crops(lr, tuple(image.repeat(2, 0).repeat(2, 1) for image in lr), 2, "paper")
+
+
+def numbers(crops: Crops) -> list[int]:
+    assert [int(image[0, 0, 0]) for image in crops.lr] == [int(image[0, 0, 0]) for image in crops.hr]
+    return [int(image[0, 0, 0]) for image in crops.lr]
+
+
+@given(st.lists(st.integers(8, 60), min_size=2, max_size=12), st.integers(0, 9))
+def test_halves_are_disjoint_whole_and_of_about_equal_area(sides: list[int], seed: int) -> None:
+    first, second = sized(*sides).halves(seed)
+    assert sorted(numbers(first) + numbers(second)) == list(range(len(sides)))
+    assert first.lr
+    assert second.lr
+    areas = [sum(image.size for image in half.lr) for half in (first, second)]
+    assert abs(areas[0] - areas[1]) <= max(3 * side**2 for side in sides)
+    assert (first.scale, first.arithmetic, second.scale, second.arithmetic) == (2, "paper", 2, "paper")
+
+
+def test_halves_are_seeded() -> None:
+    crops = sized(*[12] * 12)
+    assert numbers(crops.halves(1)[0]) == numbers(crops.halves(1)[0])
+    assert len({tuple(sorted(numbers(crops.halves(seed)[0]))) for seed in range(5)}) > 1
+
+
+def test_batches_of_one_half_show_no_image_of_the_other() -> None:
+    first, second = sized(20, 18, 16, 14, 12, 10).halves(0)
+    seen = [
+        set((half.batch(0, 0, 100, 8)[0] * 255).round().unique().int().tolist()) for half in (first, second)
+    ]
+    assert seen == [set(numbers(first)), set(numbers(second))]
+
+
+def test_one_image_has_no_halves() -> None:
+    with pytest.raises(ImageError, match=r"a search needs two images or more, .*: add images"):
+        sized(20).halves(0)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def test_much_slower_model_fails_in_every_report(
     assert result.exit_code == 1, result.output
     document = json.loads(files[0].read_text())
     assert (document["format"], document["version"]) == ("qnas-gate", 1)
+    assert datetime.fromisoformat(document["taken"]).tzinfo is UTC
     assert (document["status"], document["exit_code"], document["threads"]) == ("fail", 1, 1)
     timing = document["timing"]
     assert timing["first"]["status"] == timing["confirmation"]["status"] == "fail"

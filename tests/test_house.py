@@ -57,7 +57,7 @@ print(len(names), "torch" in sys.modules)
 
 def test_extras_are_the_documented_ones_and_all_holds_what_qnas_runs() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert sorted(extras) == ["all", "dev", "export", "openvino", "search", "tflite"]
+    assert sorted(extras) == ["all", "dev", "export", "openvino", "ray", "search", "tflite"]
     assert extras["all"] == ["qnas[export,search,tflite]"]
 
 

@@ -197,7 +197,7 @@ def test_a_truncated_checkpoint_is_refused(files: Files) -> None:
         find_architecture("rfdn-adq-w48-example"),
         *(
             replace(find_architecture("rfdn-adq-w48-example"), residual_bits=None, **changes)
-            for changes in ({"levels": "lloyd"}, {"normalization": "bn"})
+            for changes in ({"levels": "lloyd"}, {"normalization": "bn"}, {"normalization": "adadm"})
         ),
     ],
 )

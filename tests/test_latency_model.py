@@ -14,21 +14,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import build
 
+from qnas.architecture import Choice
 from qnas.errors import ModelError
 from qnas.export.model import build_qdq
 from qnas.lowering import lower
-from qnas.runtime_bench import fit_cli, predict_cli
+from qnas.runtime_bench import fit_cli, operations_cli, predict_cli
 from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.latency_model.fitting import assemble, evaluate, predicted
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
 from qnas.runtime_bench.latency_model.networks import SPACES, random_member, write_members
-from qnas.runtime_bench.latency_model.operations import operation_ms, operation_times
+from qnas.runtime_bench.latency_model.operations import (
+    built_in_spaces,
+    image_sizes,
+    operation_times,
+    with_operations,
+)
 from qnas.runtime_bench.latency_model.prediction import predict
 from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.latency_model.regression import fit_family, nonnegative
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, middle, sample
-from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, read_latency_model
+from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, OperationTime, read_latency_model
 from qnas.runtime_bench.profile.onnxruntime import execute
+from qnas.search.latency_costs import latency_costs
+from qnas.search.space import SearchSpace, find_space, from_document, named_spaces
 
 ABACUS = {"cpu": "abacus", "machine": "wood", "runtime": "beads"}
 DENSE = "group=1 strides=1,1"
@@ -192,16 +200,115 @@ def test_what_a_run_takes_besides_its_kernels_is_found() -> None:
     assert accuracy.mape == pytest.approx(0.5, abs=0.02)
 
 
-def test_four_bits_cost_a_clip_more_and_grouped_operations_are_dense() -> None:
-    model = model_of(*CONVOLUTIONS, clip(16), clip(32), convolution(16, 16))
-    eight = operation_ms(model, "simple_3x3", 16, 16, 8, (32, 32))
-    assert eight == pytest.approx((law(convolution(16, 16)) + 100) / 1e6, rel=0.01)
-    four = operation_ms(model, "simple_3x3", 16, 16, 4, (32, 32))
-    assert four - eight == pytest.approx((1000 + 100) / 1e6, rel=0.01)
-    assert operation_ms(model, "conv_3x1_1x3", 16, 16, 8, (32, 32)) > 200 / 1e6
-    rows = {(row.op, row.bits): row for row in operation_times(model)}
-    assert rows["simple_3x3", 8].ms == pytest.approx(eight, abs=1e-6)
-    assert ("simple_3x3_grouped_3", 8) not in rows  # 16 channels in 3 groups
+# Operations of search spaces -------------------------------------------------------------------------------
+
+
+def small_space(*operations: str, **changes: Any) -> SearchSpace:
+    document = {
+        "network": "basic", "channels": 12, "blocks": 1, "scale": 4, "bits": [4, 8],
+        "operations": {"*": list(operations)},
+    }  # fmt: skip
+    return from_document(document | changes, "small")
+
+
+def times_of(model: LatencyModel, space: SearchSpace) -> dict[tuple[str, int, int, int], float]:
+    """(operation, channels in and out, bits) -> nanoseconds at 32x32."""
+    rows = operation_times(model, [space], [(32, 32)])
+    return {(row.op, row.in_channels, row.out_channels, row.bits): row.ms * 1e6 for row in rows}
+
+
+def test_an_operation_costs_its_convolutions_and_a_clip_before_each_below_eight_bits() -> None:
+    known = [convolution(12, 12, k) for k in (1, 3)] + [convolution(12, 8), convolution(8, 12)]
+    model = model_of(*CONVOLUTIONS, *known, clip(12), clip(8))
+    times = times_of(model, small_space("simple_1x1", "simple_3x3", "simple_3x3_grouped_3", "decenc_3x3_2"))
+    eight = times["simple_3x3", 12, 12, 8]
+    assert eight == pytest.approx(law(convolution(12, 12)) + 100, rel=0.01)  # 100 ns a node
+    assert times["simple_3x3_grouped_3", 12, 12, 8] == eight  # written dense
+    assert times["simple_3x3", 12, 12, 4] - eight == pytest.approx(1000 + 100, rel=0.01)
+    assert times["simple_3x3", 12, 12, 2] == times["simple_3x3", 12, 12, 4]
+    inner = law(convolution(12, 8)) + law(convolution(8, 12)) + 2 * 100  # 6 channels are padded to 8
+    assert times["decenc_3x3_2", 12, 12, 8] == pytest.approx(inner, rel=0.01)
+    assert times["decenc_3x3_2", 12, 12, 4] == pytest.approx(inner + 2 * 1100, rel=0.01)
+    assert times["simple_1x1", 3, 12, 4] == times["simple_1x1", 3, 12, 8]  # the image's own grid
+
+
+def test_narrow_operations_behind_the_shuffle_run_between_its_phases() -> None:
+    known = [
+        convolution(48, 48, 1),
+        convolution(48, 48),
+        convolution(4, 8, 3, 128),
+        convolution(8, 4, 3, 128),
+    ]
+    model = model_of(*CONVOLUTIONS, *known, clip(48))
+    times = times_of(model, small_space("simple_1x1", "simple_3x3", "simple_5x5", "growth2_3x3"))
+    assert times["simple_1x1", 3, 3, 8] == pytest.approx(law(convolution(48, 48, 1)) + 100, rel=0.01)
+    assert times["simple_3x3", 3, 3, 8] == pytest.approx(law(convolution(48, 48)) + 100, rel=0.01)
+    assert times["simple_5x5", 3, 3, 8] == times["simple_3x3", 3, 3, 8]  # it reaches no further than a phase
+    wide = law(known[2]) + law(known[3]) + 200  # 6 channels in 16 phases are too many: at full size
+    assert times["growth2_3x3", 3, 3, 8] == pytest.approx(wide, rel=0.02)
+
+
+def test_operations_stand_at_the_size_of_their_result() -> None:
+    rows = operation_times(model_of(), [small_space("simple_3x3", scale=2)], [(32, 48)])
+    assert {(row.out_channels, row.height, row.width, row.scale) for row in rows} == {
+        (12, 32, 48, 1), (3, 64, 96, 2),
+    }  # fmt: skip
+    assert set(rows.values()) <= {"interpolated", "extrapolated"}
+
+
+def test_an_image_that_a_network_cannot_read_leaves_its_operations_out() -> None:
+    names = {row.op for row in operation_times(model_of(), [find_space("edmips-rfdn")], [(8, 8)])}
+    assert names == {"simple_1x1", "simple_3x3"}  # attention pools 7x7 values of half the size
+    more = operation_times(model_of(), [find_space("edmips-rfdn")], [(16, 16)])
+    assert {row.op for row in more} == {*names, "esa"}
+
+
+def test_rows_replace_those_of_the_same_operation_alone() -> None:
+    old = (OperationTime("a", 3, 3, 8, 4, 4, 1.0), OperationTime("a", 3, 3, 8, 8, 8, 2.0))
+    new = OperationTime("a", 3, 3, 8, 8, 8, 5.0)
+    assert with_operations(model_of(operations=old), [new]).operations == (old[0], new)
+
+
+def test_sizes_are_height_and_width_of_an_image() -> None:
+    asked = [parse_shape(text) for text in ("16x24", "image:1x3x8x9", "1x8x9x3", "7", "1x2x3x4x5")]
+    assert image_sizes(asked) == [(16, 24), (8, 9), (8, 9)]
+
+
+@pytest.mark.parametrize("name", named_spaces())
+def test_every_candidate_of_the_named_spaces_has_a_time(name: str, tmp_path: Path) -> None:
+    space = find_space(name)
+    path = tmp_path / "cpu.json"
+    path.write_text(
+        with_operations(model_of(), list(operation_times(model_of(), [space], [(32, 32)]))).to_json()
+    )
+    for bits in ((4, 8), (2, 3)):
+        assert latency_costs(space.with_bits(bits), path, 32, 32).smallest > 0
+
+
+@pytest.mark.parametrize(("network", "normalization"), [("basic", "none"), ("rfdn_space", "adq")])
+def test_what_a_search_adds_up_is_what_the_exported_network_runs(
+    network: str, normalization: str, tmp_path: Path
+) -> None:
+    """All convolutions but those that no choice changes, where the tail is narrow (docs/latency-model.md)."""
+    operations = ["simple_1x1", "simple_5x5", "simple_3x3_grouped_3", "growth2_3x3", "conv_3x1_1x3"]
+    tail = [op for op in operations if op != "growth2_3x3"]
+    patterns = {"tail.*": tail, "*": operations}
+    space = small_space(network=network, bits=[8], operations=patterns, normalization=normalization)
+    model = model_of(node_ns=0.0)
+    path = tmp_path / "cpu.json"
+    path.write_text(with_operations(model, list(operation_times(model, [space], [(16, 16)]))).to_json())
+    costs = latency_costs(space, path, 16, 16)
+    left = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        choices = {name: Choice(str(rng.choice(space.candidates(name))), 8) for name in space.variables}
+        onnx.save(build_qdq(build(space.architecture(choices), seed)), tmp_path / "found.onnx")
+        image = np.zeros((1, 3, 16, 16), np.uint8)
+        executed = execute(tmp_path / "found.onnx", {"image": image}, runs=1, warmup=0)
+        run = [each for each in kernels(executed.nodes, executed.graph) if each.convolution]
+        left.append(sum(model.time(each)[0] for each in run) / 1e6 - costs.of(choices))
+    assert left == pytest.approx([left[0]] * 3, abs=1e-4)  # norms, fusions and attention
+    assert (left[0] < 1e-4) == (network == "basic")
 
 
 # The file --------------------------------------------------------------------------------------------------
@@ -209,7 +316,8 @@ def test_four_bits_cost_a_clip_more_and_grouped_operations_are_dense() -> None:
 
 def test_file_reads_back_to_the_same_predictions(tmp_path: Path) -> None:
     model = model_of()
-    full = replace(model, operations=operation_times(model), accuracy=evaluate(model, [
+    rows = operation_times(model, [small_space("simple_3x3")], [(32, 32)])
+    full = replace(model, operations=tuple(rows), accuracy=evaluate(model, [
         Network(tuple(CONVOLUTIONS[:k]), 1e6 * k) for k in (3, 5, 9)
     ]))  # fmt: skip
     path = tmp_path / "cpu.json"
@@ -290,7 +398,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(members: Path) -> Path:
     """The command's own file over them."""
     path = members / "cpu.json"
-    arguments = ["--models", members, "--size", "16x16", "--budget", "1.5", "-o", path]
+    arguments = ["--models", members, "--size", "16x16", "--budget", "4", "-o", path]
     result = CliRunner().invoke(fit_cli.main, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     assert "kernels of 10 networks" in result.output
@@ -315,6 +423,27 @@ def test_prediction_is_the_sum_of_its_kernels_and_what_a_run_takes(members: Path
     assert {node.basis for node in prediction.nodes} == {"measured"}
     assert prediction.elsewhere is None
     assert prediction.shapes == {"image": (1, 3, 16, 16)}
+
+
+def test_fit_writes_what_a_search_in_a_named_space_needs(fitted: Path) -> None:
+    assert fitted.stat().st_size < 1_000_000
+    for space in built_in_spaces():
+        assert latency_costs(space, fitted, 16, 16).largest > 0
+
+
+def test_operations_of_another_space_and_size_are_added(fitted: Path, tmp_path: Path) -> None:
+    space, output = tmp_path / "mine.json", tmp_path / "mine-cpu.json"
+    document = small_space("simple_3x3", "simple_9x9", channels=24).to_document()
+    space.write_text(json.dumps(document))
+    arguments = ["--model", fitted, "--space", space, "--size", "16x24", "-o", output]
+    result = CliRunner().invoke(operations_cli.main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    # 3 -> 24, 24 -> 24, 24 -> 48 and 3 -> 3 channels, two operations, four widths
+    assert f"32 operations of mine -> {output}" in result.output
+    assert "are unlike anything that was measured" in result.output
+    assert latency_costs(find_space(str(space)), output, 16, 24).smallest > 0
+    assert latency_costs(find_space("basic"), output, 16, 16).smallest > 0
+    assert len(read_latency_model(output).operations) == len(read_latency_model(fitted).operations) + 32
 
 
 def test_command_predicts_and_names_what_it_extrapolates(members: Path, fitted: Path) -> None:

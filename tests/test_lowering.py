@@ -33,7 +33,7 @@ OPERATIONS = [
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     space = draw(st.sampled_from(get_args(Space)))
-    normalizations = ["none"] if space in FIXED_SPACES else ["none", "bn", "adq"]
+    normalizations = ["none"] if space in FIXED_SPACES else ["none", "bn", "adq", "adadm"]
     blank = Architecture(
         space=space,
         channels=draw(st.sampled_from([12, 24])),

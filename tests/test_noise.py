@@ -39,7 +39,7 @@ def test_at_most_one_quiet_measurement_in_twenty_is_warned_about() -> None:
 
 def test_no_rounds_no_warnings_and_one_round_is_too_few() -> None:
     assert noise([]) == noise([[]]) == ()
-    assert noise([[1000]]) == ("only 1 round: measure 20 or more (--seconds, --runs)",)
+    assert noise([[1000]]) == ("only 1 round: measure 20 or more (--min-time, --runs)",)
 
 
 def test_nineteen_rounds_are_too_few_and_twenty_are_enough() -> None:
@@ -98,7 +98,7 @@ def test_outliers_within_bursts_count_though_their_medians_hide_them() -> None:
 def test_neighbours_that_are_alike_are_told() -> None:
     wave = 1e6 * (1 + 0.02 * np.sin(np.arange(120) / 3))
     assert warned(wave) == (
-        "neighbouring rounds are alike, so the interval is too narrow: measure longer (--seconds)",
+        "neighbouring rounds are alike, so the interval is too narrow: measure longer (--min-time)",
     )
 
 

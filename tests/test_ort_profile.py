@@ -14,7 +14,7 @@ from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.latency_model.networks import random_member
 from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.profile.delegation import delegation
-from qnas.runtime_bench.profile.onnxruntime import execute, executed_nodes, multiplications
+from qnas.runtime_bench.profile.onnxruntime import execute, multiplications
 
 IMAGE = np.zeros((1, 3, 16, 20), np.uint8)
 CPU = "CPUExecutionProvider"
@@ -27,7 +27,7 @@ def saved(folder: Path, model: onnx.ModelProto) -> Path:
 
 
 def test_integer_convolution_is_one_node_with_the_macs_of_a_hand_count(tmp_path: Path) -> None:
-    nodes = executed_nodes(saved(tmp_path, text_model(INTEGER_CONV)), {"image": IMAGE}, runs=4, warmup=1)
+    nodes = execute(saved(tmp_path, text_model(INTEGER_CONV)), {"image": IMAGE}, runs=4, warmup=1).nodes
     (conv,) = [node for node in nodes if node.op == "QLinearConv"]
     assert conv.macs == 16 * 20 * 12 * 27
     assert conv.integer is True
@@ -37,7 +37,7 @@ def test_integer_convolution_is_one_node_with_the_macs_of_a_hand_count(tmp_path:
 
 
 def test_weights_that_the_kernel_packed_away_are_among_its_inputs(tmp_path: Path) -> None:
-    nodes = executed_nodes(saved(tmp_path, text_model(INTEGER_CONV)), {"image": IMAGE}, runs=1)
+    nodes = execute(saved(tmp_path, text_model(INTEGER_CONV)), {"image": IMAGE}, runs=1).nodes
     (conv,) = [node for node in nodes if node.op == "QLinearConv"]
     assert conv.inputs[0].dtype == "uint8"
     assert conv.inputs[3] == ExecutedTensor("int8", (12, 3, 3, 3))
@@ -46,7 +46,7 @@ def test_weights_that_the_kernel_packed_away_are_among_its_inputs(tmp_path: Path
 
 def test_float_convolution_multiplies_floats(tmp_path: Path) -> None:
     image = IMAGE.astype(np.float32)
-    nodes = executed_nodes(saved(tmp_path, text_model(FLOAT_CONV)), {"image": image}, runs=1)
+    nodes = execute(saved(tmp_path, text_model(FLOAT_CONV)), {"image": image}, runs=1).nodes
     assert [node.integer for node in nodes if node.macs] == [False]
     assert {node.integer for node in nodes if not node.macs} <= {None}
 
@@ -62,14 +62,14 @@ def test_executed_macs_are_those_of_the_graph_where_nothing_is_resized(tmp_path:
 def test_profile_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, text_model(INTEGER_CONV))
     monkeypatch.chdir(tmp_path)
-    executed_nodes(path, {"image": IMAGE}, runs=1)
+    execute(path, {"image": IMAGE}, runs=1)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_model_that_does_not_run_on_the_inputs_is_refused_by_name(tmp_path: Path) -> None:
     path = saved(tmp_path, text_model(INTEGER_CONV))
     with pytest.raises(ModelError, match=r"model\.onnx cannot run on these inputs"):
-        executed_nodes(path, {"image": np.zeros((1, 4, 8, 8), np.uint8)}, runs=1)
+        execute(path, {"image": np.zeros((1, 4, 8, 8), np.uint8)}, runs=1)
 
 
 def tensor(*shape: int, dtype: str = "float32") -> ExecutedTensor:

@@ -19,7 +19,8 @@ from qnas.runtime_bench.devices.litert import open_interpreter
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
 from qnas.runtime_bench.profile import litert, openvino, roofline
-from qnas.runtime_bench.profile.roofline import Peak, machine_peak
+from qnas.runtime_bench.profile.peak import Peak
+from qnas.runtime_bench.profile.roofline import machine_peak
 from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line, profile
 
 PEAK = Peak(integer_gops=800, float_gflops=100, gigabytes=20, threads=1, runtime="onnxruntime 1")

@@ -83,13 +83,14 @@ def document(*models: dict[str, Any], taken: str = "2026-01-31T12:00:00+00:00") 
     }
 
 
-def gate_report(ratio: Estimate) -> GateReport:
+def gate_report(ratio: Estimate, confirmed: Estimate | None = None) -> GateReport:
     sample = Sample((1.2, 1.1), ratio, Status.FAIL)
+    again = None if confirmed is None else Sample((1.2, 1.1), confirmed, Status.FAIL)
     rows = (
         Row("latency", Status.FAIL, "ratio", ratio.value, 1.0, 1.05),
         Row("size", Status.PASS, "bytes", 90, 100, 100),
     )
-    timed = Timed(Decision(Status.FAIL, sample), (), 12.34)
+    timed = Timed(Decision(Status.FAIL, sample, again), (), 12.34)
     return GateReport(Path("new.onnx"), Path("old.onnx"), "cpu", 1, ENVIRONMENT, rows, timed, 0, 60)
 
 
@@ -259,8 +260,9 @@ def test_a_damaged_document_is_refused_by_name_or_drawn_and_harmless(
         if not places(content):
             break
     file = write(tmp_path_factory.mktemp("fuzz") / "file.json", content)
+    others = [write(file.parent / f"{each['format']}.json", each) for each in (WHOLE, GATE)]
     try:
-        written = Tags(report_page([file]))
+        written = Tags(report_page([file, *others]))
     except UsageError:
         with pytest.raises(UsageError, match=r"file\.json"):
             report_page([file])
@@ -472,9 +474,50 @@ def test_gates_are_shown_with_ratio_verdict_and_time(tmp_path: Path) -> None:
     )
     files = [write(tmp_path / f"{i}.json", as_document(each)) for i, each in enumerate(reports)]
     words = Tags(report_page(files)).words
-    for expected in ("fail", "new.onnx", "old.onnx", "12.3 s", "1.1500 [1.1000, 1.2000]", "1.1500 [?, ?]",
-                     "<= 1.0500", "90 bytes", "AMD EPYC"):  # fmt: skip
+    for expected in (
+        "fail", "1. new.onnx", "2. new.onnx", "old.onnx", "12.3 s", "1.1500 [1.1000, 1.2000]",
+        "1.1500 [?, ?]", "<= 1.0500", "90 bytes", "AMD EPYC",
+    ):  # fmt: skip
         assert expected in words, expected
+
+
+def gate_document(taken: str | None, ratio: Estimate, **environment: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(as_document(gate_report(ratio))))
+    content["environment"] |= environment
+    return {key: each for key, each in (content | {"taken": taken}).items() if each is not None}
+
+
+def test_gates_of_the_same_models_are_a_history_in_the_order_of_their_time(tmp_path: Path) -> None:
+    documents = (
+        gate_document("2026-01-03T10:00:00+00:00", Estimate(1.3, 1.2, 1.4), runtime="onnxruntime 1.32.0"),
+        gate_document("2026-01-01T10:00:00+00:00", Estimate(1.1, 1.05, 1.2)),
+        gate_document("2026-01-02T10:00:00+00:00", Estimate(1.2, 1.15, 1.25)),
+        gate_document("2026-01-02T11:00:00+00:00", Estimate(1.2, float("-inf"), float("inf"))),
+    )
+    files = [write(tmp_path / f"{index}.json", each) for index, each in enumerate(documents)]
+    page = report_page(files)
+    assert "new.onnx against old.onnx, cpu, 1 thread" in Tags(page).words
+    assert re.findall(r"<title>(\S+ \S+) UTC, (\d\.json): fail, (\S+) ", page) == [
+        ("2026-01-01 10:00", "1.json", "1.1000"),
+        ("2026-01-02 10:00", "2.json", "1.2000"),
+        ("2026-01-03 10:00", "0.json", "1.3000"),
+    ]  # without an interval there is no dot
+    assert page.count('class="joined"') == 1  # not across another runtime
+    assert "2026-01-03 10:00: runtime: onnxruntime 1.31.1, then onnxruntime 1.32.0" in Tags(page).words
+
+
+def test_gates_of_before_their_time_was_written_are_read_and_are_no_history(tmp_path: Path) -> None:
+    documents = [gate_document(None, Estimate(1.1, 1.05, 1.2)) for _ in range(2)]
+    files = [write(tmp_path / f"{index}.json", each) for index, each in enumerate(documents)]
+    words = Tags(report_page(files)).words
+    assert "1.1000 [1.0500, 1.2000]" in words
+    assert "new.onnx against old.onnx, cpu, 1 thread" not in words
+
+
+def test_ratio_of_a_confirmed_gate_is_that_of_the_second_sample(tmp_path: Path) -> None:
+    confirmed = gate_report(Estimate(1.15, 1.1, 1.2), confirmed=Estimate(1.12, 1.08, 1.16))
+    words = Tags(report_page([write(tmp_path / "gate.json", as_document(confirmed))])).words
+    assert "1.1200 [1.0800, 1.1600]" in words
 
 
 def chromium() -> str | None:

@@ -524,13 +524,20 @@ def edited(find: str, value: object) -> bytes:
         ("operators.0.inputs", [], "lacks an input"),
         ("operators.0.inputs", [0, 1, 99], "a tensor beyond the"),
         ("operators.0.inputs", [0, 1, -1], "lacks an input"),
-        ("outputs", [0, 1], "one input and one output"),
-        ("inputs", [-1], "one input and one output"),
+        ("inputs", [-1], "an input or an output is not there"),
     ],
 )
 def test_the_numbers_that_a_runtime_would_believe_are_checked(find: str, value: object, problem: str) -> None:
     with pytest.raises(ModelError, match=problem):
         check_tflite(read_tflite(edited(find, value)))
+
+
+def test_a_session_has_one_image_in_and_one_out() -> None:
+    small = read_tflite(SMALL_FILE)
+    several = edited("outputs", [*small.inputs, *small.outputs])
+    check_tflite(read_tflite(several))
+    with pytest.raises(ModelError, match="has 1 inputs and 2 outputs: name one"):
+        LiteRtSession(several)
 
 
 MARGINS = [tensor.name for tensor in read_tflite(SMALL_FILE).tensors].index("pad.margins")

@@ -278,6 +278,41 @@ def test_a_model_that_is_read_already_keeps_its_size() -> None:
         tflite_cost(read_tflite(exported("espcn-w4")), {"image": (1, 40, 28, 3)})
 
 
+def sum_of_two(graphs: int = 1) -> bytes:
+    """A file that adds its inputs a and b, float32 of 1x4x4x3 and of any height and width."""
+    schema = load_schema()
+    graph, built, code, add = schema.SubGraphT(), schema.ModelT(), schema.OperatorCodeT(), schema.OperatorT()
+    graph.tensors = []
+    for name in ("a", "b", "sum"):
+        each = schema.TensorT()
+        each.name, each.shape, each.shapeSignature = name, [1, 4, 4, 3], [1, -1, -1, 3]
+        graph.tensors.append(each)
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
+    add.inputs, add.outputs = [0, 1], [2]
+    add.builtinOptionsType, add.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
+    graph.operators, graph.inputs, graph.outputs = [add], [0, 1], [2]
+    built.version, built.operatorCodes, built.subgraphs = 3, [code], [graph] * graphs
+    built.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(built.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def test_a_model_of_several_inputs_has_a_cost_at_other_sizes() -> None:
+    cost = tflite_cost(sum_of_two(), {"a": (1, 8, 5, 3), "b": (1, 8, 5, 3)})
+    assert (cost.macs, cost.peak_activation_bytes) == (0, 3 * 4 * 8 * 5 * 3)
+
+
+def test_sizes_that_litert_refuses_are_told_in_its_words() -> None:
+    with pytest.raises(ModelError, match=r"on 1x8x5x3 and 1x6x5x3: .* not broadcastable.*; choose another"):
+        tflite_cost(sum_of_two(), {"a": (1, 8, 5, 3), "b": (1, 6, 5, 3)})
+
+
+def test_control_flow_is_no_damage() -> None:
+    with pytest.raises(ModelError, match="has 2 graphs: export it without control flow"):
+        tflite_cost(sum_of_two(graphs=2), {"a": (1, 8, 5, 3), "b": (1, 8, 5, 3)})
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 255)), min_size=1, max_size=4), st.data())
 def test_damage_is_refused_or_counted_but_breaks_nothing(

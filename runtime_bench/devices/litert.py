@@ -17,6 +17,7 @@ from qnas.session import first_line
 
 XNNPACK = "xnnpack"
 EXTERNAL = "external="
+BUILT_IN = "LiteRT"  # runs what no delegate took
 
 
 class LiteRtModel:
@@ -24,24 +25,14 @@ class LiteRtModel:
 
     def __init__(self, argument: str, model: Path, threads: int, options: Options) -> None:
         self._interpreter = open_interpreter(argument, model, threads, options)
-        self._inputs = {each["name"]: each for each in self._interpreter.get_input_details()}
         self.inputs = tuple(
-            Input(name, np.dtype(each["dtype"]).name, _dims(each)) for name, each in self._inputs.items()
+            Input(each["name"], np.dtype(each["dtype"]).name, _dims(each))
+            for each in self._interpreter.get_input_details()
         )
 
     def feed(self, values: Feed) -> None:
         """Take the inputs of every further run; the memory for them is planned now."""
-        try:
-            for name, value in values.items():
-                if tuple(self._inputs[name]["shape"]) != value.shape:
-                    self._interpreter.resize_tensor_input(
-                        self._inputs[name]["index"], value.shape, strict=True
-                    )
-            self._interpreter.allocate_tensors()
-            for name, value in values.items():
-                self._interpreter.set_tensor(self._inputs[name]["index"], value)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"LiteRT cannot take these inputs: {first_line(error)}") from error
+        give(self._interpreter, values)
 
     def run(self) -> None:
         """One inference; ModelError when it fails."""
@@ -85,6 +76,27 @@ def open_interpreter(argument: str, model: Path, threads: int, options: Options)
         raise ModelError(f"LiteRT cannot load {model}: {first_line(error)}; export it again") from error
 
 
+def give(interpreter: Any, feed: Feed) -> None:
+    """Plan the memory for inputs of these sizes and fill them; ModelError when LiteRT cannot."""
+    inputs = {each["name"]: each for each in interpreter.get_input_details()}
+    try:
+        for name, value in feed.items():
+            if tuple(inputs[name]["shape"]) != value.shape:
+                interpreter.resize_tensor_input(inputs[name]["index"], value.shape, strict=True)
+        interpreter.allocate_tensors()
+        for name, value in feed.items():
+            interpreter.set_tensor(inputs[name]["index"], value)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"LiteRT cannot run it on these inputs: {first_line(error)}; choose another --shape"
+        ) from error
+
+
+def provider_of(argument: str) -> str:
+    """What runs the nodes that the device takes."""
+    return "XNNPACK" if argument == XNNPACK else argument.removeprefix(EXTERNAL) or BUILT_IN
+
+
 def _dims(details: dict[str, Any]) -> tuple[int | None, ...]:
     signature = details["shape_signature"]
     dims = signature if len(signature) else details["shape"]
@@ -119,16 +131,12 @@ def _executed(
     return executed_nodes(open_interpreter(argument, model, threads, options), model, feed, argument)
 
 
-def _provider(argument: str) -> str:
-    return "XNNPACK" if argument == XNNPACK else argument.removeprefix(EXTERNAL) or "LiteRT"
-
-
 LITERT = Device(
     ".tflite",
     LiteRtModel,
     _missing,
     _version,
     _executed,
-    _provider,
+    provider_of,
     lambda: ("", XNNPACK, "external=LIBRARY"),
 )

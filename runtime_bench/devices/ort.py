@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qnas.errors import ModelError, UsageError
 from qnas.runtime_bench.devices.device import Device, Options
 from qnas.runtime_bench.executed import ExecutedNode
-from qnas.runtime_bench.inputs import Feed, Input
+from qnas.runtime_bench.inputs import Feed, Input, shape_text
 from qnas.session import first_line, open_session
 
 CPU = "CPUExecutionProvider"
@@ -45,9 +45,7 @@ class OrtModel:
         try:
             self._written = self._session.run(None, self._feed)
         except Exception as error:  # onnxruntime's exception types share no base but Exception
-            shown = ", ".join(
-                f"{name} of {'x'.join(map(str, each.shape))}" for name, each in self._feed.items()
-            )
+            shown = ", ".join(f"{name} of {shape_text(each.shape)}" for name, each in self._feed.items())
             raise ModelError(
                 f"it cannot run on {shown}: {first_line(error)}; choose another --shape"
             ) from error
@@ -82,10 +80,10 @@ def _missing(argument: str) -> str | None:
 def _executed(
     argument: str, model: Path, feed: Feed, threads: int, options: Options, runs: int
 ) -> tuple[ExecutedNode, ...]:
-    from qnas.runtime_bench.profile.onnxruntime import executed_nodes
+    from qnas.runtime_bench.profile.onnxruntime import execute
 
     provider = provider_name(argument)
-    return executed_nodes(model, feed, threads, runs, provider, dict(options))
+    return execute(model, feed, threads, runs, provider, options).nodes
 
 
 def _version() -> str:

@@ -1,6 +1,5 @@
 """A latency measured before, in a file of `qnas-bench MODEL --json`; refused where it cannot be compared."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from qnas.errors import UsageError
-from qnas.runtime_bench.document import FORMAT, VERSION
+from qnas.runtime_bench.formats import BENCH, read_object
 from qnas.runtime_bench.gate.pairs import FAST, undisturbed
-from qnas.runtime_bench.inputs import Shape
+from qnas.runtime_bench.inputs import Shape, shape_text
 from qnas.runtime_bench.measure import Rounds
 from qnas.runtime_bench.stats import Estimate, median
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
 
-LARGEST = 1 << 30  # bytes of a file
 LEAST_DEVIATION = 0.01  # between processes, of the logarithm: what a few equal ones must not make smaller
 RESAMPLES = 1000
 SAME = {"cpu": "processor", "machine": "architecture", "cores": "number of cores",
@@ -65,18 +63,11 @@ def read_baseline(path: Path, device: str, model: str) -> Baseline:
 
 def _document(path: Path) -> dict[str, Any]:
     again = "measure the baseline again with qnas-bench MODEL --json"
-    try:
-        if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path} is larger than any baseline: {again}")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON file: {again}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = read_object(path, again)
+    if document.get("format") != BENCH.name:
         raise UsageError(f"{path} is no report of qnas-bench: {again}")
-    if document.get("version") != VERSION:
-        raise UsageError(f"{path} has version {document.get('version')!r}, this reads {VERSION}: {again}")
+    if (version := document.get("version")) != BENCH.version:
+        raise UsageError(f"{path} has version {version!r}, this reads {BENCH.version}: {again}")
     return document
 
 
@@ -120,7 +111,7 @@ def check_same(baseline: Baseline, loaded: Loaded, options: LoadOptions) -> None
 
 
 def _shown(inputs: Mapping[str, tuple[str, Shape]]) -> str:
-    return ", ".join(f"{name} {kind} {'x'.join(map(str, s))}" for name, (kind, s) in sorted(inputs.items()))
+    return ", ".join(f"{name} {kind} {shape_text(s)}" for name, (kind, s) in sorted(inputs.items()))
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from qnas.files import atomic_write
+from qnas.runtime_bench.environment import threads_text
+from qnas.runtime_bench.formats import GATE
 from qnas.runtime_bench.gate.request import Outputs
 from qnas.runtime_bench.gate.sequential import CONFIRMING, FIRST, Looks, Sample, Status
 from qnas.runtime_bench.gate.timing import Timed
 from qnas.runtime_bench.gate.verdict import GateReport, Row
+from qnas.runtime_bench.terminal import wide_console
 
-FORMAT = "qnas-gate"
-VERSION = 1
+WIDTH = 200
 STYLES = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.SKIPPED: "dim"}
 MARKS = {Status.PASS: "✅", Status.FAIL: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
@@ -63,9 +64,7 @@ HEADS = ("gate", "status", "new", "old", "limit", "detail")
 
 def print_report(report: GateReport) -> None:
     """Print to stdout."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = wide_console(WIDTH)
     grid = Table(*HEADS)
     for row in report.rows:
         gate, status, *rest = map(escape, cells(row))
@@ -79,18 +78,14 @@ def print_report(report: GateReport) -> None:
 def _lines(report: GateReport) -> list[str]:
     environment = report.environment
     against = f" against {report.against}" if report.against else ""
-    where = (
-        f"{report.device}, {environment.cpu}, {report.threads} thread{'s' * (report.threads > 1)}, "
-        f"{environment.runtime}"
-    )
+    where = f"{report.device}, {environment.cpu}, {threads_text(report.threads)}, {environment.runtime}"
     return [f"{report.model}{against}", where, *(f"note: {note}" for note in report.notes)]
 
 
 def as_document(report: GateReport) -> dict[str, Any]:
     """The report as JSON data, with every sample; times in nanoseconds, what is infinite is null."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        **GATE.head(),
         "status": report.status.value,
         "exit_code": report.exit_code,
         "model": str(report.model),

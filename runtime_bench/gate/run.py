@@ -19,6 +19,7 @@ from qnas.runtime_bench.gate.request import Request, check_request
 from qnas.runtime_bench.gate.sequential import FIRST, Status
 from qnas.runtime_bench.gate.timing import Clock, Progress, Timed, time_against, time_against_baseline
 from qnas.runtime_bench.gate.verdict import GateReport, Row, overall
+from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.stats import median
 from qnas.runtime_bench.workers.runner import LoadedRunner
@@ -91,7 +92,7 @@ def _load(request: Request, running: ExitStack) -> tuple[Contender, Contender | 
     if old is not None:
         shapes = [list(each.subject.loaded.input_shapes.values()) for each in (new, old)]
         if shapes[0] != shapes[1]:
-            shown = [" and ".join("x".join(map(str, shape)) for shape in each) for each in shapes]
+            shown = [" and ".join(map(shape_text, each)) for each in shapes]
             raise UsageError(
                 f"{new.files.path} takes {shown[0]}, {old.files.path} takes {shown[1]}: their latencies "
                 "cannot be compared; choose models of the same input, or give --shape"

@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ class Study:
     failures: tuple[str, ...]
 
     def to_document(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"format": "qnas-correlation", "version": 1, **asdict(self)}
+        """Plain data for JSON, which has no nan: null."""
+        known = [{key: _known(value) for key, value in vars(each).items()} for each in self.correlations]
+        return {"format": "qnas-correlation", "version": 1, **asdict(self), "correlations": known}
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,13 @@ def _correlation(cost: str, device: str, rows: Sequence[Row]) -> Correlation:
     generator = np.random.default_rng(0)
     draws = generator.integers(0, len(rows), (RESAMPLES, len(rows)))
     resampled = np.array([spearman(x[draw], y[draw]) for draw in draws])
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    ordered = resampled[~np.isnan(resampled)]  # empty where a cost is the same for all networks
+    low, high = np.percentile(ordered, [2.5, 97.5]) if len(ordered) else (nan, nan)
     return Correlation(cost, device, len(rows), spearman(x, y), float(low), float(high), kendall(x, y))
+
+
+def _known(value: object) -> object:
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 def _networks(folder: Path) -> dict[str, list[Path]]:

@@ -18,7 +18,7 @@ from qnas.runtime_bench.devices.ort import CPU_DEVICE
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.inputs import ShapeRequest
 from qnas.runtime_bench.latency_model.networks import SPACES, write_members
-from qnas.runtime_bench.latency_model.operations import operation_times
+from qnas.runtime_bench.latency_model.operations import built_in_spaces, image_sizes, operation_times
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, kernel_times, sample
 from qnas.runtime_bench.latency_model.table import Accuracy, KernelTime, LatencyModel
@@ -77,7 +77,8 @@ def fit(
     unseen = [joined(value) for key, value in rounds.items() if key[0] in held]
     accuracy = evaluate(assemble(seen, settings.threads), unseen) if unseen else None
     model = assemble(rounds, settings.threads)
-    return replace(model, accuracy=accuracy, operations=operation_times(model))
+    operations = operation_times(model, built_in_spaces(), image_sizes(settings.sizes))
+    return replace(model, accuracy=accuracy, operations=tuple(operations))
 
 
 def measure_rounds(

@@ -7,11 +7,13 @@ The file, JSON, is what `qnas-bench fit` writes and `qnas-bench predict` and a s
      "node_ns": -1900.0, "run_ns": 25000.0,                     # time of a run besides its kernels
      "accuracy": {"networks", "mape", "within_5", "within_10", "spearman"} or null,
      "kernels": [{"op", "types", "inputs", "output", "attributes", "ns", "samples"}, ...],
-     "operations": [{"op", "in_channels", "out_channels", "bits", "height", "width", "ms"}, ...]}
+     "operations": [{"op", "in_channels", "out_channels", "bits", "height", "width", "scale", "ms"}, ...]}
 
 `kernels` are the nodes that the runtime ran, each once (`latency_model.kernels`); `ns` is the median over
 `samples` networks and rounds. `operations` says what one operation of `qnas.operations` costs at a bit width:
-its convolutions, and the clips in front of 4-bit ones. All times of a file are of one machine.
+its convolutions, and the clips in front of those below 8 bits. `height` and `width` are its result's; `scale`
+is how many times those are the image's, and 1 where the row does not say. All times of a file are of one
+machine.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class OperationTime:
     height: int
     width: int
     ms: float
+    scale: int = 1
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def _accuracy(networks: Any, mape: Any, within_5: Any, within_10: Any, spearman:
 
 
 def _operation(
-    op: Any, in_channels: Any, out_channels: Any, bits: Any, height: Any, width: Any, ms: Any
+    op: Any, in_channels: Any, out_channels: Any, bits: Any, height: Any, width: Any, ms: Any, scale: Any = 1
 ) -> OperationTime:
     return OperationTime(
         op=_text(op),
@@ -221,6 +224,7 @@ def _operation(
         height=_natural(height),
         width=_natural(width),
         ms=_positive(ms),
+        scale=_natural(scale),
     )
 
 

@@ -35,7 +35,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a scatter chart; `mark` is the text beside it, `title` what it says under the pointer."""
+    """A point of a scatter chart; `mark` is the text beside it, if any, `title` that under the pointer."""
 
     x: float
     y: float
@@ -90,7 +90,7 @@ def scatter_chart(dots: Sequence[Dot], heading: str, unit: str, y_unit: str) -> 
         left, top = x.place(dot.x), 100 - y.place(dot.y)
         parts.append(_at(left, top, _marker(dot.series, dot.title)))
         free = all(abs(left - a) > NEAR[0] or abs(top - b) > NEAR[1] for a, b in placed)
-        if free and len(placed) < MOST_LABELS:
+        if dot.mark and free and len(placed) < MOST_LABELS:
             placed.append((left, top))
             parts.append(element("text", dot.mark, x=_percent(left), y=_percent(top), dx=8, dy=-6))
     picture = element("svg", *parts, class_="plot tall", role="img", aria_label=heading)

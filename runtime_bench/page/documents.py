@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from qnas.errors import UsageError
-from qnas.runtime_bench.document import FORMAT, VERSION
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.gate.output import FORMAT as GATE_FORMAT
-from qnas.runtime_bench.gate.output import VERSION as GATE_VERSION
+from qnas.runtime_bench.formats import BENCH, GATE
+from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.page.fields import ADVICE, Fields, read_fields
 from qnas.runtime_bench.profile.delegation import Delegation
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.profile.table import Profile, ProfileRow
 from qnas.runtime_bench.stats import Estimate
 
@@ -99,9 +99,14 @@ class GateRow:
 
 @dataclass(frozen=True)
 class GateFile:
-    """What one `qnas-bench gate --json` wrote; `ratio` is (value, low, high), where None is not known."""
+    """What one `qnas-bench gate --json` wrote.
+
+    `taken`: None in files of before it was written. `ratio`: of the latencies, None when they were not timed;
+    of too few pairs its ends are infinite.
+    """
 
     file: Path
+    taken: datetime | None
     status: str
     model: str
     against: str | None
@@ -109,7 +114,7 @@ class GateFile:
     threads: int
     environment: Environment
     rows: tuple[GateRow, ...]
-    ratio: tuple[float | None, float | None, float | None] | None
+    ratio: Estimate | None
     seconds: float | None
 
 
@@ -120,12 +125,12 @@ def read_document(path: Path) -> BenchFile | GateFile:
     """
     fields = read_fields(path)
     kind = fields.text("format")
-    versions = {FORMAT: VERSION, GATE_FORMAT: GATE_VERSION}
+    versions = {each.name: each.version for each in (BENCH, GATE)}
     if kind not in versions:
         raise UsageError(f"{path}: format is {kind[:60]!r}, not one of {', '.join(versions)}: {ADVICE}")
     if fields.whole("version") != versions[kind]:
         fields.refuse("version", f"{versions[kind]}, which this qnas reads")
-    return _bench(path, fields) if kind == FORMAT else _gate(path, fields)
+    return _bench(path, fields) if kind == BENCH.name else _gate(path, fields)
 
 
 def _bench(path: Path, fields: Fields) -> BenchFile:
@@ -155,10 +160,10 @@ def _candidate(fields: Fields, threads: int, options: str) -> Candidate:
         device=fields.text("device") + options,
         sha256=fields.text("sha256"),
         size=fields.whole("bytes"),
-        shapes=", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes),
+        shapes=", ".join(map(shape_text, shapes)),
         threads=threads,
         environment=_environment(fields.inner("environment")),
-        latency=_latency(fields.inner("latency_ns")),
+        latency=_estimate(fields.inner("latency_ns")),
         p90=percentiles.positive("p90"),
         p99=percentiles.positive("p99"),
         first=fields.positive("first_ns"),
@@ -171,7 +176,7 @@ def _candidate(fields: Fields, threads: int, options: str) -> Candidate:
     )
 
 
-def _latency(fields: Fields) -> Estimate:
+def _estimate(fields: Fields) -> Estimate:
     found = Estimate(fields.positive("value"), fields.positive("low"), fields.positive("high"))
     if found.low > found.high:
         fields.refuse("low", f"below high, {found.high:g}")
@@ -262,9 +267,9 @@ def _peak(fields: Fields) -> Peak:
 
 def _gate(path: Path, fields: Fields) -> GateFile:
     timing = fields.inner("timing") if fields.has("timing") else None
-    ratio = timing.inner("first").inner("ratio") if timing else None
     return GateFile(
         file=path,
+        taken=fields.time("taken") if fields.knows("taken") else None,
         status=fields.text("status"),
         model=fields.text("model"),
         against=fields.text("against") if fields.has("against") else None,
@@ -272,9 +277,17 @@ def _gate(path: Path, fields: Fields) -> GateFile:
         threads=fields.whole("threads"),
         environment=_environment(fields.inner("environment")),
         rows=tuple(map(_gate_row, fields.objects("rows"))),
-        ratio=(_known(ratio, "value"), _known(ratio, "low"), _known(ratio, "high")) if ratio else None,
+        ratio=_ratio(timing) if timing else None,
         seconds=timing.number("seconds") if timing else None,
     )
+
+
+def _ratio(timing: Fields) -> Estimate:
+    """That of the sample that decided, as the gate's own table has it; JSON's null stands for infinite."""
+    fields = timing.inner("confirmation" if timing.has("confirmation") else "first").inner("ratio")
+    if fields.has("low") and fields.has("high"):
+        return _estimate(fields)
+    return Estimate(fields.positive("value"), -math.inf, math.inf)
 
 
 def _gate_row(fields: Fields) -> GateRow:

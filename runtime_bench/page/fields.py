@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qnas.errors import UsageError
+from qnas.runtime_bench.formats import read_object
 
-LARGEST_FILE = 1 << 28  # bytes
 LONGEST_TEXT = 4000  # characters
 MOST_ITEMS = 100_000  # of a list
 LARGEST = 1e24  # of any number: more is no count and no time
@@ -101,6 +100,10 @@ class Fields:
         """Whether there is a value that is not null; UsageError when the key itself is missing."""
         return self._get(key) is not None
 
+    def knows(self, key: str) -> bool:
+        """Whether the key is there at all: files of earlier versions of qnas lack some."""
+        return key in self._values
+
     def refuse(self, key: str, wanted: str) -> NoReturn:
         """Raise the UsageError of a value that is not what is `wanted`."""
         found = _short(self._values[key]) if key in self._values else "missing"
@@ -129,27 +132,13 @@ class Fields:
 
 
 def read_fields(path: Path) -> Fields:
-    """The object that a JSON file holds. Raises UsageError when it cannot be read or holds something else."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UsageError(f"{path} is larger than any result of qnas-bench: {ADVICE}")
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON file of qnas-bench ({error}): {ADVICE}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} holds {_short(value)}, not an object: {ADVICE}")
-    return Fields(value, str(path))
+    """What a result file holds; UsageError when it cannot be read or is no JSON object."""
+    return Fields(read_object(path, ADVICE), str(path))
 
 
 def printable(text: str) -> str:
     """`text` on one line, in characters that do nothing."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
 
 
 def _short(value: object) -> str:

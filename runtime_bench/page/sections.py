@@ -1,4 +1,4 @@
-"""The sections of the page that compare: latency, numbers, BitOps against latency, history."""
+"""The sections of the page that compare: latency, numbers, BitOps against latency."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qnas.html_page import Markup, element, table
+from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.page.axes import si, with_interval
-from qnas.runtime_bench.page.charts import (
-    Dot,
-    Moment,
-    Strip,
-    history_chart,
-    interval_chart,
-    legend,
-    scatter_chart,
-)
+from qnas.runtime_bench.page.charts import Dot, Strip, interval_chart, legend, scatter_chart
 from qnas.runtime_bench.page.documents import Candidate
-from qnas.runtime_bench.page.series import Measurement, change
+from qnas.runtime_bench.page.series import Measurement
 from qnas.runtime_bench.stats import Estimate
 
 UNKNOWN = "unknown"
@@ -68,14 +61,9 @@ def shown(newest: Sequence[Measurement]) -> tuple[Shown, ...]:
 
 _TOLD_APART: dict[str, Callable[[Candidate], str]] = {
     "cpu": lambda each: each.environment.cpu,
-    "threads": lambda each: threads(each.threads),
+    "threads": lambda each: threads_text(each.threads),
     "shapes": lambda each: each.shapes,
 }
-
-
-def threads(count: int) -> str:
-    """As it is said: "2 threads"."""
-    return f"{count} thread{'s' * (count != 1)}"
 
 
 def latency_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
@@ -83,7 +71,7 @@ def latency_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     groups: dict[str, list[Strip]] = {}
     for each in rows:
         latency = each.candidate.latency
-        strip = Strip(each.label, each.series, _seconds(latency), _interval(latency))
+        strip = Strip(each.label, each.series, seconds(latency), in_words(latency))
         groups.setdefault(each.title, []).append(strip)
     return (
         element("h2", "Latency"),
@@ -136,61 +124,24 @@ def bitops_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     )
 
 
-def history_section(histories: Sequence[Sequence[Measurement]]) -> tuple[Markup, ...]:
-    """One chart a series of files, and in words what changed within it."""
-    if not histories:
-        return ()
-    figures = [element("div", *_history(series)) for series in histories]
-    return (
-        element("h2", "History"),
-        element(
-            "p",
-            "Medians with intervals, the oldest first. A dashed line stands where the processor, a version "
-            "or the model changed; across another processor or version no line joins the dots.",
-            class_="soft",
-        ),
-        element("div", *figures, class_="charts"),
-    )
-
-
-def _history(series: Sequence[Measurement]) -> tuple[Markup, ...]:
-    model, device, shapes, count = series[0].key
-    moments, texts = [], []
-    for index, each in enumerate(series):
-        found = change(series[index - 1], each) if index else None
-        if found is not None:
-            texts.append(f"{each.taken:%Y-%m-%d %H:%M}: {'; '.join(found.texts)}")
-        latency = each.candidate.latency
-        moments.append(
-            Moment(
-                estimate=_seconds(latency),
-                when=f"{each.taken:%Y-%m-%d}",
-                title=f"{each.taken:%Y-%m-%d %H:%M} UTC, {each.file.name}: {_interval(latency)}",
-                mark=str(len(texts)) if found else "",
-                joined=index > 0 and (found is None or found.comparable),
-            )
-        )
-    heading = f"{model} on {device}, {shapes}, {threads(count)}"
-    words = element("ol", *(element("li", text) for text in texts), class_="changes")
-    return history_chart(moments, 0, heading, "s"), *((words,) if texts else ())
-
-
 def _words(each: Candidate, several: dict[str, bool], names: Sequence[str]) -> str:
     return ", ".join([each.device, *(_TOLD_APART[name](each) for name in names if several[name])])
 
 
-def _seconds(estimate: Estimate) -> Estimate:
+def seconds(estimate: Estimate) -> Estimate:
+    """Of nanoseconds."""
     return Estimate(estimate.value * NS, estimate.low * NS, estimate.high * NS)
 
 
-def _interval(latency: Estimate) -> str:
-    found = _seconds(latency)
+def in_words(latency: Estimate) -> str:
+    """Of nanoseconds: "2.29 ms [2.26, 2.32]"."""
+    found = seconds(latency)
     return with_interval(found.value, found.low, found.high, "s")
 
 
 def _dot(each: Shown, bitops: int) -> Dot:
     latency = each.candidate.latency
-    title = f"{each.measurement.model}, {each.label}: {si(bitops)} BitOps, {_interval(latency)}"
+    title = f"{each.measurement.model}, {each.label}: {si(bitops)} BitOps, {in_words(latency)}"
     return Dot(float(bitops), latency.value * NS, each.series, str(each.number), title)
 
 
@@ -233,7 +184,7 @@ def _integer(each: Candidate) -> str:
 
 
 _COLUMNS: dict[str, Callable[[Candidate], str]] = {
-    "median [interval]": lambda each: _interval(each.latency),
+    "median [interval]": lambda each: in_words(each.latency),
     "p90": lambda each: si(each.p90 * NS, "s"),
     "p99": lambda each: si(each.p99 * NS, "s"),
     "first inference": lambda each: si(each.first * NS, "s"),

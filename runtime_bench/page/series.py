@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.page.documents import BenchFile, Candidate
 
 CHANGES = {"cpu": "processor", "runtime": "runtime", "qnas": "qnas"}  # of the environment
@@ -32,7 +33,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Change:
-    """What differs from the measurement before, in words. `comparable`: only the model changed."""
+    """What differs from the result before, in words. `comparable`: only the model changed."""
 
     texts: tuple[str, ...]
     comparable: bool
@@ -66,15 +67,17 @@ def histories(found: Sequence[Measurement]) -> tuple[tuple[Measurement, ...], ..
 def change(before: Measurement, after: Measurement) -> Change | None:
     """What differs between two measurements of a series, None when it is only the time."""
     then, now = before.candidate, after.candidate
-    differing = [
-        (what, getattr(then.environment, name), getattr(now.environment, name))
-        for name, what in CHANGES.items()
-        if getattr(then.environment, name) != getattr(now.environment, name)
-    ]
-    texts = [f"{what}: {old}, then {new}" for what, old, new in differing]
-    if then.sha256 != now.sha256:
-        texts.append(f"another model: sha256 {then.sha256[:DIGEST]}, then {now.sha256[:DIGEST]}")
-    return Change(tuple(texts), not differing) if texts else None
+    texts = differing(then.environment, now.environment)
+    if then.sha256 == now.sha256:
+        return Change(texts, False) if texts else None
+    model = f"another model: sha256 {then.sha256[:DIGEST]}, then {now.sha256[:DIGEST]}"
+    return Change((*texts, model), not texts)
+
+
+def differing(then: Environment, now: Environment) -> tuple[str, ...]:
+    """What makes times of two environments incomparable, in words."""
+    pairs = ((what, getattr(then, name), getattr(now, name)) for name, what in CHANGES.items())
+    return tuple(f"{what}: {old}, then {new}" for what, old, new in pairs if old != new)
 
 
 def _labels(candidates: Sequence[Candidate]) -> list[str]:

@@ -7,17 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qnas.errors import ModelError
 from qnas.litert_session import delegated_operators, operators
-from qnas.runtime_bench.devices.litert import EXTERNAL, open_interpreter
+from qnas.runtime_bench.devices.litert import BUILT_IN, give, open_interpreter, provider_of
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
-from qnas.session import first_line
 from qnas.tflite_cost import FORMULAS
 from qnas.tflite_reader import TfliteOperator, TfliteTensor, read_tflite
-
-BUILT_IN = "LiteRT"  # provider of what no delegate took
-XNNPACK = "XNNPACK"
 
 
 def executed_nodes(runtime: Any, model: Path, feed: Feed, argument: str = "") -> tuple[ExecutedNode, ...]:
@@ -28,16 +23,15 @@ def executed_nodes(runtime: Any, model: Path, feed: Feed, argument: str = "") ->
     values are those of the file. Raises ModelError when it is damaged or `feed` does not fit.
     """
     graph = read_tflite(model)
-    _allocate(runtime, model, feed)
+    give(runtime, feed)
     plain = open_interpreter("", model, 1, {})  # within a delegate tensors keep the shapes of the file
-    _allocate(plain, model, feed)
+    give(plain, feed)
     shapes = {int(each["index"]): tuple(map(int, each["shape"])) for each in plain.get_tensor_details()}
     tensors = tuple(
         each if each.data is not None else replace(each, shape=shapes.get(index, each.shape))
         for index, each in enumerate(graph.tensors)
     )
-    delegate = XNNPACK if argument == "xnnpack" else argument.removeprefix(EXTERNAL)
-    taken = delegated_operators(runtime)
+    delegate, taken = provider_of(argument), delegated_operators(runtime)
     return tuple(
         _node(graph.operators[each["index"]], tensors, delegate if each["index"] in taken else BUILT_IN)
         for each in operators(runtime)
@@ -54,19 +48,6 @@ def file_nodes(model: Path, built_in: Collection[int], delegate: str) -> tuple[E
         _node(operator, graph.tensors, BUILT_IN if index in built_in else delegate)
         for index, operator in enumerate(graph.operators)
     )
-
-
-def _allocate(runtime: Any, model: Path, feed: Feed) -> None:
-    inputs = {each["name"]: each for each in runtime.get_input_details()}
-    try:
-        for name, value in feed.items():
-            if tuple(inputs[name]["shape"]) != value.shape:
-                runtime.resize_tensor_input(inputs[name]["index"], value.shape, strict=True)
-        runtime.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"{model}: LiteRT cannot run it on these inputs: {first_line(error)}; choose another --shape"
-        ) from error
 
 
 def _node(operator: TfliteOperator, tensors: Sequence[TfliteTensor], provider: str) -> ExecutedNode:

@@ -14,11 +14,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from qnas import macs
 from qnas.errors import ModelError
 from qnas.onnx_shapes import read_model
+from qnas.runtime_bench.devices.ort import CPU
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
 from qnas.session import first_line, open_session
 
-CPU = "CPUExecutionProvider"
 _KERNEL = "_kernel_time"
 # Position of the weights among the inputs of what multiplies. By type alone: twins stand in other domains.
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
@@ -43,23 +43,6 @@ class Execution:
     runs: tuple[int, ...]
 
 
-def executed_nodes(
-    model: Path,
-    feed: Feed,
-    threads: int = 1,
-    runs: int = 20,
-    provider: str = CPU,
-    provider_options: Mapping[str, str] | None = None,
-    warmup: int = 5,
-) -> tuple[ExecutedNode, ...]:
-    """The nodes that ran, each with its time in every run behind `warmup` unseen ones.
-
-    The profiler counts whole microseconds. What it costs itself lies between nodes, not in their times.
-    Raises ModelError when the model cannot be loaded or run.
-    """
-    return execute(model, feed, threads, runs, provider, provider_options, warmup).nodes
-
-
 def execute(
     model: Path,
     feed: Feed,
@@ -69,7 +52,12 @@ def execute(
     provider_options: Mapping[str, str] | None = None,
     warmup: int = 5,
 ) -> Execution:
-    """`executed_nodes`, with the graph that holds them."""
+    """What ran, each node with its time in every run behind `warmup` unseen ones.
+
+    The profiler counts whole microseconds. What it costs itself lies between nodes, not in their times. Float
+    convolutions on the CPU run on channels padded to blocks of 8 or 16 (NCHWc), and their MACs are those.
+    Raises ModelError when the model cannot be loaded or run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimized.onnx"
         compiled = provider != CPU

@@ -24,6 +24,7 @@ from qnas.errors import OutputError
 from qnas.files import atomic_write
 from qnas.runtime_bench.environment import Environment, current_environment
 from qnas.runtime_bench.inputs import Feed
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.model_cache import cache_folder
 from qnas.session import open_session
 
@@ -32,17 +33,6 @@ SECONDS = 0.4  # of each kernel
 LIMIT = 3.0  # seconds of each kind; after it a slow machine is told by the kernels before, the small ones
 FEWEST = 3  # runs of a kernel
 STREAMED = 1 << 24  # floats of a tensor: 64 MiB, beyond the caches of most machines
-
-
-@dataclass(frozen=True)
-class Peak:
-    """10^9 operations or bytes a second, which `runtime` reached on `threads` threads."""
-
-    integer_gops: float  # 8 bits by 8 bits
-    float_gflops: float  # float32
-    gigabytes: float  # main memory, reading and writing together
-    threads: int
-    runtime: str
 
 
 @dataclass(frozen=True)

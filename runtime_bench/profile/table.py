@@ -15,8 +15,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.stats import median
 
 UNKNOWN = "-"
@@ -108,7 +109,7 @@ def peak_line(peak: Peak) -> str:
     return (
         f"peak: {peak.integer_gops:.0f} GOPS in 8-bit integers, {peak.float_gflops:.0f} GFLOPS in float32, "
         f"memory {peak.gigabytes:.0f} GB/s: the best of the kernels of {peak.runtime} here, "
-        f"{peak.threads} thread{'s' * (peak.threads > 1)}"
+        f"{threads_text(peak.threads)}"
     )
 
 

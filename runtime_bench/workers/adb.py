@@ -6,7 +6,6 @@ Nothing of qnas runs there. Every burst starts the program anew, which loads the
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import re
@@ -30,8 +29,8 @@ from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.inputs import parse_shape, resolve_shapes
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_cost import declared_inputs
-from qnas.runtime_bench.model_files import ModelFiles
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.model_files import ModelFiles, sha256_of
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.adb_tools import TOOLS, Call, Printed
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
@@ -136,7 +135,7 @@ class AdbRunner:
             shapes,
             options.device_options,
         )
-        digest = _digest(binary)
+        digest = sha256_of(binary)
         program = shlex.quote(self._adb.keep(binary, digest, digest))
         self._program = (
             f"taskset {sum(1 << cpu for cpu in options.cpus):x} {program}" if options.cpus else program
@@ -254,8 +253,3 @@ def _failure(status: str, printed: str) -> str:
 def _last(done: subprocess.CompletedProcess[str]) -> str:
     said = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     return said[-1][:300] if said else ""
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

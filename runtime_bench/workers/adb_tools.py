@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qnas.errors import ModelError, UsageError
+from qnas.runtime_bench.devices.litert import BUILT_IN, EXTERNAL, provider_of
 from qnas.runtime_bench.devices.names import DeviceName
+from qnas.runtime_bench.devices.ort import SUFFIX
 from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.inputs import Input, Shape
-from qnas.runtime_bench.profile.litert import BUILT_IN, XNNPACK, file_nodes
+from qnas.runtime_bench.profile.litert import file_nodes
 from qnas.runtime_bench.profile.onnxruntime import profiled_nodes
 from qnas.tflite_reader import read_tflite
 
@@ -25,8 +27,6 @@ RESULT = "result.csv"
 PROFILE = "profile"  # onnxruntime appends the date and .json
 OPTIMIZED = "optimized.onnx"
 GPU = "gpu"
-EXTERNAL = "external="
-SUFFIX = "ExecutionProvider"
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _ROW = re.compile(r"\s*(\S+)\s.*\[.*\]:(\d+)\s*$")  # node type ... [name of its output]:index
 _LONGEST_NS = 10**15  # eleven days: more is nonsense
@@ -137,7 +137,7 @@ def _litert_nodes(
     Nodes of a delegate have indices behind those of the file.
     """
     argument = call.device.argument
-    provider = {"": BUILT_IN, "xnnpack": XNNPACK, GPU: "GPU"}.get(argument, argument.removeprefix(EXTERNAL))
+    provider = "GPU" if argument == GPU else provider_of(argument)
     operators = read_tflite(model).operators
     rows = list(_profile_rows(printed))
     if not rows:

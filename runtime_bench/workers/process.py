@@ -26,7 +26,7 @@ from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_files import ModelFiles
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
 
 MODULE = "qnas.runtime_bench.workers.worker"

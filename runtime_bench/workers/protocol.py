@@ -11,7 +11,7 @@
 | `executed` `runs` | `nodes`: ExecutedNode as objects, `provider`: what the device is called in them |
 | `outputs` | `outputs`: name -> `dtype`, `shape`, `data` (base64), of the last run |
 | `state` | machine_state.State as an object |
-| `peak` `threads` | roofline.Peak as an object |
+| `peak` `threads` | peak.Peak as an object |
 | `listing` | `devices`: pairs of name and why it is not there |
 
 A failure is answered by `error` and, where the call itself is wrong, `usage`: true.

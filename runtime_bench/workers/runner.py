@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.machine_state import State
-from qnas.runtime_bench.profile.roofline import Peak
+from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.protocol import Loaded
 
 Nanoseconds = int

@@ -12,7 +12,7 @@ from qnas.errors import ArchitectureError
 from qnas.quantization import BIT_WIDTHS, FLOAT_BITS, Arithmetic, Levels
 
 Space = Literal["espcn", "srresnet", "rfdn", "basic", "rfdn_space"]
-Normalization = Literal["none", "bn", "adq"]
+Normalization = Literal["none", "bn", "adq", "adadm"]
 FIXED_SPACES: tuple[Space, ...] = ("espcn", "srresnet", "rfdn")
 
 

@@ -27,8 +27,12 @@ class Deviation(nn.Module):
             return self._short(x) if self.per_image else self.running_factor.view(1)
         factor = self.factor(x)
         with torch.no_grad():
-            self.running_factor.lerp_(factor.mean(), 0.1)
+            self.running_factor.lerp_(self.batch_mean(factor), 0.1)
         return factor
+
+    def batch_mean(self, factor: Tensor) -> Tensor:
+        """What the running factor is drawn to: the mean [] of the factors of a batch."""
+        return factor.mean()
 
     def factor(self, x: Tensor) -> Tensor:
         """The factor of each image [N, C, H, W] -> [N, 1, 1, 1], with its gradient."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qnas.lloyd import lloyd_table
-from qnas.quantization import SMALLEST_SCALE, QuantSpec, best_power_of_two, initial_step
+from qnas.quantization import SMALLEST_SCALE, QuantSpec, StepRule, initial_step
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def lsq_grid(
     The gradient of the scale is multiplied by `factor`.
     """
     scale = straight_through(scale, scale * factor)
-    steps = (weight / scale).clamp(low, high)  # type: ignore[arg-type, type-var] # either kind, both alike
+    steps = (weight / scale).clamp(low, high)  # type: ignore[arg-type] # either kind, both alike
     return straight_through(torch.round(steps), steps) * scale
 
 
@@ -75,13 +75,13 @@ class Quantizer(nn.Module):
     """Puts a tensor [N, C, H, W] on the grid of `spec`; `shared` borrows another quantizer's scale.
 
     The learned `step` is snapped to a power of two at every use, which also keeps the scale positive and
-    finite. It starts at the HWGQ optimum of a unit Gaussian; `calibrating` replaces that by data.
+    finite. It starts at the HWGQ optimum of a unit Gaussian; the rule `calibrating` replaces that by data.
     """
 
     def __init__(self, spec: QuantSpec, shared: "Quantizer | None" = None) -> None:
         super().__init__()
         self.spec = spec
-        self.calibrating = False
+        self.calibrating: StepRule | None = None
         self._shared = (shared,)  # in a tuple: a borrowed module is not a child
         if spec.scale is None and shared is None:
             self.step = nn.Parameter(torch.tensor(initial_step(spec)))
@@ -104,7 +104,7 @@ class Quantizer(nn.Module):
             sample = x.detach().flatten()
             sample = sample[:: max(1, sample.numel() // 65536)]
             with torch.no_grad():
-                self.step.fill_(best_power_of_two(sample.float().cpu().numpy(), self.spec))
+                self.step.fill_(self.calibrating(sample.float().cpu().numpy(), self.spec))
         scale = self.scale().to(x.device)
         low, high = self.spec.low, self.spec.high
         result: Tensor = _FakeQuantize.apply(x, scale, low, high, self.shifts)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from qnas.quantization import FLOAT_BITS, Arithmetic, QuantSpec
 Op = Literal[
     "image",  # the input, [N, 3, H, W]
     "conv",  # inputs (x,) or (x, deviation): the second scales the output
-    "affine",  # batch norm: y = slope[c] * x + offset[c]
+    "affine",  # batch norm: y = slope[c] * x + offset[c]; inputs as of a convolution
     "deviation",  # ADQ's factor of the standard deviation of x, [N, 1, 1, 1]
     "quantize",  # onto the grid of `quant`; an unsigned grid is a ReLU as well
     "relu",

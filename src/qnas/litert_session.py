@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qnas.errors import ModelError, UsageError
 from qnas.session import first_line
 from qnas.tflite_check import check_tflite
-from qnas.tflite_reader import read_tflite
+from qnas.tflite_reader import TfliteModel, read_tflite
 
 
 class LiteRtSession:
@@ -27,7 +27,7 @@ class LiteRtSession:
         litert = load_litert()
         resolver = litert.OpResolverType
         kind = resolver.BUILTIN if xnnpack else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        check_tflite(read_tflite(model))
+        _check_ends(read_tflite(model))
         try:
             self._runtime = litert.Interpreter(
                 model_content=model, num_threads=threads, experimental_op_resolver_type=kind
@@ -126,6 +126,15 @@ def _flip(kind: type) -> np.uint8:
     return np.uint8(128 if kind is np.int8 else 0)
 
 
+def _check_ends(model: TfliteModel) -> None:
+    check_tflite(model)
+    read, written = len(model.inputs), len(model.outputs)
+    if (read, written) != (1, 1):
+        raise ModelError(
+            f"the TFLite model has {read} inputs and {written} outputs: name one of an image in and one out"
+        )
+
+
 def _unusable(error: Exception) -> ModelError:
     return ModelError(f"LiteRT cannot run the model: {first_line(error)}; export it again")
 
@@ -140,12 +149,18 @@ def resized_shapes(model: bytes, shapes: Mapping[int, tuple[int, ...]]) -> dict[
     kind = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         runtime = litert.Interpreter(model_content=model, experimental_op_resolver_type=kind)
+    except (RuntimeError, ValueError) as error:
+        raise _unusable(error) from error
+    try:
         for index, shape in shapes.items():
             runtime.resize_tensor_input(index, shape, strict=True)
         runtime.allocate_tensors()
-        return {int(t["index"]): tuple(map(int, t["shape"])) for t in runtime.get_tensor_details()}
     except (RuntimeError, ValueError) as error:
-        raise _unusable(error) from error
+        sizes = " and ".join("x".join(map(str, shape)) for shape in shapes.values())
+        raise ModelError(
+            f"LiteRT cannot run the model on {sizes}: {first_line(error)}; choose another --shape"
+        ) from error
+    return {int(t["index"]): tuple(map(int, t["shape"])) for t in runtime.get_tensor_details()}
 
 
 def load_litert() -> ModuleType:

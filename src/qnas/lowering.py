@@ -59,7 +59,8 @@ def lower(architecture: Architecture) -> tuple[Layer, ...]:
 
 def _check_paper(a: Architecture) -> None:
     """Only what the paper's released code builds has its arithmetic."""
-    if (a.space, a.residual_bits, a.levels) != ("rfdn_space", None, "uniform") or a.normalization == "bn":
+    frame = (a.space, a.residual_bits, a.levels)
+    if frame != ("rfdn_space", None, "uniform") or a.normalization not in ("none", "adq"):
         raise ArchitectureError(
             "arithmetic paper is for rfdn_space with residual_bits null, uniform levels and normalization "
             "none or adq: use arithmetic short"

@@ -29,6 +29,8 @@ from qnas.quantization import (
     SMALLEST_SCALE,
     WEIGHT_SCALE_BITS,
     Arithmetic,
+    StepRule,
+    best_power_of_two,
     best_weight_scale,
     lsq_initial_scale,
     weight_spec,
@@ -123,26 +125,40 @@ class FreeConvolution(Convolution):
 
 
 class Affine(nn.BatchNorm2d):
-    """Batch norm that in `eval()` on integers is itself one: slope m * 2^e, |m| <= 127, int32 offset."""
+    """Batch norm that in `eval()` on integers is itself one: slope m * 2^e, |m| <= 127, int32 offset.
+
+    Optionally times a gain, as `Convolution`; a constant one is folded into slope and offset.
+    """
 
     running_mean: Tensor  # never None here, as torch allows
     running_var: Tensor
 
-    def coefficients(self, input_scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(slope [C], offset [C]) as `eval()` applies them."""
-        slope = self.weight / torch.sqrt(self.running_var + self.eps)
-        offset = self.bias - self.running_mean * slope
+    def shrink(self, factor: float) -> None:
+        """Multiply slope and offset."""
+        with torch.no_grad():
+            self.weight.mul_(factor)
+            self.bias.mul_(factor)
+
+    def coefficients(self, input_scale: Tensor | None, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(slope [C], offset [C]) as `eval()` applies them, times a gain [1]."""
+        factor = 1.0 if gain is None else gain
+        slope = self.weight / torch.sqrt(self.running_var + self.eps) * factor
+        offset = self.bias * factor - self.running_mean * slope
         if input_scale is not None:
             slope = torch.where(slope < 0, -1.0, 1.0) * snap_scale(slope.abs(), AFFINE_BITS)
             step = affine_step(slope) * input_scale.to(slope.device)
             offset = bias_steps(offset, step) * step
         return slope, offset
 
-    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, input_scale: Tensor | None = None, gain: Tensor | None = None) -> Tensor:
+        fold = None
         if self.training or input_scale is None:
-            return super().forward(x)
-        slope, offset = self.coefficients(input_scale)
-        return x * slope.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
+            y = super().forward(x)
+        else:
+            fold = gain if gain is not None and gain.ndim == 1 else None
+            slope, offset = self.coefficients(input_scale, fold)
+            y = x * slope.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
+        return y if gain is None or fold is not None else y * gain
 
 
 def affine_step(slope: Tensor) -> Tensor:
@@ -187,7 +203,7 @@ class Network(nn.Module):
             source = self._named[name]
             while source.op == "quantize":
                 source = self._named[source.inputs[0]]
-            if source.op == "conv":
+            if source.op == "conv" or (source.op == "affine" and len(source.inputs) == 2):
                 self.module(source.name).shrink(0.1)
 
     def _build(self, layer: Layer) -> nn.Module | None:
@@ -233,10 +249,8 @@ class Network(nn.Module):
 
     def _run(self, layer: Layer, x: list[Tensor]) -> Tensor:
         match layer.op:
-            case "conv":
+            case "conv" | "affine":
                 return self.module(layer.name)(x[0], self.input_scale(layer), x[1] if len(x) > 1 else None)  # type: ignore[no-any-return]
-            case "affine":
-                return self.module(layer.name)(x[0], self.input_scale(layer))  # type: ignore[no-any-return]
             case "quantize" if layer.name == "output" and self.training:
                 return x[0]
             case "quantize" | "deviation":
@@ -270,15 +284,15 @@ class Network(nn.Module):
         return tuple(m for m in self._modules_by_layer.values() if isinstance(m, Deviation))
 
     @contextmanager
-    def calibrated_by_data(self) -> Iterator[None]:
-        """Inside, every forward pass sets the scale of each quantizer to the best one for what it sees."""
+    def calibrated_by_data(self, rule: StepRule = best_power_of_two) -> Iterator[None]:
+        """Inside, every forward pass sets the step of each quantizer by `rule` from what it sees."""
         for quantizer in self.quantizers():
-            quantizer.calibrating = True
+            quantizer.calibrating = rule
         try:
             yield
         finally:
             for quantizer in self.quantizers():
-                quantizer.calibrating = False
+                quantizer.calibrating = None
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {

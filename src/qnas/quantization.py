@@ -10,6 +10,7 @@ kernels compute the same numbers (docs/decisions/0003-short-scales.md).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -141,6 +142,20 @@ def lsq_initial_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.floa
 def initial_step(spec: QuantSpec) -> float:
     """The HWGQ optimum for a half-wave unit Gaussian, before any calibration."""
     return lloyd_step(spec.bits) if spec.levels == "lloyd" else hwgq_step(max(spec.bits - spec.signed, 2))
+
+
+StepRule = Callable[[NDArray[np.float32], QuantSpec], float]  # values of a tensor -> the step of its grid
+
+
+def hwgq_power_of_two(x: NDArray[np.float32], spec: QuantSpec) -> float:
+    """`initial_step` for the Gaussian of which x (any shape) is a sample, as a power of two.
+
+    Its deviation is the root mean square of x, of the positive values alone where the grid is unsigned. Where
+    there are none it is one.
+    """
+    seen = np.asarray(x if spec.signed else x[x > 0], np.float64)
+    deviation = math.sqrt(float(np.square(seen).mean())) if seen.any() else 1.0
+    return float(snap_scale(np.asarray(initial_step(spec) * deviation, np.float32), 1))
 
 
 def best_power_of_two(x: NDArray[np.float32], spec: QuantSpec) -> float:

@@ -19,7 +19,7 @@ def basic(b: GraphBuilder, a: Architecture) -> None:
     x = b.residual("head.1", b.operation("head.1", x, a.channels))
     scale = b.owner(x)
     for p in (f"body.{k}" for k in range(a.blocks)):
-        norm, gain = _normalize(b, p, x)
+        norm, gain, again = _normalize(b, p, x)
         bits = {b.bits(f"{p}.conv_0"), b.bits(f"{p}.parallel")}
         if len(bits) == 1:  # both branches read the same integers
             norm = b.hwgq(f"{p}.input", norm, bits.pop())
@@ -27,10 +27,11 @@ def basic(b: GraphBuilder, a: Architecture) -> None:
             norm = b.residual(f"{p}.norm", norm)
         y = b.operation(f"{p}.conv_0", norm, a.channels)
         y = b.operation(f"{p}.conv_1", y, a.channels, gain=gain)
-        y = b.residual(f"{p}.conv_1", y, scale)
+        y = b.residual(f"{p}.conv_1", y, None if again else scale)
         z = b.operation(f"{p}.parallel", norm, a.channels, gain=gain)
-        z = b.residual(f"{p}.parallel", z, scale)
-        inner = b.residual(f"{p}.add", b.node("add", f"{p}.add", y, z), scale)
+        z = b.residual(f"{p}.parallel", z, b.owner(y))
+        inner = b.residual(f"{p}.add", b.node("add", f"{p}.add", y, z), b.owner(y))
+        inner = _normalize_again(b, p, inner, again, scale)
         x = b.residual(f"{p}.skip", b.node("add", f"{p}.skip", x, inner), scale)
     _tail(b, a, x, ("tail.0", "tail.1"))
 
@@ -51,11 +52,12 @@ def rfdn_space(b: GraphBuilder, a: Architecture) -> None:
     x = head = b.residual("head", repeated)
     outs: list[str] = []
     for p in (f"body.{k}" for k in range(a.blocks)):
-        norm, gain = _normalize(b, p, x)
+        norm, gain, again = _normalize(b, p, x)
         if norm != x:
             norm = b.residual(f"{p}.norm", norm)
         y = rfdb(b, p, norm, b.fixed_bits(FUSION_BITS), b.fixed_bits(ESA_BITS), relu=False, gain=gain)
-        y = b.residual(f"{p}.output", y, b.owner(head))
+        y = b.residual(f"{p}.output", y, None if again else b.owner(head))
+        y = _normalize_again(b, p, y, again, b.owner(head))
         x = b.residual(f"{p}.skip", b.node("add", f"{p}.skip", x, y), b.owner(head))
         outs.append(x)
     joined = b.node("concat", "body.concat", *outs, channels=a.channels * a.blocks)
@@ -73,13 +75,28 @@ def rfdn_space_slots(a: Architecture) -> dict[str, str | None]:
     return dict.fromkeys([*body, "upsample", "tail.0"])
 
 
-def _normalize(b: GraphBuilder, name: str, x: str) -> tuple[str, str | None]:
-    """(batch-normalised x, deviation) as the architecture's normalization asks; x itself where it is none."""
+def _normalize(b: GraphBuilder, name: str, x: str) -> tuple[str, str | None, str | None]:
+    """What a block's function f reads, the deviation that scales it, and that of a second batch norm.
+
+    The block is `x + f(x)` without normalization, `x + f(BN(x))` with bn, `x + s f(BN(x))` with adq, and
+    `x + s BN'(f(BN(x)))` with adadm (Liu et al., ICCV workshops 2021): s is a function of the deviation of x.
+    """
     kind = b.architecture.normalization
     if kind == "none":
-        return x, None
+        return x, None, None
     norm = b.node("affine", f"{name}.norm", x)
-    return norm, b.node("deviation", f"{name}.deviation", x, channels=1) if kind == "adq" else None
+    if kind == "bn":
+        return norm, None, None
+    deviation = b.node("deviation", f"{name}.deviation", x, channels=1)
+    return (norm, deviation, None) if kind == "adq" else (norm, None, deviation)
+
+
+def _normalize_again(b: GraphBuilder, name: str, y: str, deviation: str | None, scale: str | None) -> str:
+    """AdaDM's second batch norm of y times the deviation, y itself without one."""
+    if deviation is None:
+        return y
+    norm = b.node("affine", f"{name}.norm_again", y, deviation)
+    return b.residual(f"{name}.norm_again", norm, scale)
 
 
 def _tail(b: GraphBuilder, a: Architecture, x: str, slots: tuple[str, ...]) -> None:

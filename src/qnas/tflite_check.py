@@ -22,6 +22,8 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 def check_tflite(model: TfliteModel) -> None:
     """Raises ModelError when LiteRT may not be given the file that `model` was read from."""
+    if model.subgraphs != 1:
+        raise ModelError(f"the TFLite model has {model.subgraphs} graphs: export it without control flow")
     problem = next(_problems(model), None)
     if problem is not None:
         raise ModelError(f"the TFLite model is damaged ({problem}): export it again")
@@ -29,10 +31,8 @@ def check_tflite(model: TfliteModel) -> None:
 
 def _problems(model: TfliteModel) -> Iterator[str]:
     """What is wrong, the first thing first: later checks rely on earlier ones, so only the first counts."""
-    if model.subgraphs != 1:
-        yield f"it has {model.subgraphs} graphs instead of one"
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or min(model.inputs + model.outputs) < 0:
-        yield "it has not one input and one output"
+    if min(model.inputs + model.outputs, default=-1) < 0:
+        yield "an input or an output is not there"
     for index, tensor in enumerate(model.tensors):
         yield from _grid_problems(f"tensor {index}", tensor)
     for index, operator in enumerate(model.operators):

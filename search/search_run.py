@@ -1,0 +1,208 @@
+"""One search in one folder: checks first, live progress, a log, arch.json at the end; resumable."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from qnas.cost import layer_sizes
+from qnas.errors import CheckpointError, QnasError, UsageError
+from qnas.images import list_images
+from qnas.lowering import lower
+from qnas.search import supernet_search
+from qnas.search.alphas import certainty
+from qnas.search.candidate_costs import CandidateCosts, counted_costs
+from qnas.search.result import make_folder, write_result
+from qnas.search.run_folder import (
+    ARCHITECTURE,
+    PLAN,
+    REPORT,
+    RESULT,
+    STATE,
+    SearchPlan,
+    read_plan,
+    write_plan,
+)
+from qnas.search.search_display import display, shown_cost
+from qnas.search.search_log import SearchLog
+from qnas.search.supernet_search import Search, StepNews, search_on
+from qnas.search.world import World, joined_world, own_device, own_threads
+
+
+def run_search(
+    plan: SearchPlan, folder: Path, threads: int = 0, *, resume: bool = False, force: bool = False
+) -> None:
+    """Search as `plan` says, showing progress on stderr, and fill `folder` (see `run_folder`).
+
+    `threads` 0: all cores, divided among torchrun's processes; of these the first alone writes and tells.
+    Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises QnasError; once the search is under
+    way its message says where the last good checkpoint is.
+    """
+    device = own_device()
+    torch.set_num_threads(threads or own_threads())
+    with joined_world(device) as world:
+        check_plan(plan)
+        world.check_batch(plan.recipe.batch)
+        costs = candidate_costs(plan)
+        log = None
+        try:
+            with world.agreed():
+                if world.rank == 0:
+                    log = _prepared(folder, plan, resume, force)
+            with world.agreed():
+                search = _search(plan, folder, device, world)
+            _run(search, plan, costs, folder, log)
+        finally:
+            if log:
+                log.close()
+
+
+def check_plan(plan: SearchPlan) -> None:
+    """Raise UsageError when its parts do not go together."""
+    recipe = plan.recipe
+    if not recipe.data:
+        raise UsageError("no training images: pass --data FOLDER (repeatable)")
+    if recipe.warm_up >= recipe.epochs:
+        raise UsageError(
+            f"--warm-up {recipe.warm_up} of --epochs {recipe.epochs} leaves no epoch for the alphas: "
+            "use a shorter one"
+        )
+    if (recipe.cost == "latency") != (recipe.latency_table is not None):
+        raise UsageError("--cost latency and --latency-table FILE need each other: pass both or neither")
+    layers, (height, width) = lower(plan.space.placeholder), plan.image
+    given = {f"--patch {recipe.patch}": (recipe.patch, recipe.patch), f"--image {height}x{width}": plan.image}
+    for option, size in given.items():
+        if min(min(each) for each in layer_sizes(layers, *size).values()) < 1:
+            raise UsageError(
+                f"{option} is too small for the pooling of {plan.space.network}: use a larger one"
+            )
+
+
+def candidate_costs(plan: SearchPlan) -> CandidateCosts:
+    """The cost of every candidate, as the plan weighs it. Raises QnasError for a bad table of latencies."""
+    recipe = plan.recipe
+    if recipe.cost == "latency":
+        from qnas.search.latency_costs import latency_costs
+
+        return latency_costs(plan.space, Path(str(recipe.latency_table)), *plan.image)
+    return counted_costs(plan.space, recipe.cost, *plan.image)
+
+
+def _prepared(folder: Path, plan: SearchPlan, resume: bool, force: bool) -> SearchLog:
+    """The log of a folder that is ready: nothing but search.json, or as the resumed search left it."""
+    if resume:
+        _check_same(folder, plan, read_plan(folder))
+    else:
+        _check_free(folder, plan, force)
+        make_folder(folder)
+    log = SearchLog(folder)
+    try:
+        for leftover in folder.glob(f".{STATE}.*"):  # of a process that was killed while it wrote
+            leftover.unlink()
+        if not resume:
+            for name in (STATE, ARCHITECTURE, RESULT, REPORT):
+                (folder / name).unlink(missing_ok=True)
+            write_plan(folder, plan, str(torch.__version__))
+    except Exception:
+        log.close()
+        raise
+    return log
+
+
+def _check_free(folder: Path, plan: SearchPlan, force: bool) -> None:
+    """Raise UsageError before anything is lost; a search without a checkpoint is nothing to lose."""
+    worth = [name for name in (STATE, ARCHITECTURE, RESULT) if (folder / name).exists()]
+    if worth and not force:
+        raise UsageError(
+            f"{folder} holds a search ({worth[0]}): continue it with --resume, or discard it with --force"
+        )
+    for data in plan.recipe.data:
+        list_images(Path(data))
+
+
+def _check_same(folder: Path, plan: SearchPlan, begun: SearchPlan) -> None:
+    """Raise UsageError, naming the first option that differs."""
+    for option, then, now in begun.differences(plan):
+        raise UsageError(
+            f"{folder} was begun with {option} {then}, not {now}: repeat the options of that "
+            "run, leave them out, or begin again with --force"
+        )
+
+
+def _search(plan: SearchPlan, folder: Path, device: torch.device, world: World) -> Search:
+    """From the checkpoint when there is one, else from the start."""
+    state = folder / STATE
+    if not state.exists():
+        return supernet_search.start(plan.space, plan.recipe, device, world)
+    search = supernet_search.resume(state, device, world)
+    if any(SearchPlan(search.space, search.recipe, plan.image).differences(plan)):
+        raise CheckpointError(f"{state} is of another search than {PLAN} beside it: begin again with --force")
+    return search
+
+
+def _run(
+    search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, log: SearchLog | None
+) -> None:
+    """To the end, from where the search is. Processes without a log are silent."""
+    console = Console(stderr=True, quiet=log is None)
+    state = folder / STATE
+    try:
+        with search.world.agreed():
+            if log:
+                log.cut(search.step, search.seconds)
+        if search.step < search.recipe.steps:
+            with display(console, search.recipe, costs) as show:
+                search_on(search, costs, state, *_listeners(search, costs, log, show))
+        if log:
+            _finish(search, plan, costs, folder, console)
+    except KeyboardInterrupt:
+        text = f"stopped at step {search.step} of {search.recipe.steps}"
+        if search.saved == search.step:
+            text += f"; continue with: qnas-search run -o {shlex.quote(str(folder))} --resume"
+        _tell(console, text)
+        raise
+    except QnasError as error:
+        good = "no checkpoint had been written"
+        if search.saved is not None:
+            good = f"the last good checkpoint is {state} (step {search.saved})"
+        raise type(error)(f"{error}; {good}") from error
+
+
+def _listeners(
+    search: Search, costs: CandidateCosts, log: SearchLog | None, show: Callable[[StepNews], None]
+) -> tuple[Callable[[StepNews], None], Callable[[Search], None]]:
+    """What hears of every step and of every epoch."""
+    if log is None:
+        return lambda news: None, lambda search: None
+
+    def on_step(news: StepNews) -> None:
+        log.step(search, news)
+        show(news)
+
+    return on_step, lambda search: log.epoch(search, costs)
+
+
+def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Console) -> None:
+    """Write arch.json, result.json and the page."""
+    choices, recipe = search.choices(), search.recipe
+    certain = dict(zip(search.space.variables, certainty(list(search.supernet.alphas)), strict=True))
+    write_result(
+        folder, search.space.architecture(choices), space_name=search.space.name, method="search",
+        image=plan.image, cost=recipe.cost, certainty=certain, seconds=search.seconds, steps=search.step,
+    )  # fmt: skip
+    from qnas.search.report.page import write_report  # matplotlib is slow to import
+
+    write_report(folder, folder / REPORT, force=True)
+    path, (height, width) = folder / ARCHITECTURE, plan.image
+    _tell(
+        console,
+        f"wrote {path}: {shown_cost(costs.of(choices), recipe.cost)} at {height}x{width}, "
+        f"largest probabilities {min(certain.values()):.2f} to {max(certain.values()):.2f}; "
+        f"pictures in {folder / REPORT}; train it with: qnas-train {path} --data FOLDER",
+    )
+
+
+def _tell(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,112 @@
+"""How far the members are, read from their folders: wherever they run, what they write tells."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from qnas.search.random_search import giga
+from qnas.search.run_folder import LOG, RESULT
+from qnas.search.sweep.stages import FAILED, FULL_PRECISION, TRAINED, Job
+
+State = Literal["waiting", "searching", "training", "trained", "failed"]
+COLOURS: dict[State, str] = {
+    "waiting": "dim", "searching": "cyan", "training": "blue", "trained": "green", "failed": "red",
+}  # fmt: skip
+SHOWN: tuple[State, ...] = ("searching", "training", "failed", "trained")  # the order of the table
+TAIL = 1 << 14  # bytes
+CLOCKS_DIFFER = 1.0  # seconds, of a file system and this machine
+STEP = re.compile(r"step (\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Status:
+    """`detail`: epoch, step, quality or error."""
+
+    name: str
+    state: State
+    detail: str = ""
+    bitops: float | None = None
+    psnr: float | None = None
+
+
+def status(job: Job, since: float) -> Status:
+    """Of one member, in a sweep that was called at the time `since`."""
+    folder, name = job.folder, job.member.name
+    if trained := read_object(folder / TRAINED):
+        return Status(name, "trained", "", trained.get("bitops"), trained.get("psnr_y"))
+    if (folder / FAILED).exists():
+        return Status(name, "failed", tail(folder / FAILED).strip())
+    bitops = (read_object(folder / RESULT) or {}).get("bitops")
+    if not job.log.exists() or job.log.stat().st_mtime < since - CLOCKS_DIFFER:
+        return Status(name, "waiting", "found" if bitops else "", bitops)
+    if bitops:
+        steps = STEP.findall(tail(job.log))
+        return Status(name, "training", "step {}/{}".format(*steps[-1]) if steps else "", bitops)
+    first = _epoch(folder / FULL_PRECISION / LOG)
+    return Status(name, "searching", _epoch(folder / LOG) or (first and f"full precision, {first}"))
+
+
+def table(statuses: Sequence[Status]) -> Table:
+    """Those that run first; of those that wait, their number."""
+    counts = Counter(each.state for each in statuses)
+    caption = ", ".join(f"{counts[state]} {state}" for state in COLOURS if counts[state])
+    shown = Table(caption=caption, caption_justify="left", box=None, pad_edge=False)
+    for heading, right in (("member", 0), ("", 0), ("PSNR-Y", 1), ("BitOps", 1), ("", 0)):
+        shown.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for each in sorted((s for s in statuses if s.state in SHOWN), key=lambda s: SHOWN.index(s.state)):
+        psnr = "" if each.psnr is None else f"{each.psnr:.3f}"
+        bitops = "" if each.bitops is None else giga(each.bitops)
+        words = (each.name, Text(each.state, COLOURS[each.state]), psnr, bitops, Text(each.detail))
+        shown.add_row(*words)
+    return shown
+
+
+def news(before: Mapping[str, Status], after: Sequence[Status]) -> list[str]:
+    """A line for every member whose state has changed."""
+    changed = [each for each in after if each.state != before[each.name].state]
+    return [f"{each.name}: {line(each)}" for each in changed]
+
+
+def line(each: Status) -> str:
+    """The state in words."""
+    if each.state == "trained" and each.psnr is not None and each.bitops is not None:
+        return f"trained, PSNR-Y {each.psnr:.3f} dB, {giga(each.bitops)} BitOps"
+    return f"{each.state}{f': {each.detail}' if each.state == 'failed' else ''}"
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object, None where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def tail(path: Path) -> str:
+    """The end of a text file, empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _epoch(log: Path) -> str:
+    """Of the last record of a search's log."""
+    for text in reversed(tail(log).splitlines()):
+        try:
+            record = json.loads(text)
+            return f"epoch {record['epoch'] + 1}, step {record['step']}"
+        except (ValueError, RecursionError, KeyError, TypeError):
+            continue  # half a line, or none of ours
+    return ""
