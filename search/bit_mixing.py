@@ -26,6 +26,9 @@ class Noise(Protocol):
     def draw_batch(self, x: Tensor) -> Tensor:
         """Standard normal, of the shape of x [N, C, H, W]; the same however a batch is divided."""
 
+    def signs(self, like: Tensor) -> Tensor:
+        """-1 or 1 with equal probability, of the shape of `like`."""
+
     def span(self, x: Tensor) -> Tensor:
         """Largest minus smallest value of the whole batch, []."""
 
@@ -68,16 +71,22 @@ class Quantized(Basis):
 
 
 class Noisy(Basis):
-    """x and one draw: `x + sigma z` with `sigma^2 = sum_b (a_b delta_b / 2)^2`; deltas [B] or [..., B]."""
+    """x and one draw: `x + sigma z` with `sigma^2 = sum_b (a_b delta_b / 2)^2`; deltas [B] or [..., B].
 
-    def __init__(self, x: Tensor, noise: Tensor, deltas: Tensor) -> None:
+    Where `signs` come from a step's noise, each mixture has z or -z by lot. Two mixtures of one tensor are
+    then uncorrelated, as with draws of their own, and so is what candidates add to the output of a layer.
+    """
+
+    def __init__(self, x: Tensor, noise: Tensor, deltas: Tensor, signs: Noise | None = None) -> None:
         super().__init__((x, noise))
-        self.deltas = deltas
+        self.deltas, self.signs = deltas, signs
 
     def weights(self, shares: Tensor) -> Tensor:
         # The square root has no derivative at zero, which all shares on 32 bits reach.
         variance = (shares * self.deltas / 2).square().sum(-1)
         sigma = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
+        if self.signs:
+            sigma = sigma * self.signs.signs(sigma)
         return torch.stack((torch.ones_like(sigma), sigma), -1)
 
     def mixed(self, shares: Tensor) -> Tensor:
@@ -102,12 +111,12 @@ class Reader(nn.Module):
             for b in bits:
                 if b < FLOAT_BITS:
                     quantizer = Quantizer(QuantSpec(b, signed=signed))
-                    quantizer.step.requires_grad_(False)  # set from data at the start of each epoch
+                    quantizer.step.requires_grad_(False)  # set from data, see Turns.calibrate
                     self.add_module(str(b), quantizer)
 
     def forward(self, x: Tensor, noise: Noise) -> Basis:
         if self.exact:
             return Exact(x)
         if self.mixer == "san":
-            return Noisy(x, noise.draw_batch(x), noise_deltas(noise.span(x), self.bits))
+            return Noisy(x, noise.draw_batch(x), noise_deltas(noise.span(x), self.bits), noise)
         return Quantized([x if b == FLOAT_BITS else self.get_submodule(str(b))(x) for b in self.bits])

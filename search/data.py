@@ -29,14 +29,11 @@ class Crops:
         """Two disjoint sets of images of about equal area. Raises ImageError when there is but one image."""
         if len(self.lr) < 2:
             raise ImageError("a search needs two images or more, one for each half of the data: add images")
-        order = np.random.default_rng(seed).permutation(len(self.lr)).tolist()
-        order.sort(key=lambda index: self.lr[index].size, reverse=True)  # stable: ties stay shuffled
+        order = sorted(range(len(self.lr)), key=lambda index: self.lr[index].size, reverse=True)
+        flips = np.random.default_rng(seed).integers(0, 2, len(order) // 2 + 1)
         halves: tuple[list[int], list[int]] = ([], [])
-        areas = [0, 0]
-        for index in order:
-            smaller = areas.index(min(areas))
-            halves[smaller].append(index)
-            areas[smaller] += self.lr[index].size
+        for place, index in enumerate(order):  # of two that are next in size, each half gets one
+            halves[(place + flips[place // 2]) % 2].append(index)
         first, second = (
             replace(self, lr=tuple(self.lr[i] for i in half), hr=tuple(self.hr[i] for i in half))
             for half in halves

@@ -23,6 +23,11 @@ class StepNoise:
         whole = torch.randn((n * self.world.size, h, w, c), generator=self.generator, device=x.device)
         return whole[n * self.world.rank : n * (self.world.rank + 1)].permute(0, 3, 1, 2)
 
+    def signs(self, like: Tensor) -> Tensor:
+        """-1 or 1 with equal probability, of the shape of `like`."""
+        bits = torch.randint(0, 2, like.shape, generator=self.generator, device=like.device)
+        return 2.0 * bits - 1.0
+
     def span(self, x: Tensor) -> Tensor:
         """Largest minus smallest value of the whole batch, []."""
         low, high = x.detach().aminmax()

@@ -176,6 +176,9 @@ class Draws:
         self.counts["draw_batch"] += 1
         return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
 
+    def signs(self, like: Tensor) -> Tensor:
+        return torch.randint(0, 2, like.shape, generator=self.generator).to(like) * 2 - 1
+
     def span(self, x: Tensor) -> Tensor:
         low, high = x.detach().aminmax()
         return high - low

@@ -11,13 +11,14 @@ import numpy as np
 import parallel_searches
 import pytest
 import torch
-from parallel_searches import CASES, CPU, SINGLE, begin, finish, in_double
+from parallel_searches import CASES, CPU, SINGLE, begin, finish, in_double, plan
 from random_networks import noise
 
 from qnas.architecture import from_json
 from qnas.checkpoint import load_plain
 from qnas.errors import UsageError
 from qnas.images import write_png
+from qnas.search.alphas import derive
 from qnas.search.supernet_search import STATE_FORMAT, STATE_VERSION, Search
 from qnas.search.world import World, joined_world, own_device, own_threads
 
@@ -54,11 +55,6 @@ def alone(case: str, folder: Path) -> Search:
         return finish(begin(case, folder / "data", World()), folder / "alone.pt")
 
 
-@cache
-def alone_in_single(folder: Path) -> Search:
-    return finish(begin(SINGLE, folder / "data", World()), folder / "alone.pt")
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_find_the_alphas_of_one(case: str, folder: Path, two: list[dict[str, Any]]) -> None:
     assert two[0][case] == two[1][case]
@@ -85,7 +81,8 @@ def test_two_processes_train_the_weights_and_statistics_of_one(
 def test_two_processes_find_the_alphas_of_one_in_single_precision(
     folder: Path, two: list[dict[str, Any]]
 ) -> None:
-    for ours, theirs in zip(two[0]["single"], alone_in_single(folder).supernet.alphas, strict=True):
+    one = finish(begin(SINGLE, folder / "data", World()), folder / "alone.pt")
+    for ours, theirs in zip(two[0]["single"], one.supernet.alphas, strict=True):
         np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-3)
 
 
@@ -125,13 +122,11 @@ def test_a_process_that_is_left_alone_says_so_and_leaves_the_group(two: list[dic
 
 
 def test_one_of_two_processes_writes_the_run_folder(folder: Path, two: list[dict[str, Any]]) -> None:
-    run = folder / "run"
-    alphas = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["alphas"]
-    assert list(alphas.values()) == two[0]["single"]
-    one = alone_in_single(folder)
-    architecture = from_json((run / "arch.json").read_text(), "arch.json")
-    assert architecture == one.space.architecture(one.choices())
+    run, space = folder / "run", plan(SINGLE, folder).space
+    choices = derive(space, [torch.tensor(alpha) for alpha in two[0]["single"]])
+    assert from_json((run / "arch.json").read_text(), "arch.json") == space.architecture(choices)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert list(records[-1]["alphas"].values()) == two[0]["single"]
     assert [record["step"] for record in records if record["kind"] == "epoch"] == [3, 6, 9]
 
 

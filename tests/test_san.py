@@ -47,20 +47,6 @@ def test_weights_of_each_candidate_have_noise_of_their_own_range_inside_their_ma
         assert float(outside.abs().sum()) == 0
 
 
-class CommonDraws(Draws):
-    """The layer's input has one draw for each of `bits` bit widths, which its `operations` share."""
-
-    def __init__(self, seed: int, operations: int, bits: int) -> None:
-        super().__init__(seed)
-        self.operations, self.bits, self.common = operations, bits, list[Tensor]()
-
-    def draw_batch(self, x: Tensor) -> Tensor:
-        call = self.counts["draw_batch"] % (self.operations * self.bits)
-        fresh = super().draw_batch(x)
-        self.common = [*self.common[: call % self.bits], fresh] if call < self.bits else self.common
-        return self.common[call % self.bits]
-
-
 def samples(
     compute: Callable[[Tensor, Tensor], Tensor], x: Tensor, alpha: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
@@ -82,13 +68,20 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float(((a.mean(0) - b.mean(0)).abs() / error).max())
 
 
-def assert_same_noise(layer: MixedLayer, oracle: PerOperation, alpha: Tensor, own: Draws, count: int) -> None:
+def assert_same_noise(
+    layer: MixedLayer,
+    oracle: PerOperation,
+    alpha: Tensor,
+    own: Draws,
+    count: int,
+    bits: tuple[int, ...] = (2, 4),
+) -> None:
     """Means, variance and expected gradients agree; the standard error of the variance is below 2 %.
 
     For each draw of the weights there are 8 of the input. Of the 108 means of a comparison one would be 5
     standard errors apart in one of 16000.
     """
-    reader, noise = reader_of((2, 4), "san"), Draws(1)
+    reader, noise = reader_of(bits, "san"), Draws(1)
     x = random_input(images=1)[:, :, :4, :3].repeat(8, 1, 1, 1)
     ours, gradients = samples(lambda x, p: layer(reader(x, noise), p, noise), x, alpha, count)
     theirs, own_gradients = samples(lambda x, p: oracle(x, p, own), x, alpha, count)
@@ -106,11 +99,20 @@ def test_one_draw_of_noise_has_the_mean_and_variance_of_a_draw_for_each_bit_widt
     assert_same_noise(layer, oracle, random_alpha(1, 2), Draws(2), 200)
 
 
-def test_joined_candidates_have_the_mean_and_variance_of_an_input_that_is_noised_once() -> None:
+def test_joined_candidates_have_the_mean_and_variance_of_inputs_noised_one_by_one() -> None:
     layer = searched(SINGLES, (2, 4), "san")
     oracle = PerOperation(layer, reader_of((2, 4), "san"))
-    alpha = random_alpha(len(SINGLES), 1) + torch.tensor([0.3, -0.2])  # shares alike in all candidates
-    assert_same_noise(layer, oracle, alpha, CommonDraws(2, len(SINGLES), 2), 200)
+    assert_same_noise(layer, oracle, random_alpha(len(SINGLES), 2), Draws(2), 200)
+
+
+def test_candidates_that_compute_the_same_do_not_add_up_their_noise() -> None:
+    # Probability one half each: with one sign for both the noise of the input would have twice the variance.
+    layer = searched(["simple_5x5", "simple_3x3"], (2,), "san")
+    kernels = layer.sets[0].singles
+    with torch.no_grad():
+        kernels.weight[0] = kernels.weight[1]
+    oracle = PerOperation(layer, reader_of((2,), "san"))
+    assert_same_noise(layer, oracle, torch.zeros(2, 1, dtype=torch.float64), Draws(2), 200, bits=(2,))
 
 
 @pytest.mark.parametrize("bits", [(4,), (2, 3, 4, 8)], ids=len)

@@ -86,7 +86,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
 def test_a_run_writes_what_was_asked_and_what_was_found(uninterrupted: Path, data: Path) -> None:
     names = sorted(path.name for path in uninterrupted.iterdir())
-    assert names == ["arch.json", "log.jsonl", "result.json", "search.json", "state.pt", "tensorboard"]
+    assert names == [
+            "arch.json", "log.jsonl", "report.html", "result.json", "search.json", "state.pt", "tensorboard",
+        ]  # fmt: skip
     asked = json.loads((uninterrupted / "search.json").read_text())
     assert (asked["format"], asked["version"], asked["space_name"]) == ("qnas-search-run", 1, "basic-small")
     assert asked["space"]["channels"] == 12
