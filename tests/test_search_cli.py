@@ -375,7 +375,7 @@ def test_the_parts_of_the_loss_are_told_in_grey_levels() -> None:
 def test_costs_are_told_in_their_unit() -> None:
     assert shown_cost(2.4286e9, "bitops") == "2.429 GBitOps"
     assert shown_cost(37_945_344, "macs") == "0.03795 GMACs"
-    assert shown_cost(1.5, "latency") == "1.5 ms"
+    assert shown_cost(1.5, "latency") == "1.5 ms in searched layers"
 
 
 def test_a_terminal_shows_a_live_table() -> None:
