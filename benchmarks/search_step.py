@@ -1,6 +1,6 @@
 """Time of a search step, alphas and weights, in every mixer and form; writes docs/search-speed.md.
 
-PYTHONPATH=tests python benchmarks/search_step.py [--space basic-small ...] [--rounds 12] [--threads 1]
+PYTHONPATH=tests python benchmarks/search_step.py [--space basic-small] [--rounds 8] [--threads 1]
 
 All variants of a space take one step in every round, in random order; ratios are of medians over rounds, with
 their bootstrap interval. "as written" is the paper's form (tests/per_operation.py): every operation quantizes
@@ -12,9 +12,10 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -116,9 +117,11 @@ def print_peak(arguments: list[str]) -> None:
     click.echo(own_peak() / 2**20)
 
 
-def measure(space: str, rounds: int, batch: int, patch: int) -> dict[str, list[float]]:
-    """Seconds of each variant in each round, one line of JSON."""
-    steppers = {variant.name: stepper(space, variant, batch, patch) for variant in VARIANTS}
+def measure(
+    space: str, variants: Sequence[Variant], rounds: int, batch: int, patch: int
+) -> dict[str, list[float]]:
+    """Seconds of each variant in each round."""
+    steppers = {variant.name: stepper(space, variant, batch, patch) for variant in variants}
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     order, names = random.Random(0), list(steppers)
     for index in track(range(rounds + 1), description=space):
@@ -136,7 +139,7 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, float]) -> list[str]
         "| mixer | form | bit widths | ms | times as fast | time against 1 width | peak MiB |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for variant in VARIANTS:
+    for variant in (each for each in VARIANTS if each.name in seconds):
         own = seconds[variant.name]
         ratio = ratio_interval(seconds[BASELINE.name], own)
         single = replace(variant, widths=1).name
@@ -150,37 +153,61 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, float]) -> list[str]
     return lines
 
 
+def page(results: dict[str, Any]) -> str:
+    """docs/search-speed.md."""
+    lines = [
+        "# Time of a search step", "",
+        "Made by `PYTHONPATH=tests python benchmarks/search_step.py` with the options given, on "
+        f"{current_environment('').cpu}, torch {torch.__version__}; 95 % intervals. *times as fast* as shared "
+        "weights, as written, 2 widths.", "",
+    ]  # fmt: skip
+    for space, result in results.items():
+        lines += [
+            f"## {space}",
+            "",
+            f"`{result['options']}`",
+            "",
+            *table(result["seconds"], result["peaks"]),
+            "",
+        ]
+    return "\n".join(lines)
+
+
 @click.command()
-@click.option("--space", "spaces", multiple=True, default=("basic-small", "rfdn-small", "basic", "rfdn"))
-@click.option("--rounds", default=12, show_default=True)
+@click.option("--space", default="basic-small", show_default=True)
+@click.option("--widths", default="1,2,3,4", show_default=True, help="How many bit widths.")
+@click.option("--rounds", default=8, show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--patch", default=32, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--page/--no-page", default=True)
+@click.option("--results", default="search_step.json", show_default=True, type=click.Path(path_type=Path),
+              help="Results of all spaces so far; the page shows them.")  # fmt: skip
 @click.option("--peak", hidden=True)
 def main(
-    spaces: tuple[str, ...], rounds: int, batch: int, patch: int, threads: int, page: bool, peak: str | None
+    space: str,
+    widths: str,
+    rounds: int,
+    batch: int,
+    patch: int,
+    threads: int,
+    results: Path,
+    peak: str | None,
 ) -> None:
-    """Measure."""
+    """Measure one space."""
     if peak:
         print_peak(json.loads(peak))
         return
     torch.set_num_threads(threads)
-    parts = []
-    for space in spaces:
-        seconds = measure(space, rounds, batch, patch)
-        peaks = {each.name: peak_mib(space, each, batch, patch, threads) for each in VARIANTS}
-        parts += [f"## {space}", "", *table(seconds, peaks), ""]
-        click.echo("\n".join(parts))
-    if page:
-        environment = current_environment("")
-        head = [
-            "# Time of a search step", "",
-            f"Made by `PYTHONPATH=tests python benchmarks/search_step.py` on {environment.cpu}, {threads} "
-            f"thread, batch {batch}, {patch}x{patch} pixels, torch {torch.__version__}; {rounds} interleaved "
-            "rounds, 95 % intervals. *times as fast* as shared weights, as written, 2 widths.", "",
-        ]  # fmt: skip
-        PAGE.write_text("\n".join(head + parts), encoding="utf-8")
+    variants = [each for each in VARIANTS if str(each.widths) in widths.split(",")]
+    known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    known[space] = {
+        "options": f"--space {space} --widths {widths} --rounds {rounds} --batch {batch} --patch {patch} "
+        f"--threads {threads}",
+        "seconds": measure(space, variants, rounds, batch, patch),
+        "peaks": {each.name: peak_mib(space, each, batch, patch, threads) for each in variants},
+    }
+    results.write_text(json.dumps(known), encoding="utf-8")
+    PAGE.write_text(page(known), encoding="utf-8")
 
 
 if __name__ == "__main__":
