@@ -158,14 +158,14 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Time of a search step", "",
         "Made by `PYTHONPATH=tests python benchmarks/search_step.py` with the options given, on "
-        f"{current_environment('').cpu}, torch {torch.__version__}; 95 % intervals. *times as fast* as shared "
-        "weights, as written, 2 widths.", "",
+        f"{current_environment('').cpu}, torch {torch.__version__}; 95 % intervals. *times as fast* as "
+        "shared weights, as written, 2 widths.", "",
     ]  # fmt: skip
-    for space, result in results.items():
+    for options, result in results.items():
         lines += [
-            f"## {space}",
+            f"## {result['space']}",
             "",
-            f"`{result['options']}`",
+            f"`{options}`",
             "",
             *table(result["seconds"], result["peaks"]),
             "",
@@ -200,9 +200,10 @@ def main(
     torch.set_num_threads(threads)
     variants = [each for each in VARIANTS if str(each.widths) in widths.split(",")]
     known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-    known[space] = {
-        "options": f"--space {space} --widths {widths} --rounds {rounds} --batch {batch} --patch {patch} "
-        f"--threads {threads}",
+    options = f"--space {space} --widths {widths} --rounds {rounds} --batch {batch} --patch {patch}"
+    options += f" --threads {threads}"
+    known[options] = {
+        "space": space,
         "seconds": measure(space, variants, rounds, batch, patch),
         "peaks": {each.name: peak_mib(space, each, batch, patch, threads) for each in variants},
     }

@@ -75,7 +75,7 @@ class Study:
         folder = self.work / f"{name}-s{seed}"
         words = (
             f"qnas-search run {FRAME} --bits {bits} --seed {seed} --epochs 20 --warm-up 4 "
-            f"--epoch-steps {self._steps(40)} --optimizer adam --alpha-lr 0.02"
+            f"--epoch-steps {self._steps(40)} --optimizer adam --alpha-lr 0.1 --entropy 1e-2"
         )
         return Job(folder / "arch.json", lambda: self._command(words, *options, "-o", folder))
 
@@ -133,7 +133,7 @@ def fixed_architecture(normalization: Normalization) -> Architecture:
 def jobs(study: Study, part: str) -> Iterator[Job]:
     """All jobs of a part, each after those whose files it reads."""
     if part == "entropy":
-        yield study.search("entropy-on", 0, "--entropy", "1e-3")
+        yield study.search("entropy-on", 0, "--entropy", "5e-2")
         yield study.search("entropy-off", 0, "--entropy", "0")
         return
     for seed in SEEDS:
@@ -154,7 +154,7 @@ def jobs(study: Study, part: str) -> Iterator[Job]:
                 yield from study.searched(name, seed, "--penalty", penalty, bits=bits)
 
 
-def run_jobs(wanted: Sequence[Job], workers: int) -> None:
+def run_jobs(work: Path, wanted: Sequence[Job], workers: int) -> None:
     """Run what is missing, `workers` at a time; a job waits for the file that it reads."""
     left = [job for job in wanted if not job.made.exists()]
     running: dict[Future[int], Job] = {}
@@ -163,27 +163,28 @@ def run_jobs(wanted: Sequence[Job], workers: int) -> None:
             ready = [job for job in left if job.reads is None or job.reads.exists()]
             for job in ready[: workers - len(running)]:
                 left.remove(job)
-                running[pool.submit(run_job, job)] = job
+                running[pool.submit(run_job, work, job)] = job
             if not running:
                 raise SystemExit(f"nothing makes {left[0].reads}, which {left[0].made} needs")
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 job = running.pop(future)
                 if future.result():
-                    raise SystemExit(f"{job.made} was not made: see {log_of(job)}")
+                    raise SystemExit(f"{job.made} was not made: see {log_of(work, job)}")
                 click.echo(
                     f"{time.strftime('%H:%M:%S')} {job.made}, {len(left) + len(running)} left", err=True
                 )
 
 
-def log_of(job: Job) -> Path:
+def log_of(work: Path, job: Job) -> Path:
     """Where a job's own output goes."""
-    return job.made.parent.parent / f"{job.made.parent.name}-{job.made.name}.log"
+    return work / "logs" / f"{'-'.join(job.made.relative_to(work).parts)}.txt"
 
 
-def run_job(job: Job) -> int:
+def run_job(work: Path, job: Job) -> int:
     """Its exit code."""
-    log = log_of(job)
+    log = log_of(work, job)
+    log.parent.mkdir(exist_ok=True)
     command = [str(Path(sys.executable).with_name(job.arguments()[0])), *job.arguments()[1:]]
     with log.open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(command) + "\n")
@@ -279,7 +280,7 @@ def main(work: Path, data: Path, workers: int, parts: tuple[str, ...], scale: fl
     """Run what is missing of the study."""
     work.mkdir(parents=True, exist_ok=True)
     study = Study(work.resolve(), data.resolve(), scale)
-    run_jobs([job for part in parts or PARTS for job in jobs(study, part)], workers)
+    run_jobs(study.work, [job for part in parts or PARTS for job in jobs(study, part)], workers)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     PAGE.write_text(f"{before}{MARKS[0]}\n{page(study)}{MARKS[1]}{after}", encoding="utf-8")
