@@ -209,7 +209,9 @@ def normalizations(study: Study) -> Iterator[str]:
     """PSNR-Y of one architecture with each."""
     yield from ("| normalization | PSNR-Y, mean (seeds) |", "|---|---|")
     for kind in get_args(Normalization):
-        yield f"| {kind} | {spread([psnr(study.work / f'norm-{kind}-s{seed}.pt') for seed in SEEDS])} |"
+        found = [psnr(study.work / f"norm-{kind}-s{seed}.pt") for seed in SEEDS]
+        if any(found):
+            yield f"| {kind} | {spread(found)} |"
 
 
 def certainties(study: Study) -> Iterator[str]:
@@ -249,8 +251,9 @@ def searches(study: Study, names: Sequence[tuple[str, str]]) -> Iterator[str]:
         folders = [study.work / f"{name}-s{seed}" for seed in SEEDS]
         costs = [bitops(f / "arch.json") / 1e6 for f in folders if (f / "arch.json").exists()]
         found = [psnr(folder / f"arch-s{seed}.pt") for folder, seed in zip(folders, SEEDS, strict=True)]
-        shown = ", ".join(f"{cost:.0f}" for cost in costs)
-        yield f"| {label} | {f'{statistics.mean(costs):.0f} ({shown})' if costs else '-'} | {spread(found)} |"
+        if costs:
+            shown = ", ".join(f"{cost:.0f}" for cost in costs)
+            yield f"| {label} | {statistics.mean(costs):.0f} ({shown}) | {spread(found)} |"
 
 
 def page(study: Study) -> str:
@@ -267,7 +270,9 @@ def page(study: Study) -> str:
         ("Mixing", searches(study, [(name, f"mixing-{name}") for name in MIXINGS])),
         ("4 and 8 bits together and alone", searches(study, bits)),
     )
-    return "\n".join(line for title, rows in parts for line in ("", f"### {title}", "", *rows)) + "\n"
+    tables = [(title, list(rows)) for title, rows in parts]
+    known = [(title, rows) for title, rows in tables if len(rows) > 2]  # more than the heading
+    return "\n".join(line for title, rows in known for line in ("", f"### {title}", "", *rows)) + "\n"
 
 
 @click.command()
