@@ -43,7 +43,7 @@ class Variant:
     """One way to compute a step."""
 
     mixer: Mixer
-    form: str  # "as written", "joined", "merged"
+    form: str  # "as written", "joined", "merged", "compiled": merged, too
     widths: int
 
     @property
@@ -57,9 +57,10 @@ VARIANTS = tuple(
     Variant(mixer, form, widths)
     for widths in BITS
     for mixer in ("independent", "shared", "san")
-    for form in ("as written", "joined", "merged")
-    if widths == 2 or (mixer != "independent" and form != "merged")
-    if not (mixer == "independent" and form == "merged")
+    for form in ("as written", "joined", "merged", "compiled")
+    if form in ("as written", "joined") or (widths == 2 and mixer != "independent")
+    if widths == 2 or mixer != "independent"
+    if not (mixer == "san" and form == "compiled")
 )
 
 
@@ -67,8 +68,9 @@ def stepper(space_name: str, variant: Variant, batch: int, patch: int) -> Callab
     """A function that takes one step and returns its seconds."""
     space = find_space(space_name).with_bits(BITS[variant.widths])
     recipe = SearchRecipe(
-        ("none",), mixer=variant.mixer, merged=variant.form == "merged", warm_up=0, batch=batch, patch=patch
-    )
+        ("none",), mixer=variant.mixer, merged=variant.form in ("merged", "compiled"),
+        compile=variant.form == "compiled", warm_up=0, batch=batch, patch=patch,
+    )  # fmt: skip
     search = start(space, recipe, torch.device("cpu"), World())
     if variant.form == "as written":
         supernet = PerOperationSupernet(search.supernet)

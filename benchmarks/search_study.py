@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -32,16 +31,10 @@ SEEDS = (0, 1, 2)
 SPACE, CHANNELS, BLOCKS, IMAGE = "basic-small", 18, 3, 32
 FRAME = f"--space {SPACE} --channels {CHANNELS} --blocks {BLOCKS}"
 PARTS = ("entropy", "normalization", "random", "mixing", "bits")
-PENALTIES = ("3e-4", "1e-3", "3e-3")
-BITS = ("4,8", "4", "8")
+FOUND = ("4,8", "1e-2")  # the bits and the penalty of the search that others are compared with
+BITS = (FOUND, ("4,8", "3e-3"), ("4,8", "3e-2"), ("4", "3e-3"), ("4", "3e-2"), ("8", "3e-3"), ("8", "3e-2"))
+MIXINGS = ("exact", "merged")
 RANDOM = 8
-MIXINGS = {
-    "san": ("--mixer", "san"),
-    "san, merged": ("--mixer", "san", "--mixing", "merged"),
-    "shared": ("--mixer", "shared"),
-    "shared, merged": ("--mixer", "shared", "--mixing", "merged"),
-    "independent": ("--mixer", "independent"),
-}
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,19 @@ class Study:
     def _steps(self, full: int) -> str:
         return str(max(2, round(full * self.scale)))
 
+    def folder(self, name: str, seed: int) -> Path:
+        """Of one search, or of random networks."""
+        return self.work / f"{name}-s{seed}"
+
     def _command(self, words: str, *others: object) -> tuple[str, ...]:
         """The words, then whatever may hold spaces, and what all commands have."""
         images = (part for name in ("T91", "BSDS200") for part in ("--data", self.data / name))
         common = ("--batch", "8", "--patch", "24", "--threads", "1", "--force")
         return (*words.split(), *common, *map(str, images), *map(str, others))
 
-    def search(self, name: str, seed: int, *options: str, bits: str = "4,8") -> Job:
+    def search(self, name: str, seed: int, *options: str, bits: str = FOUND[0]) -> Job:
         """A search in the folder `name`."""
-        folder = self.work / f"{name}-s{seed}"
+        folder = self.folder(name, seed)
         words = (
             f"qnas-search run {FRAME} --bits {bits} --seed {seed} --epochs 20 --warm-up 4 "
             f"--epoch-steps {self._steps(40)} --optimizer adam --alpha-lr 0.1 --entropy 1e-2"
@@ -82,7 +79,7 @@ class Study:
     def training(self, architecture: Path, seed: int) -> Job:
         """An architecture trained from scratch, beside its file."""
         found = architecture.with_name(f"{architecture.stem}-s{seed}.pt")
-        words = f"qnas-train --steps {self._steps(2500)} --seed {seed}"
+        words = f"qnas-train --lr 2e-3 --steps {self._steps(4000)} --seed {seed}"
         validation = self.data / "Set14"
         return Job(
             found,
@@ -90,15 +87,16 @@ class Study:
             reads=architecture,
         )
 
-    def searched(self, name: str, seed: int, *options: str, bits: str = "4,8") -> Iterator[Job]:
+    def searched(self, bits: str, penalty: str, seed: int, mixing: str = "exact") -> Iterator[Job]:
         """A search and the training of what it found."""
-        job = self.search(name, seed, *options, bits=bits)
+        name = name_of(bits, penalty, mixing)
+        job = self.search(name, seed, "--penalty", penalty, "--mixing", mixing, bits=bits)
         yield job
         yield self.training(job.made, seed)
 
     def drawn(self, name: str, seed: int, found: Path) -> Iterator[Job]:
         """Random architectures of at most the BitOps of `found` and at least 90 % of them, all trained."""
-        folder = self.work / f"{name}-s{seed}"
+        folder = self.folder(name, seed)
 
         def arguments() -> tuple[str, ...]:
             most = bitops(found)
@@ -111,6 +109,11 @@ class Study:
         paths = [folder / str(index) / "arch.json" for index in range(RANDOM)]
         yield Job(paths[-1], arguments, reads=found)
         yield from (self.training(path, seed) for path in paths)
+
+
+def name_of(bits: str, penalty: str, mixing: str = "exact") -> str:
+    """The folder of a search, without its seed."""
+    return f"found-{bits}-{penalty}" + ("" if mixing == "exact" else f"-{mixing}")
 
 
 def space() -> SearchSpace:
@@ -143,20 +146,19 @@ def jobs(study: Study, part: str) -> Iterator[Job]:
                 path.write_text(fixed_architecture(kind).to_json(), encoding="utf-8")
                 yield study.training(path, seed)
         elif part == "random":
-            yield from study.searched("found", seed, "--penalty", PENALTIES[1])
-            yield from study.drawn("random", seed, study.work / f"found-s{seed}" / "arch.json")
+            yield from study.searched(*FOUND, seed)
+            yield from study.drawn("random", seed, study.folder(name_of(*FOUND), seed) / "arch.json")
         elif part == "mixing":
-            for name, options in MIXINGS.items():
-                yield from study.searched(f"mixing-{name}", seed, "--penalty", PENALTIES[1], *options)
+            for mixing in MIXINGS:
+                yield from study.searched(*FOUND, seed, mixing)
         elif part == "bits":
-            for bits, penalty in product(BITS, PENALTIES):
-                name = f"bits-{bits}-{penalty}"
-                yield from study.searched(name, seed, "--penalty", penalty, bits=bits)
+            for bits, penalty in BITS:
+                yield from study.searched(bits, penalty, seed)
 
 
 def run_jobs(work: Path, wanted: Sequence[Job], workers: int) -> None:
     """Run what is missing, `workers` at a time; a job waits for the file that it reads."""
-    left = [job for job in wanted if not job.made.exists()]
+    left = list({job.made: job for job in wanted if not job.made.exists()}.values())
     running: dict[Future[int], Job] = {}
     with ThreadPoolExecutor(workers) as pool:
         while left or running:
@@ -232,12 +234,13 @@ def against_random(study: Study) -> Iterator[str]:
         "|---|---|---|---|---|---|",
     )
     for seed in SEEDS:
-        folder = study.work / f"random-s{seed}"
-        own = psnr(study.work / f"found-s{seed}" / f"arch-s{seed}.pt")
+        folder = study.folder("random", seed)
+        found = study.folder(name_of(*FOUND), seed)
+        own = psnr(found / f"arch-s{seed}.pt")
         values = [psnr(folder / str(index) / f"arch-s{seed}.pt") for index in range(RANDOM)]
         known = [value for value in values if value is not None]
         if own is not None and known:
-            cost = bitops(study.work / f"found-s{seed}" / "arch.json") / 1e6
+            cost = bitops(found / "arch.json") / 1e6
             yield (
                 f"| {seed} | {cost:.0f} | {own:.3f} | {max(known):.3f} | {statistics.mean(known):.3f} | "
                 f"{sum(own >= value for value in known)} of {len(known)} |"
@@ -248,7 +251,7 @@ def searches(study: Study, names: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Rows (label, folder) of found networks."""
     yield from ("| search | MBitOps, mean (seeds) | PSNR-Y, mean (seeds) |", "|---|---|---|")
     for label, name in names:
-        folders = [study.work / f"{name}-s{seed}" for seed in SEEDS]
+        folders = [study.folder(name, seed) for seed in SEEDS]
         costs = [bitops(f / "arch.json") / 1e6 for f in folders if (f / "arch.json").exists()]
         found = [psnr(folder / f"arch-s{seed}.pt") for folder, seed in zip(folders, SEEDS, strict=True)]
         if costs:
@@ -258,16 +261,12 @@ def searches(study: Study, names: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def page(study: Study) -> str:
     """The whole of docs/search-study.md between its marks."""
-    bits = [
-        (f"{bits} bits, penalty {penalty}", f"bits-{bits}-{penalty}")
-        for bits in BITS
-        for penalty in PENALTIES
-    ]
+    bits = [(f"{bits} bits, penalty {penalty}", name_of(bits, penalty)) for bits, penalty in BITS]
     parts = (
         ("With and without entropy", certainties(study)),
         ("Normalization", normalizations(study)),
         ("Found against random", against_random(study)),
-        ("Mixing", searches(study, [(name, f"mixing-{name}") for name in MIXINGS])),
+        ("Mixing", searches(study, [(mixing, name_of(*FOUND, mixing)) for mixing in MIXINGS])),
         ("4 and 8 bits together and alone", searches(study, bits)),
     )
     tables = [(title, list(rows)) for title, rows in parts]

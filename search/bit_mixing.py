@@ -6,13 +6,14 @@ for noise itself and one draw, because a sum of independent Gaussians is one Gau
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from qnas.fake_quantization import Quantizer
 from qnas.quantization import FLOAT_BITS, QuantSpec
+from qnas.search.compiled import quantized_mixture
 
 Mixer = Literal["independent", "shared", "san"]
 
@@ -37,7 +38,12 @@ class Basis(ABC):
     """`tensors` whose weighted sums are all mixtures of bit widths of one tensor."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tuple(tensors)
+        self._tensors = tuple(tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of one shape."""
+        return self._tensors
 
     @abstractmethod
     def weights(self, shares: Tensor) -> Tensor:
@@ -68,6 +74,26 @@ class Quantized(Basis):
 
     def weights(self, shares: Tensor) -> Tensor:
         return shares
+
+
+class OnePass(Quantized):
+    """One tensor for each bit width, made when asked for; a mixture of them is one compiled pass over x."""
+
+    def __init__(self, x: Tensor, quantizers: Sequence[Quantizer | None]) -> None:
+        super().__init__(())
+        self.x, self.quantizers = x, quantizers
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        if not self._tensors:
+            self._tensors = tuple(quantizer(self.x) if quantizer else self.x for quantizer in self.quantizers)
+        return self._tensors
+
+    def mixed(self, shares: Tensor) -> Tensor:
+        one = torch.ones((), device=self.x.device)
+        scales = torch.stack([q.scale().to(one) if q else one for q in self.quantizers])
+        bounds = [(q.spec.low, q.spec.high) if q else None for q in self.quantizers]
+        return quantized_mixture(self.x, scales, shares, bounds)
 
 
 class Noisy(Basis):
@@ -103,9 +129,17 @@ def noise_deltas(span: Tensor, bits: Sequence[int]) -> Tensor:
 class Reader(nn.Module):
     """Makes the basis of a tensor that candidates read. Its quantizers are named by their bits."""
 
-    def __init__(self, bits: tuple[int, ...], mixer: Mixer, *, signed: bool, exact: bool = False) -> None:
+    def __init__(
+        self,
+        bits: tuple[int, ...],
+        mixer: Mixer,
+        *,
+        signed: bool,
+        exact: bool = False,
+        compiled: bool = False,
+    ) -> None:
         super().__init__()
-        self.bits, self.mixer = bits, mixer
+        self.bits, self.mixer, self.compiled = bits, mixer, compiled
         self.exact = exact or bits == (FLOAT_BITS,)
         if not self.exact and mixer != "san":
             for b in bits:
@@ -119,4 +153,10 @@ class Reader(nn.Module):
             return Exact(x)
         if self.mixer == "san":
             return Noisy(x, noise.draw_batch(x), noise_deltas(noise.span(x), self.bits), noise)
-        return Quantized([x if b == FLOAT_BITS else self.get_submodule(str(b))(x) for b in self.bits])
+        quantizers = [
+            None if b == FLOAT_BITS else cast(Quantizer, self.get_submodule(str(b))) for b in self.bits
+        ]
+        basis = OnePass(x, quantizers)
+        if self.compiled and not any(quantizer and quantizer.calibrating for quantizer in quantizers):
+            return basis
+        return Quantized(basis.tensors)

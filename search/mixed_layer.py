@@ -54,7 +54,7 @@ class Candidates(nn.Module):
 
     def __init__(
         self, chains: Sequence[tuple[ConvShape, ...]], bits: tuple[int, ...], mixer: Mixer, window: Window, *,
-        merged: bool,
+        merged: bool, compiled: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.merged = window, merged
@@ -67,7 +67,8 @@ class Candidates(nn.Module):
             nn.ModuleList(Kernels([shape], bits, mixer) for shape in chains[i]) for i in self.chain_index
         )
         self.readers = nn.ModuleList(
-            nn.ModuleList(Reader(bits, mixer, signed=False) for _ in chains[i][1:]) for i in self.chain_index
+            nn.ModuleList(Reader(bits, mixer, signed=False, compiled=compiled) for _ in chains[i][1:])
+            for i in self.chain_index
         )
 
     def shrink(self, factor: float) -> None:
@@ -138,12 +139,14 @@ class MixedLayer(nn.Module):
 
     def __init__(
         self, layer: Layer, chains: Sequence[tuple[ConvShape, ...]], bits: tuple[int, ...], mixer: Mixer, *,
-        merged: bool,
+        merged: bool, compiled: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         window = Window(layer.stride, layer.padding if layer.stride > 1 else None)
         sets = [(b,) for b in bits] if mixer == "independent" else [bits]
-        self.sets = nn.ModuleList(Candidates(chains, each, mixer, window, merged=merged) for each in sets)
+        self.sets = nn.ModuleList(
+            Candidates(chains, each, mixer, window, merged=merged, compiled=compiled) for each in sets
+        )
 
     def shrink(self, factor: float) -> None:
         """Multiply the weights that write the layer's output."""

@@ -38,6 +38,7 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option(
     "--mixing", default="exact", type=choice("exact", "merged"), help="merged: faster, inputs alike."
 )
+@click.option("--compile", is_flag=True, help="Quantize and mix inputs in one compiled pass; needs g++.")
 @click.option("--selector", default="softmax", type=choice("softmax", "gumbel"))
 @click.option(
     "--temperatures", default=(10.0, 0.1), type=(RATE, RATE), help="Gumbel's, first and last epoch."

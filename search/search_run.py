@@ -14,6 +14,7 @@ from qnas.lowering import lower
 from qnas.search import supernet_search
 from qnas.search.alphas import certainty
 from qnas.search.candidate_costs import CandidateCosts, counted_costs
+from qnas.search.compiled import check_compiler
 from qnas.search.result import make_folder, write_result
 from qnas.search.run_folder import (
     ARCHITECTURE,
@@ -69,6 +70,10 @@ def check_plan(plan: SearchPlan) -> None:
             f"--warm-up {recipe.warm_up} of --epochs {recipe.epochs} leaves no epoch for the alphas: "
             "use a shorter one"
         )
+    if recipe.compile:
+        if recipe.mixer == "san":
+            raise UsageError("--compile is for --mixer shared or independent: san quantizes no input")
+        check_compiler()
     if (recipe.cost == "latency") != (recipe.latency_table is not None):
         raise UsageError("--cost latency and --latency-table FILE need each other: pass both or neither")
     layers, (height, width) = lower(plan.space.placeholder), plan.image

@@ -26,9 +26,11 @@ class Supernet(Network):
     """
 
     def __init__(
-        self, space: SearchSpace, mixer: Mixer = "shared", *, merged: bool = False, world: World | None = None
-    ) -> None:
-        self.space, self.mixer, self.merged, self.world = space, mixer, merged, world or World()
+        self, space: SearchSpace, mixer: Mixer = "shared", *, merged: bool = False, compiled: bool = False,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
+        self.space, self.mixer, self.world = space, mixer, world or World()
+        self.merged, self.compiled = merged, compiled
         layers = lower(space.placeholder)
         slots = {slot: name for name, tied in space.variables.items() for slot in tied}
         self._variable = {
@@ -49,7 +51,7 @@ class Supernet(Network):
                 source = named[layer.inputs[0]]
                 exact = source.op == "image"  # on its own grid already
                 signed = not rectified(named, source.name)
-                reader = Reader(space.bits, mixer, signed=signed, exact=exact)
+                reader = Reader(space.bits, mixer, signed=signed, exact=exact, compiled=compiled)
                 self._readers[source.name] = reader
                 attach(self, f"{source.name}.reader", reader)
         self._bases: dict[str, Basis] = {}
@@ -64,7 +66,10 @@ class Supernet(Network):
         if layer.name not in self._variable:
             return super()._build(layer)
         read = self._named[layer.inputs[0]].channels
-        return MixedLayer(layer, self._chains(layer, read), self.space.bits, self.mixer, merged=self.merged)
+        return MixedLayer(
+            layer, self._chains(layer, read), self.space.bits, self.mixer, merged=self.merged,
+            compiled=self.compiled,
+        )  # fmt: skip
 
     def _chains(self, layer: Layer, in_channels: int) -> Sequence[tuple[ConvShape, ...]]:
         """The convolutions of every candidate; a layer inside a slot, as of ESA, is what it is."""

@@ -63,6 +63,7 @@ class SearchRecipe:
     latency_table: str | None = None
     mixer: Mixer = "san"
     merged: bool = False
+    compile: bool = False  # mixtures of quantized inputs, by torch.compile
     selector: Selector = "softmax"
     epochs: int = 20
     epoch_steps: int = 1000
@@ -183,7 +184,9 @@ def start(space: SearchSpace, recipe: SearchRecipe, device: torch.device, world:
     """A search before its first step. Raises UsageError when its processes cannot divide a batch."""
     world.check_batch(recipe.batch)
     torch.manual_seed(recipe.seed)
-    supernet = Supernet(space, recipe.mixer, merged=recipe.merged, world=world).to(device)
+    supernet = Supernet(space, recipe.mixer, merged=recipe.merged, compiled=recipe.compile, world=world).to(
+        device
+    )
     return Search(recipe, space, supernet, *optimizers(supernet, recipe), world)
 
 
@@ -359,7 +362,7 @@ class Turns:
         share = self.search.recipe.batch // world.size
         mine = slice(world.rank * share, (world.rank + 1) * share)
         lr, hr = (part[mine] for part in self._batch(crops))
-        lr = lr.contiguous(memory_format=torch.channels_last)  # faster on CPUs
+        lr, hr = (part.contiguous(memory_format=torch.channels_last) for part in (lr, hr))  # faster on CPUs
         return nn.functional.l1_loss(forward(lr, probabilities, self._noise(purpose)), hr)
 
     def _batch(self, crops: Crops) -> tuple[Tensor, Tensor]:

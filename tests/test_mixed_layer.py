@@ -1,5 +1,6 @@
 """A searched layer computes equations 3 to 6 of QuantNAS in fewer convolutions than `per_operation`."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -149,6 +150,24 @@ def test_strides_and_padding_are_those_of_the_layer() -> None:
 
 
 # Probabilities of zero ----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")
+@pytest.mark.parametrize(("bits", "signed"), [((4, 8), False), ((2, 8, 32), True)])
+def test_a_compiled_mixture_is_that_of_the_quantizers_with_its_gradients(
+    bits: tuple[int, ...], signed: bool
+) -> None:
+    plain, compiled = (Reader(bits, "shared", signed=signed, compiled=each) for each in (False, True))
+    shares = torch.rand(len(bits), generator=torch.Generator().manual_seed(1))
+    results = []
+    for reader in (plain, compiled):
+        x, own = (2 * random_input().float()).requires_grad_(), shares.clone().requires_grad_()
+        mixture = reader(x, Draws()).mixed(own)
+        (mixture * torch.arange(mixture.numel()).view_as(mixture).sin()).sum().backward()
+        results.append((mixture, x.grad, own.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("merged", [False, True])
