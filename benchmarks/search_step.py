@@ -30,8 +30,10 @@ from qnas.search.alphas import cost_tensors
 from qnas.search.bit_mixing import Mixer
 from qnas.search.candidate_costs import counted_costs
 from qnas.search.data import Crops
+from qnas.search.recipe import SearchRecipe
 from qnas.search.space import find_space
-from qnas.search.supernet_search import Search, SearchRecipe, Turns, optimizers, start
+from qnas.search.state import Search, optimizers, start
+from qnas.search.turns import Turns
 from qnas.search.world import World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "search-speed.md"

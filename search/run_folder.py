@@ -8,9 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 from qnas import __version__
 from qnas.errors import CheckpointError, SpaceError, UsageError
+from qnas.search.recipe import SearchRecipe, recipe_document, recipe_from
 from qnas.search.result import write_json
 from qnas.search.space import SearchSpace, from_document
-from qnas.search.supernet_search import SearchRecipe, recipe_document, recipe_from
 
 PLAN = "search.json"  # a SearchPlan, written first
 STATE = "state.pt"  # the checkpoint

@@ -13,7 +13,8 @@ from rich.table import Table
 from qnas.cost import DECIMAL_G
 from qnas.quantization import PIXELS_PER_UNIT
 from qnas.search.candidate_costs import CandidateCosts, Cost
-from qnas.search.supernet_search import SearchRecipe, StepNews
+from qnas.search.recipe import SearchRecipe
+from qnas.search.supernet_search import StepNews
 
 LINE_SECONDS = 30
 SMOOTHING = 0.05  # share of the newest loss in the one that is shown

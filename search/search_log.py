@@ -13,7 +13,8 @@ from qnas.search.candidate_costs import CandidateCosts
 from qnas.search.event_files import EventFile
 from qnas.search.file_lock import is_free
 from qnas.search.run_folder import EVENTS, LOG
-from qnas.search.supernet_search import Search, StepNews
+from qnas.search.state import Search
+from qnas.search.supernet_search import StepNews
 
 RECORDS_AN_EPOCH = 50
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from qnas.errors import UsageError
 from qnas.quantization import FLOAT_BITS
+from qnas.search.recipe import SearchRecipe
 from qnas.search.run_folder import SearchPlan
 from qnas.search.space import find_space
 from qnas.search.space_options import changed_space, parse_image
-from qnas.search.supernet_search import SearchRecipe
 
 FLOAT_ENTROPY = 1e-3  # mu0 of the paper's searches in full precision; quantized ones have 1e-4
 

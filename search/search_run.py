@@ -11,7 +11,6 @@ from qnas.cost import layer_sizes
 from qnas.errors import CheckpointError, QnasError, UsageError
 from qnas.images import list_images
 from qnas.lowering import lower
-from qnas.search import supernet_search
 from qnas.search.alphas import certainty
 from qnas.search.candidate_costs import CandidateCosts, counted_costs
 from qnas.search.compiled import check_compiler
@@ -28,7 +27,9 @@ from qnas.search.run_folder import (
 )
 from qnas.search.search_display import display, shown_cost
 from qnas.search.search_log import SearchLog
-from qnas.search.supernet_search import Search, StepNews, search_on
+from qnas.search.state import Search, start
+from qnas.search.state import resume as resumed
+from qnas.search.supernet_search import StepNews, search_on
 from qnas.search.world import World, joined_world, own_device, own_threads
 
 
@@ -140,8 +141,8 @@ def _search(plan: SearchPlan, folder: Path, device: torch.device, world: World) 
     """From the checkpoint when there is one, else from the start."""
     state = folder / STATE
     if not state.exists():
-        return supernet_search.start(plan.space, plan.recipe, device, world)
-    search = supernet_search.resume(state, device, world)
+        return start(plan.space, plan.recipe, device, world)
+    search = resumed(state, device, world)
     if any(SearchPlan(search.space, search.recipe, plan.image).differences(plan)):
         raise CheckpointError(f"{state} is of another search than {PLAN} beside it: begin again with --force")
     return search

@@ -15,10 +15,12 @@ from qnas.architecture import Normalization
 from qnas.errors import OutputError, QnasError
 from qnas.search.bit_mixing import Mixer
 from qnas.search.candidate_costs import counted_costs
+from qnas.search.recipe import SearchRecipe
 from qnas.search.run_folder import SearchPlan
 from qnas.search.search_run import run_search
 from qnas.search.space import SearchSpace
-from qnas.search.supernet_search import Search, SearchRecipe, StepNews, resume, search_on, start
+from qnas.search.state import Search, resume, start
+from qnas.search.supernet_search import StepNews, search_on
 from qnas.search.world import World, joined_world
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qnas.checkpoint import load_plain
-from qnas.search.supernet_search import STATE_FORMAT, STATE_VERSION
+from qnas.search.state import STATE_FORMAT, STATE_VERSION
 
 TINY = [
     "--space", "basic-small", "--bits", "4,8", "--channels", "12", "--blocks", "1", "--epochs", "3",

@@ -19,7 +19,7 @@ from qnas.checkpoint import load_plain
 from qnas.errors import UsageError
 from qnas.images import write_png
 from qnas.search.alphas import derive
-from qnas.search.supernet_search import STATE_FORMAT, STATE_VERSION, Search
+from qnas.search.state import STATE_FORMAT, STATE_VERSION, Search
 from qnas.search.world import World, joined_world, own_device, own_threads
 
 

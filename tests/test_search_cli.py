@@ -17,6 +17,7 @@ from small_searches import TINY
 from qnas.architecture import Choice, Normalization
 from qnas.errors import CheckpointError, UsageError
 from qnas.search.candidate_costs import CandidateCosts
+from qnas.search.recipe import SearchRecipe
 from qnas.search.run_cli import main as run
 from qnas.search.run_folder import SearchPlan, option_of, read_plan, write_plan
 from qnas.search.search_cli import COMMANDS, main
@@ -26,7 +27,7 @@ from qnas.search.search_run import candidate_costs
 from qnas.search.space import SearchSpace, find_space, named_spaces
 from qnas.search.space_options import parse_bits, parse_image
 from qnas.search.space_table import magnitude
-from qnas.search.supernet_search import SearchRecipe, StepNews
+from qnas.search.supernet_search import StepNews
 
 ESPCN_MACS = 37_945_344  # of 32x32 pixels: QuantNAS, table 1
 BASIC = SearchPlan(find_space("basic"), SearchRecipe(("pictures",)))

@@ -31,6 +31,7 @@ from qnas.html_page import Markup
 from qnas.lowering import lower
 from qnas.quality import psnr_y
 from qnas.resize import resize_bicubic
+from qnas.search.recipe import SearchRecipe
 from qnas.search.report import crops, curves
 from qnas.search.report.drawing import architecture_section
 from qnas.search.report.entries import percent, si
@@ -42,7 +43,6 @@ from qnas.search.report_cli import main
 from qnas.search.result import write_result
 from qnas.search.run_folder import SearchPlan, write_plan
 from qnas.search.space import SearchSpace, find_space
-from qnas.search.supernet_search import SearchRecipe
 
 BASIC = find_space("basic-small")  # 8 variables of 6 operations and 2 bit widths
 ESPCN = find_space("edmips-espcn")  # 3 variables of one operation and 2 bit widths

@@ -25,11 +25,13 @@ from qnas.export.cli import main as export_main
 from qnas.images import write_png
 from qnas.lowering import lower
 from qnas.search.candidate_costs import CandidateCosts, counted_costs
+from qnas.search.recipe import SearchRecipe
 from qnas.search.search_cli import main
 from qnas.search.search_log import SearchLog
 from qnas.search.space import find_space
 from qnas.search.space_options import changed_space
-from qnas.search.supernet_search import Search, SearchRecipe, StepNews, start
+from qnas.search.state import Search, start
+from qnas.search.supernet_search import StepNews
 from qnas.search.train_cli import main as train_main
 from qnas.search.world import World
 
