@@ -42,23 +42,23 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
     "--io", type=click.Choice(["int8", "uint8"]), default="int8", show_default=True, help="TFLite images."
 )
 @click.option(
-    "--input-range", type=click.Choice(["0..1", "0..255"]), default="0..1", show_default=True,
-    help="What a float image of an ONNX SOURCE holds.",
+    "--input-range", type=click.Choice(["0..1", "0..255"]),
+    help="What an image is to an ONNX SOURCE. Default: found out of a float one, 0..1 of a QDQ one.",
 )  # fmt: skip
 @click.option(
     "--adq", type=click.Choice(["frozen", "per-image"]), default="frozen", show_default=True,
     help="ADQ's deviation: a constant in the weights, or computed for each image (onnxruntime only).",
 )  # fmt: skip
 @click.option(
-    "--adq-images", type=PATH, help="HR images whose mean deviation is frozen. Default: training's."
-)
-@click.option(
     "--saturation", type=click.Choice(["ignore", "warn", "error"]), default="ignore", show_default=True,
     help="Layers that may pass 16 bits on machines without VNNI.",
 )  # fmt: skip
 @click.option(
-    "--check", "--images", "images", type=PATH, help="HR images to compare on. Default: photographs."
-)
+    "--images", type=PATH,
+    help="HR images to calibrate what SOURCE leaves open: a float model, float residuals, ADQ's deviation.",
+)  # fmt: skip
+@click.option("--calibration", type=PATH, help="A file of qnas-calibrate, for a float model.onnx.")
+@click.option("--check", type=PATH, help="HR images to compare on. Default: --images, else photographs.")
 @click.option(
     "--parity/--no-parity", default=True, show_default=True, help="Compare, and save MODEL.parity.json."
 )
@@ -74,7 +74,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace existing files.")
 def main(source: Path, output: Path | None, formats: tuple[str, ...], **options: Any) -> None:
-    """Write SOURCE as integer models: a found.pt of qnas-train, or a QDQ model.onnx made elsewhere.
+    """Write SOURCE as integer models: a found.pt of qnas-train, or a model.onnx made elsewhere, QDQ or float.
 
     onnx-qdq and tflite are fully integer, 8-bit image in and out; onnx-float32 is the full-precision twin.
     Exits with 1 when a runtime computes something else than the network, beyond --min-equal or --max-steps.
@@ -87,6 +87,8 @@ def main(source: Path, output: Path | None, formats: tuple[str, ...], **options:
     if done.report is not None:
         console = Console()
         done.report.show(console if console.is_terminal else Console(width=100))
+    for note in done.notes if done.report is None else ():
+        click.echo(f"note: {note}")
     for path in done.files:
         click.echo(f"wrote {path} ({path.stat().st_size} bytes)")
     if done.report is not None and not done.report.passed:

@@ -22,7 +22,10 @@ def integers_only(found: Found) -> Found:
             "the network is full precision: train it with fewer bits, or use --format onnx-float32"
         )
     if architecture.residual_bits is None:
-        raise ModelError("the network keeps its residuals float: train it with residual_bits 8")
+        raise ModelError(
+            "the network keeps its residuals float: calibrate 8-bit ones with --images IMAGES, or train it "
+            "with residual_bits 8"
+        )
     floats = [layer.name for layer in found.network.layers if layer.op == "conv" and layer.bits == FLOAT_BITS]
     if floats:
         raise ModelError(f"layer {floats[0]} has 32 bits: give it at most 8, or use --format onnx-float32")

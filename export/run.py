@@ -10,22 +10,25 @@ from typing import Literal
 import onnx
 from rich.console import Console
 
-from qnas.checkpoint import Found, load_found
+from qnas.calibration.document import write_calibration
 from qnas.errors import ModelError, UsageError
-from qnas.evaluation import Image, pairs
+from qnas.evaluation import Image
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.report import CheckReport
-from qnas.export.from_qdq.reader import InputRange, read_qdq
-from qnas.export.integers import Adq, integer_network
+from qnas.export.float_source import compared_images, read_float_source, references
+from qnas.export.from_qdq.reader import InputRange
+from qnas.export.integers import Adq
 from qnas.export.metadata import properties
-from qnas.export.model import build_float32, float_twin, integers_only
+from qnas.export.model import build_float32, float_twin
+from qnas.export.source import Kind, Source, kind_of, read_found_source, read_qdq_source, refuse_unfit
 from qnas.export.targets import Layout, find_target, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.files import atomic_write, check_output
-from qnas.inference import calibrate_deviations, freezing_price
-from qnas.integer_network import IntegerNetwork, saturating_layers
+from qnas.fusion import count_integer_convolutions
+from qnas.inference import freezing_price, mean_psnr
+from qnas.integer_network import saturating_layers
 
 SUFFIXES: dict[str, str] = {"onnx-qdq": ".onnx", "onnx-float32": ".onnx", "tflite": ".tflite"}
 STATIC_SIZE = (128, 128)  # of a .tflite file that has no form for every size
@@ -33,18 +36,22 @@ STATIC_SIZE = (128, 128)  # of a .tflite file that has no form for every size
 
 @dataclass(frozen=True)
 class Options:
-    """What `qnas-export` was told. `size`: (height, width) of a .tflite file, None for every size."""
+    """What `qnas-export` was told. `size`: (height, width) of a .tflite file, None for every size.
+
+    HR `images` decide what SOURCE leaves open; `check`, or else they, are what is compared on.
+    """
 
     formats: tuple[str, ...]
     target: str | None = None
     layout: Layout = "nchw"
     size: tuple[int, int] | None = None
     io: Literal["int8", "uint8"] = "int8"
-    input_range: InputRange = "0..1"
+    input_range: InputRange | None = None
     adq: Adq = "frozen"
-    adq_images: Path | None = None
     saturation: Literal["ignore", "warn", "error"] = "ignore"
     images: Path | None = None
+    calibration: Path | None = None
+    check: Path | None = None
     parity: bool = True
     layers: bool = False
     html: bool = False
@@ -56,26 +63,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Exported:
-    """The files, in the order of the formats; `report` is None without a check."""
+    """The files, in the order of the formats; `report` is None without a check, which has `notes` else."""
 
     files: tuple[Path, ...]
     report: CheckReport | None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A network from a file; `integer` is None when only its float twin was asked for."""
-
-    path: Path
-    found: Found | None
-    integer: IntegerNetwork | None
-
-    @property
-    def scale(self) -> int:
-        if self.integer is not None:
-            return self.integer.scale
-        assert self.found is not None
-        return self.found.architecture.scale
+    notes: tuple[str, ...] = ()
 
 
 def export(source: Path, options: Options, output: Path | None) -> Exported:
@@ -85,14 +77,19 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
     """
     console = Console(stderr=True)
     targets = _outputs(source, options, output)
+    with _step(console, f"reading {source}"):
+        kind = kind_of(source)
+        refuse_unfit(kind, source, options.formats, options.calibration, options.images)
+    calibrates = kind == "float" and options.calibration is None
     report_path = targets[0].with_suffix(".parity.json")
     reports = [report_path, *([report_path.with_suffix(".html")] if options.html else [])]
-    for path in (*targets, *(reports if options.parity else ())):
+    calibration = targets[0].with_suffix(".calibration.json")
+    for path in (*targets, *(reports if options.parity else ()), *([calibration] if calibrates else ())):
         check_output(path, options.force)
-    with _step(console, f"reading {source}"):
-        photographs, notes = check_images(options.images) if options.parity else ([], ())
-        read = _read(source, options)
-    notes += _freezing(read, options, photographs) + _saturation(read, options)
+    with _step(console, "reading images"):
+        photographs, notes = _compared(options, kind) if options.parity else ([], ())
+    read = _read(console, source, kind, options)
+    notes += _prices(read, options, photographs) + _saturation(read, options)
     with _step(console, "building " + ", ".join(options.formats)):
         built = [_WRITERS[name](read, options) for name in options.formats]  # all of them, or no file at all
     written = []
@@ -101,21 +98,30 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
             temporary.write_bytes(data)
         written.append(replace(file, path=target))
         notes += more
-    if not options.parity:
-        return Exported(targets, None)
+    if calibrates and read.calibrated is not None:
+        write_calibration(read.calibrated.calibration, calibration, options.force)
+        targets = (*targets, calibration)
+    if not options.parity or read.grey:
+        return Exported(targets, None, notes)
     with _step(console, f"comparing on {len(photographs)} images"):
-        network = None
-        if read.found is not None:
-            network = read.found.network if read.integer else float_twin(read.found).network
-        report = check(
-            written, read.integer, network, photographs, layers=options.layers, min_equal=options.min_equal,
-            max_steps=options.max_steps, gate=options.gate or None, notes=notes,
-        )  # fmt: skip
+        report = _checked(read, written, photographs, options, notes)
     for path in reports:
         text = report.to_html() if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
         with atomic_write(path, options.force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    return Exported(targets, report)
+    return Exported(targets, report, notes)
+
+
+def _checked(
+    read: Source, files: Sequence[WrittenFile], images: Sequence[tuple[str, Image]], options: Options,
+    notes: tuple[str, ...],
+) -> CheckReport:  # fmt: skip
+    """A model that computes in float rounds as its runtime does: nothing decides unless it is named."""
+    gate = options.gate or (None if read.integer is not None or read.found is not None else ())
+    return check(
+        files, read.integer, read.trained, images, layers=options.layers, min_equal=options.min_equal,
+        max_steps=options.max_steps, gate=gate, notes=notes, given=references(read),
+    )  # fmt: skip
 
 
 def _outputs(source: Path, options: Options, output: Path | None) -> tuple[Path, ...]:
@@ -130,42 +136,47 @@ def _outputs(source: Path, options: Options, output: Path | None) -> tuple[Path,
     return (output,) if output else tuple(stem.with_name(stem.name + suffix) for suffix in suffixes)
 
 
-def _read(source: Path, options: Options) -> _Source:
-    """Case 1: found.pt. Case 2: a QDQ model made elsewhere."""
-    if source.suffix == ".onnx":  # Case 2
-        if "onnx-float32" in options.formats:
-            raise UsageError("--format onnx-float32 needs a found.pt: an integer model has no float twin")
-        return _Source(source, None, read_qdq(source, options.input_range))
-    found = load_found(source)
-    if options.formats == ("onnx-float32",):
-        return _Source(source, found, None)
-    integers_only(found)
-    if options.adq_images is not None:
-        if options.adq == "per-image" or not found.network.deviations():
-            raise UsageError(
-                "--adq-images sets what --adq frozen freezes in a network with ADQ: leave it out"
-            )
-        scale = found.architecture.scale
-        calibrate_deviations(found.network, (lr for lr, _ in pairs(options.adq_images, scale)))
-    integer = integer_network(found, options.adq)
-    found.network.per_image = options.adq == "per-image"
-    return _Source(source, found, integer)
+def _read(console: Console, path: Path, kind: Kind, options: Options) -> Source:
+    """The network of `path`, calibrated where that is left to do."""
+    if kind == "float":  # with bars of its own
+        return read_float_source(path, options.images, options.calibration, options.input_range)
+    with _step(console, f"reading {path}"):
+        if kind == "qdq":
+            return read_qdq_source(path, options.input_range or "0..1")
+        return read_found_source(path, options.formats == ("onnx-float32",), options.adq, options.images)
 
 
-def _freezing(read: _Source, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
-    """What the frozen deviations of ADQ cost on the images of the check."""
-    if read.found is None or read.integer is None or options.adq != "frozen" or not images:
+def _compared(options: Options, kind: Kind) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
+    """The images of the check, and notes on what was used instead."""
+    if kind == "float" and options.check is None and options.images is not None:
+        return compared_images(options.images), ()
+    return check_images(options.check or options.images)
+
+
+def _prices(read: Source, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
+    """What was lost on the way to integers, on the images of the check."""
+    if read.calibrated is not None:
+        return read.calibrated.notes
+    if read.found is None or read.integer is None or not images:
         return ()
-    if not read.found.network.deviations():
-        return ()
-    price = freezing_price(read.found.network, (image for _, image in images), read.scale)
-    return (
-        f"frozen deviations (ADQ) cost {price.psnr:.3f} dB PSNR-Y on these images: {price.frozen:.3f} dB, "
-        f"per image {price.per_image:.3f} dB",
-    )
+    notes: tuple[str, ...] = ()
+    pictures = [image for _, image in images]
+    if options.adq == "frozen" and read.found.network.deviations():
+        price = freezing_price(read.found.network, pictures, read.scale)
+        notes = (
+            f"frozen deviations (ADQ) cost {price.psnr:.3f} dB PSNR-Y on these images: "
+            f"{price.frozen:.3f} dB, per image {price.per_image:.3f} dB",
+        )
+    if read.before is not None:
+        before, after = (mean_psnr(each, pictures, read.scale) for each in (read.before, read.found.network))
+        notes += (
+            f"8-bit residuals cost {before - after:.3f} dB PSNR-Y on these images: {after:.3f} dB, "
+            f"float ones {before:.3f} dB",
+        )
+    return notes
 
 
-def _saturation(read: _Source, options: Options) -> tuple[str, ...]:
+def _saturation(read: Source, options: Options) -> tuple[str, ...]:
     """A note or an error naming the layers that may saturate where pairs of products add in 16 bits."""
     if options.saturation == "ignore" or read.integer is None:
         return ()
@@ -183,29 +194,47 @@ def _saturation(read: _Source, options: Options) -> tuple[str, ...]:
 _Written = tuple[bytes, WrittenFile, tuple[str, ...]]
 
 
-def _onnx_qdq(read: _Source, options: Options) -> _Written:
-    assert read.integer is not None
+def _onnx_qdq(read: Source, options: Options) -> _Written:
     target = find_target(options.target, "onnx-qdq")
+    if read.integer is None:
+        return _as_calibrated(read, options)
     network = fitted(read.integer, target)
     model, note = simplify(write_onnx(network, target, options.layout))
     return _finished(model, read, True), WrittenFile(read.path, "onnx", network), (note,)
 
 
-def _onnx_float32(read: _Source, options: Options) -> _Written:
+def _as_calibrated(read: Source, options: Options) -> _Written:
+    """The QDQ model as calibration made it, and what of it runs in float."""
+    assert read.calibrated is not None
+    if options.target is not None or options.layout != "nchw":
+        raise ModelError(f"{read.calibrated.refusal}: leave out --target and --layout, which need all of it")
+    data = _finished(read.calibrated.model, read, True)
+    fusion = count_integer_convolutions(data)
+    notes = (
+        f"{read.calibrated.refusal.partition(': ')[0]}; the file is the QDQ model itself, for onnxruntime",
+        f"{fusion.integer} of {fusion.total} convolutions integer; in float: "
+        + (", ".join(fusion.float_names) or "nothing"),
+    )
+    return data, WrittenFile(read.path, "onnx"), notes
+
+
+def _onnx_float32(read: Source, options: Options) -> _Written:
     assert read.found is not None
     model, note = simplify(build_float32(read.found))
     return _finished(model, read, False), WrittenFile(read.path, "onnx"), (note,)
 
 
-def _finished(model: onnx.ModelProto, read: _Source, integer: bool) -> bytes:
+def _finished(model: onnx.ModelProto, read: Source, integer: bool) -> bytes:
     onnx.helper.set_model_props(model, _properties(read, integer))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
 
 
-def _tflite(read: _Source, options: Options) -> _Written:
-    assert read.integer is not None
+def _tflite(read: Source, options: Options) -> _Written:
+    if read.integer is None:
+        assert read.calibrated is not None
+        raise ModelError(f"{read.calibrated.refusal}: TFLite needs all of it, use --format onnx-qdq")
     network = fitted(read.integer, find_target(options.target, "tflite"))
     known = _properties(read, True)
     notes: tuple[str, ...] = ()
@@ -222,16 +251,17 @@ def _tflite(read: _Source, options: Options) -> _Written:
     return model.data, WrittenFile(read.path, "tflite", network), notes
 
 
-def _properties(read: _Source, integer: bool) -> dict[str, str]:
+def _properties(read: Source, integer: bool) -> dict[str, str]:
+    bits = {32}
     if integer and read.integer is not None:
         bits = {node.bits for node, _ in read.integer.convolutions()}
-    else:
-        bits = {32}
+    elif read.calibrated is not None:
+        bits = read.calibrated.bits
     found = read.found if integer or read.found is None else float_twin(read.found)
     return properties(read.path, read.scale, bits, found, integer)
 
 
-_WRITERS: dict[str, Callable[[_Source, Options], _Written]] = {
+_WRITERS: dict[str, Callable[[Source, Options], _Written]] = {
     "onnx-qdq": _onnx_qdq,
     "onnx-float32": _onnx_float32,
     "tflite": _tflite,

@@ -64,7 +64,7 @@ def test_json_holds_every_sample_and_what_they_were_taken_on(models: Path, tmp_p
     assert model["cost"]["macs"] == 12 * 27 * 16 * 24
     assert model["cost"]["bitops"] == 64 * model["cost"]["macs"]
     assert model["cost"]["executed_bitops"] == 64 * model["cost"]["macs"]
-    assert model["fusion"] == {"total": 1, "integer": 1, "float_ops": []}
+    assert model["fusion"] == {"total": 1, "integer": 1, "float_ops": [], "float_names": []}
     assert model["delegation"]["provider"] == "CPUExecutionProvider"
     assert (
         model["delegation"]["delegated_macs"] == model["delegation"]["integer_macs"] == model["cost"]["macs"]

@@ -112,7 +112,7 @@ def test_layers_are_compared_on_request(folder: Path) -> None:
 
 
 def test_a_frozen_deviation_is_exported_with_its_price_and_one_per_image_without(folder: Path) -> None:
-    frozen = export("adq.pt", "--check", "photographs", "--adq-images", "photographs", "-o", "frozen.onnx")
+    frozen = export("adq.pt", "--images", "photographs", "-o", "frozen.onnx")
     assert frozen.exit_code == 0, frozen.output
     (price,) = [note for note in json.loads(Path("frozen.parity.json").read_text())["notes"] if "ADQ" in note]
     assert "dB PSNR-Y on these images" in price
@@ -170,7 +170,7 @@ def test_an_existing_output_is_kept_without_force_and_replaced_with_it(folder: P
         (["found.pt", "--gate", "tvm"], "tvm"),
         (["found.pt", "--target", "litert"], "use one of onnxruntime"),
         (["found.pt", "--adq", "per-image"], "needs a network with ADQ"),
-        (["found.pt", "--adq-images", "photographs"], "leave it out"),
+        (["found.pt", "--calibration", "found.json"], "found.pt is none: leave it out"),
         (["adq.pt", "--adq", "per-image", "--format", "tflite"], "needs --target onnxruntime"),
         (["adq.pt", "--adq", "per-image", "--format", "onnx-qdq", "--format", "tflite"], "needs --target"),
         (["found.pt", "--format", "tflite", "--target", "portable"], "use one of litert"),

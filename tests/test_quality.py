@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from qnas.errors import ImageError
@@ -149,6 +151,20 @@ def test_a_ramp_stays_a_ramp_away_from_the_borders() -> None:
 def test_the_same_size_returns_the_same_image() -> None:
     image = np.random.default_rng(2).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     assert np.array_equal(resize_bicubic(image, (5, 7)), image)
+
+
+@given(st.integers(0, 2**32), st.booleans(), st.data())
+def test_a_part_has_the_pixels_of_the_whole(seed: int, integers: bool, data: st.DataObject) -> None:
+    height, width, new_height, new_width = (data.draw(st.integers(1, 40)) for _ in range(4))
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    left, top = data.draw(st.integers(0, new_width - 1)), data.draw(st.integers(0, new_height - 1))
+    right, bottom = data.draw(st.integers(left + 1, new_width)), data.draw(st.integers(top + 1, new_height))
+    box = (left, top, right - left, bottom - top)
+    image: np.ndarray = noise.astype(np.uint8) if integers else noise / 3
+    whole = resize_bicubic(image, (new_height, new_width))
+    part = resize_bicubic(image, (new_height, new_width), box)
+    assert part.dtype == image.dtype
+    assert np.array_equal(part, whole[top:bottom, left:right])
 
 
 def test_overshoot_of_uint8_is_clipped_and_of_float_kept() -> None:

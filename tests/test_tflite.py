@@ -33,7 +33,7 @@ from qnas.integer_network import (
     rewritten,
 )
 from qnas.litert_session import LiteRtSession
-from qnas.quantization import QuantParams
+from qnas.quantization import QuantParams, dequantize, quantize
 from qnas.tflite_check import check_tflite
 from qnas.tflite_reader import load_schema, read_tflite
 
@@ -188,6 +188,16 @@ def test_a_sigmoid_that_differs_from_the_runtimes_keeps_its_bytes_outside_xnnpac
     node = Table("gate", ("image",), 1, grid(), other, "sigmoid")
     values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     check(network(image(1, read), node), values, ("QUANTIZE", "CAST", "GATHER"))
+
+
+@pytest.mark.parametrize("output", [grid(0.3), grid(0.3, signed=True), grid(0.03, bits=4, signed=True)])
+@pytest.mark.parametrize("slope", [0.05, 0.2])
+def test_a_leaky_relu_is_inside_xnnpack(output: QuantParams, slope: float) -> None:
+    read, q = grid(0.1, signed=True), np.arange(256, dtype=np.int32)
+    x = dequantize(q, read)
+    table = quantize(np.where(x < 0, np.float32(slope) * x, x), output).astype(np.uint8)
+    node = Table("leaky", ("image",), 1, output, table, "leaky_relu", slope)
+    check(network(image(1, read), node), q.astype(np.uint8).reshape(1, 1, 16, 16))
 
 
 @pytest.mark.parametrize("read", [grid(), grid(bits=4), grid(bits=4, signed=True)])

@@ -21,10 +21,12 @@ SLOWER = 4  # a slow runner gets that part of it
 
 @dataclass(frozen=True)
 class Effort:
-    """About how many LR `pixels` of each photograph; at least `smallest` a side where it has them."""
+    """About how many LR `pixels` of each photograph; at least `smallest` a side where it has them, and whole
+    times `multiple`."""
 
     pixels: float
     smallest: int = SMALLEST_SIDE
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def windows(height: int, width: int, runner: Runner, effort: Effort, first: bool
     """
     most, pixels = (SLOW_SIDE, effort.pixels / SLOWER) if runner.slow else (LARGEST_SIDE, effort.pixels)
     side = max(effort.smallest, min(most, math.isqrt(int(pixels))))
-    centre = _centre(height, width, min(side, height), min(side, width))
+    tall, wide = (max(1, min(side, s) // effort.multiple) * effort.multiple for s in (height, width))
+    centre = _centre(height, width, tall, wide)
     if runner.size is None:  # Case 3
         return [centre]
     tall, wide = runner.size

@@ -31,6 +31,7 @@ from qnas.samples import sample_photographs
 if TYPE_CHECKING:
     from qnas.network import Network
 
+FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 
 
@@ -60,22 +61,25 @@ def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[st
 def check(
     files: Sequence[WrittenFile], integer: IntegerNetwork | None, network: "Network | None",
     images: Sequence[tuple[str, Image]], *, layers: bool = False, min_equal: float = 1.0, max_steps: int = 0,
-    gate: Collection[str] | None = None, notes: tuple[str, ...] = (),
+    gate: Collection[str] | None = None, notes: tuple[str, ...] = (), given: Sequence[Comparison] = (),
 ) -> CheckReport:  # fmt: skip
     """Compare `files` on HR `images` with `integer` and `network`, whichever are known.
+
+    Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
     (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact.
     Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
     is too small.
     """
-    _check_call(integer, network, images, gate)
     ties = NearTies({})
-    known = _references(integer, network, ties)
+    known = [*_references(integer, network, ties), *given]
+    _check_call(known, images, gate)
     references = {comparison.name: comparison.runner for comparison in known if comparison.runner is not None}
-    scale = integer.scale if integer is not None else _scale(references["torch"])
+    scale = integer.scale if integer is not None else _scale(references[known[0].name])
     effort = _effort(integer, network, len(images))
-    runtimes = [_runtimes(file, gate) for file in files]
+    against = tuple(comparison.name for comparison in known if comparison.gated) or (known[0].name,)
+    runtimes = [_runtimes(file, gate, against) for file in files]
     for index, (name, image) in enumerate(images):
         case = Case.of(name, image, scale, references)
         _check_size(case, integer, effort)
@@ -93,10 +97,9 @@ def check(
 
 
 def _check_call(
-    integer: IntegerNetwork | None, network: "Network | None", images: Sequence[tuple[str, Image]],
-    gate: Collection[str] | None,
-) -> None:  # fmt: skip
-    if integer is None and network is None:
+    known: Sequence[Comparison], images: Sequence[tuple[str, Image]], gate: Collection[str] | None
+) -> None:
+    if not known:
         raise UsageError("a check needs a network to compare the files with: give it one")
     if not images:
         raise UsageError("a check needs at least one image: give it one")
@@ -128,15 +131,20 @@ def _interpreted(network: IntegerNetwork, ties: NearTies, image: Image) -> Image
     return pixels(run(network, planes(image), ties))
 
 
-def _scale(torch: Runner) -> int:
-    return len(torch.upscale(np.zeros((SMALLEST_SIDE, SMALLEST_SIDE, 3), np.uint8))) // SMALLEST_SIDE
+def _scale(reference: Runner) -> int:
+    height, width = reference.size or (SMALLEST_SIDE, SMALLEST_SIDE)
+    return len(reference.upscale(np.zeros((height, width, 3), np.uint8))) // height
 
 
 def _effort(integer: IntegerNetwork | None, network: "Network | None", images: int) -> Effort:
-    """The budget in pixels of each image, by the multiplications of a small one."""
+    """The budget in pixels of each image, by the multiplications of a small one.
+
+    A network that is known to runtimes alone may want sides that some power of two divides.
+    """
     side = SMALLEST_SIDE
     if integer is None:
-        assert network is not None
+        if network is None:
+            return Effort(FEW_PIXELS, side, multiple=SMALLEST_SIDE // 3)
         macs = network_cost(network.layers, side, side).macs
     else:
         while not _fits(integer, side, side) and side < MOST_NEEDED:
@@ -160,7 +168,7 @@ def _check_size(case: Case, integer: IntegerNetwork | None, effort: Effort) -> N
         )
 
 
-def _runtimes(file: WrittenFile, gate: Collection[str] | None) -> list[Comparison]:
+def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[str, ...]) -> list[Comparison]:
     """`file`, opened in every runtime that is installed."""
     comparisons = []
     data = file.path.read_bytes()
@@ -168,7 +176,7 @@ def _runtimes(file: WrittenFile, gate: Collection[str] | None) -> list[Compariso
         if not runtime.installed:
             continue
         gated = runtime.exact if gate is None else key in gate
-        comparison = Comparison(runtime.name, runtime.version, gated, None)
+        comparison = Comparison(runtime.name, runtime.version, gated, None, against)
         try:
             comparison.runner = runtime.open(data)
         except ModelError as error:

@@ -137,7 +137,8 @@ class FileResult:
 class CheckReport:
     """What `qnas-export` prints and saves beside the files.
 
-    `references`: interpreter and torch, as far as they are known, the second against the first.
+    `references`: interpreter and torch, as far as they are known, the second against the first; of a
+    calibrated model also the float one.
     `near_ties`: node -> values within 2^-20 of a rounding tie while the interpreter ran; None without one.
     """
 
@@ -163,9 +164,14 @@ class CheckReport:
         idle = (
             f"{file.file}: no runtime that decides is installed and runs such files"
             for file in self.files
-            if not any(result.gated for result in file.runtimes)
+            if self.defined and not any(result.gated for result in file.runtimes)
         )
         return (*found, *idle)
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a network that files have to equal; a float one rounds as its runtime does."""
+        return any(result.gated for result in self.references)
 
     @property
     def passed(self) -> bool:

@@ -123,7 +123,7 @@ def _onnx_runner(data: bytes, session: Callable[[bytes], Session], slow: bool = 
             found[entry.output] = planes(entry.pixels(found[entry.output]))
         return {node: found[t] for node, t in tensors.items() if found[t].dtype == np.uint8}
 
-    return Runner(upscale, slow=slow, trace=trace)
+    return Runner(upscale, entry.size, slow=slow, trace=trace)
 
 
 class _Entry:
@@ -133,7 +133,10 @@ class _Entry:
         kind = model.graph.input[0].type.tensor_type
         self.name, self.output = model.graph.input[0].name, model.graph.output[0].name
         self.floats = kind.elem_type == onnx.TensorProto.FLOAT
-        self.channels_last = [dim.dim_value for dim in kind.shape.dim][-1:] == [3]
+        dims = [dim.dim_value for dim in kind.shape.dim]
+        self.channels_last = dims[-1:] == [3]
+        height, width = (dims[1:3] if self.channels_last else dims[2:4]) if len(dims) == 4 else (0, 0)
+        self.size = (height, width) if height and width else None
 
     def feed(self, image: Image) -> Feed:
         x = image[None] if self.channels_last else planes(image)

@@ -38,6 +38,11 @@ def _closing(report: CheckReport) -> list[str]:
     if report.near_ties is not None:
         lines.append(f"values within 2^-20 of a rounding tie: {sum(report.near_ties.values())}")
     t = report.thresholds
+    if not report.defined and not any(r.gated for file in report.files for r in file.runtimes):
+        return [
+            *lines,
+            "not judged: what computes in float rounds as its runtime does (--gate names one that decides)",
+        ]
     if report.passed:
         return [
             *lines,

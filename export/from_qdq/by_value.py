@@ -1,5 +1,6 @@
 """Operations value by value: functions of one tensor become tables, sums and products of two stay."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,26 +9,41 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
+from qnas.export.from_qdq.per_channel import per_channel
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once, sigmoid
 from qnas.integer_network import Add, Multiply
 
 Floats = NDArray[np.float32]
 Function = Callable[..., Any]  # attributes and float32 arrays -> array
 
+
+def _gelu(x: Floats, approximate: str) -> Any:
+    if approximate == "tanh":
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * (1 + _erf(x / math.sqrt(2)))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
 FUNCTIONS: dict[str, Function] = {
     "Abs": lambda a, x: np.abs(x),
     "Add": lambda a, x, y: x + y,
     "Div": lambda a, x, y: x / y,
+    "Elu": lambda a, x: np.where(x < 0, a.get("alpha", 1.0) * np.expm1(x), x),
+    "Erf": lambda a, x: _erf(x),
+    "Gelu": lambda a, x: _gelu(x, a.get("approximate", "none")),
     "HardSigmoid": lambda a, x: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
     "HardSwish": lambda a, x: x * np.clip(x / 6 + 0.5, 0, 1),
     "LeakyRelu": lambda a, x: np.where(x < 0, np.float32(a.get("alpha", 0.01)) * x, x),
     "Max": lambda a, *x: np.maximum.reduce(np.broadcast_arrays(*x)),
     "Min": lambda a, *x: np.minimum.reduce(np.broadcast_arrays(*x)),
+    "Mish": lambda a, x: x * np.tanh(np.logaddexp(x, 0)),
     "Mul": lambda a, x, y: x * y,
     "Neg": lambda a, x: -x,
     "PRelu": lambda a, x, slope: np.where(x < 0, slope * x, x),
     "Relu": lambda a, x: np.maximum(x, 0),
     "Sigmoid": lambda a, x: sigmoid(x),
+    "Softplus": lambda a, x: np.logaddexp(x, 0),
     "Sub": lambda a, x, y: x - y,
     "Tanh": lambda a, x: np.tanh(x),
 }
@@ -41,7 +57,8 @@ def by_value(graph: QdqGraph, node: NodeProto) -> Value:
     tensors = {x.node for x in reads if isinstance(x, Levels)}
     if len(tensors) == 2 == len(reads) and node.op_type in ("Add", "Mul"):
         return _sum(graph, node) if node.op_type == "Add" else _product(graph, node)
-    return map_values(graph, node, FUNCTIONS[node.op_type], reads)
+    found = per_channel(graph, node, reads)
+    return found if found is not None else map_values(graph, node, FUNCTIONS[node.op_type], reads)
 
 
 def map_values(graph: QdqGraph, node: NodeProto, function: Function, reads: Sequence[Value]) -> Levels:
@@ -53,7 +70,9 @@ def map_values(graph: QdqGraph, node: NodeProto, function: Function, reads: Sequ
             graph.unquantized(node, index)
         if isinstance(x, Constant):
             if not x.array.size or x.array.ndim > 4 or (x.array != x.array.flat[0]).any():
-                raise refused(node, "computes with one constant per channel: only single numbers can be read")
+                raise refused(
+                    node, "computes with several constants: a single number or, in [C, 1, 1], one per channel"
+                )
             arrays.append(np.asarray(x.array.flat[0], np.float32))
         elif isinstance(x, Levels):
             arrays.append(x.values)

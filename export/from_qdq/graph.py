@@ -65,6 +65,24 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
 
 
+def one_size(node: NodeProto, sizes: list[int], what: str) -> int:
+    """A size that is the same along both axes."""
+    if len(sizes) != 2 or sizes[0] != sizes[1] or not 1 <= sizes[0] <= 1024:
+        raise refused(node, f"has the {what} {sizes}: it has to be the same along both axes")
+    return int(sizes[0])
+
+
+def pool_window(node: NodeProto, a: dict[str, Any]) -> tuple[tuple[int, int], int]:
+    """(kernel, stride) of a pooling without padding."""
+    plain = not any(a.get("pads", [0])) and a.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    if not plain or a.get("ceil_mode") or any(d != 1 for d in a.get("dilations", [])):
+        raise refused(node, "has padding, dilations or a rounded-up size: the integer network pools without")
+    kernel, stride = a.get("kernel_shape", []), one_size(node, a.get("strides", [1, 1]), "stride")
+    if len(kernel) != 2 or not all(1 <= k <= 1024 for k in kernel):
+        raise refused(node, f"has the kernel {kernel}: two sizes are needed")
+    return (kernel[0], kernel[1]), stride
+
+
 def constant(tensor: TensorProto) -> Constant:
     """A stored tensor; integers of up to 8 bits become int32. Raises ModelError when it is damaged."""
     try:

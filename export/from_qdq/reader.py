@@ -20,10 +20,11 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from qnas.errors import ModelError
-from qnas.export.from_qdq import operations, quantizers
+from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
 from qnas.export.from_qdq.graph import NAMES, QdqGraph, attributes, constant, printable, refused
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
@@ -33,9 +34,12 @@ from qnas.integer_network import (
     Conv,
     Image,
     IntegerNetwork,
+    IntegerNode,
     Multiply,
+    Table,
     check_accumulators,
     pruned,
+    rewritten,
 )
 from qnas.interpreter import sizes
 from qnas.onnx_shapes import op_name, read_model
@@ -47,22 +51,26 @@ OPSETS = range(10, 26)
 CHANNELS = 3
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
+Edits = dict[str, tuple[IntegerNode, ...]]  # name of a node -> what stands in its place
 Operation = Callable[[QdqGraph, NodeProto], Value]
 OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(FUNCTIONS, by_value),
+    "AveragePool": convolutions.average_pool,
+    "BatchNormalization": per_channel.batch_norm,
     "Cast": quantizers.cast,
     "Clip": quantizers.clip,
-    "Concat": operations.concat,
-    "Conv": operations.convolution,
-    "DepthToSpace": operations.depth_to_space,
+    "Concat": moving.concat,
+    "Conv": convolutions.convolution,
+    "ConvTranspose": convolutions.transposed_convolution,
+    "DepthToSpace": moving.depth_to_space,
     "DequantizeLinear": quantizers.dequantize_linear,
     "Gather": quantizers.gather,
     "Identity": lambda graph, node: graph.value(node, 0),
-    "MatMul": operations.matmul,
-    "MaxPool": operations.max_pool,
-    "Pad": operations.pad,
+    "MatMul": upscaling.matmul,
+    "MaxPool": moving.max_pool,
+    "Pad": moving.pad,
     "QuantizeLinear": quantizers.quantize_linear,
-    "Resize": operations.resize,
+    "Resize": upscaling.resize,
     "Transpose": lambda graph, node: graph.value(node, 0),  # between channels first and last: `_layout`
 }
 ANYWHERE = frozenset(
@@ -282,23 +290,39 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
 def _joined_permutations(network: IntegerNetwork, graph: QdqGraph) -> IntegerNetwork:
     """Convolutions in front of a DepthToSpace in DCR order write their channels in CRD order themselves."""
     named, readers = network.by_name(), network.readers()
-    joined: dict[str, Conv] = {}
+
+    def ordered(name: str, rows: NDArray[np.int64]) -> Edits:
+        """What makes node `name` write channel rows[o] as its channel o; nothing where that takes as much.
+
+        Case 1: a convolution. Case 2: a table of one. Case 3: a sum: of what is no convolution, channels are
+        picked before.
+        """
+        node, alone = named[name], len(readers[name]) == 1
+        if isinstance(node, Conv) and alone and node.groups == 1:  # Case 1
+            weight, scale, bias = node.weight[rows], node.weight_scale[rows], node.bias[rows]
+            return {name: (replace(node, weight=weight, weight_scale=scale, bias=bias),)}
+        if isinstance(node, Table) and alone:  # Case 2
+            return ordered(node.inputs[0], rows)
+        if not isinstance(node, Add) or not alone or len(set(node.inputs)) < 2:
+            return {}
+        parts = {source: ordered(source, rows) for source in node.inputs}  # Case 3
+        fixed = [moving.picked(f"{source}.crd", named[source], rows) for source in parts if not parts[source]]
+        if len(fixed) == len(parts):
+            return {}
+        picked = {conv.inputs[0]: conv.name for conv in fixed}
+        summed = replace(node, inputs=tuple(picked.get(source, source) for source in node.inputs))
+        conv_edits = {key: new for edits in parts.values() for key, new in edits.items()}
+        return conv_edits | {name: (*fixed, summed)}
+
     gone: dict[str, str] = {}
+    edits: Edits = {}
     for name, rows in graph.permutations.items():
-        source = named[named[name].inputs[0]] if name in named else None
-        if isinstance(source, Conv) and source.groups == 1 and len(readers[source.name]) == 1:
-            joined[source.name] = replace(
-                source,
-                weight=source.weight[rows],
-                weight_scale=source.weight_scale[rows],
-                bias=source.bias[rows],
-            )
-            gone[name] = source.name
-    nodes = (joined.get(node.name, node) for node in network.nodes if node.name not in gone)
-    return replace(
-        network,
-        nodes=tuple(replace(n, inputs=tuple(gone.get(name, name) for name in n.inputs)) for n in nodes),
-    )
+        found = ordered(named[name].inputs[0], rows) if name in named else {}
+        if found:
+            edits |= found | {name: ()}
+            gone[name] = named[name].inputs[0]
+    edited = rewritten(network, lambda node: edits.get(node.name, (node,)))
+    return rewritten(edited, lambda n: (replace(n, inputs=tuple(gone.get(name, name) for name in n.inputs)),))
 
 
 def _scale(network: IntegerNetwork) -> int:

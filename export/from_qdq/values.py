@@ -26,6 +26,7 @@ Write = Callable[[QuantParams], str]
 ALL = np.arange(256, dtype=np.int32)
 SMALLEST, LARGEST = 1e-9, 1e9  # scales whose products and ratios stay well inside float32
 MOST_CHANNELS = 1024
+DIGITS = 9  # that a float32 has
 SAME = 1e-6  # relative difference of values that float32 computed in two ways
 
 
@@ -144,13 +145,16 @@ class Draft:
         key = (source, bytes_.tobytes(), float(grid.scale), grid.zero_point, grid.low, grid.high)
         if key in self.tables:
             return self.tables[key]
-        function: Literal["requantize", "sigmoid", "levels"] = "levels"
+        function: Literal["requantize", "sigmoid", "leaky_relu", "levels"] = "levels"
         values = dequantize(ALL, node.output)
+        slope = leaky_slope(values[reach], bytes_[reach], grid)
         if (bytes_ == quantize(values, grid))[reach].all():
-            function = "requantize"
+            function, slope = "requantize", None
         elif (bytes_ == quantize(sigmoid(values), grid))[reach].all():
-            function = "sigmoid"
-        table = Table(name, (source,), node.channels, grid, bytes_.astype(np.uint8), function)
+            function, slope = "sigmoid", None
+        elif slope is not None:
+            function = "leaky_relu"
+        table = Table(name, (source,), node.channels, grid, bytes_.astype(np.uint8), function, slope or 1.0)
         return self.tables.setdefault(key, self.put(table))
 
     def on_grid(self, value: Levels | Pending, grid: QuantParams, name: str) -> str:
@@ -223,6 +227,23 @@ def lowered(integers: Integers) -> Integers:
 def same_grid(a: QuantParams, b: QuantParams) -> bool:
     """Whether the same q has the same value on both."""
     return a.scale == b.scale and a.zero_point == b.zero_point
+
+
+def leaky_slope(values: NDArray[np.float32], bytes_: NDArray[np.int32], grid: QuantParams) -> float | None:
+    """The shortest decimal in 0 .. 1 whose leaky ReLU takes all `values` to `bytes_` on `grid`, or None."""
+    below = values < 0
+    if not below.any():
+        return None
+    steps = np.float64(grid.scale) / -values[below]  # of the slope
+    least = (grid.zero_point - bytes_[below] - 0.5) * steps
+    most = np.where(bytes_[below] > grid.low, least + steps, 1)
+    low, high = max(float(least.max()), 0), min(float(most.min()), 1)
+    for slope in (round((low + high) / 2, digits) for digits in range(1, DIGITS)):
+        near = low - SAME <= slope <= high + SAME  # equal ends are ties, which float32 decides
+        found = quantize(np.where(values < 0, np.float32(slope) * values, values), grid)
+        if near and 0 < slope < 1 and np.array_equal(found, bytes_):
+            return slope
+    return None
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -267,6 +267,8 @@ class _Writer(GraphNodes):
                 self.clamp(self.tensors[node.inputs[0]], node)
             case "sigmoid":
                 self.rounded(node, "Sigmoid", [self.reads(node.inputs[0])])
+            case "leaky_relu":
+                self.rounded(node, "LeakyRelu", [self.reads(node.inputs[0])], alpha=node.slope)
             case "requantize" if self.target.between == "add_zero":
                 self.rounded(node, "Add", [self.reads(node.inputs[0]), self.zero(read)])
             case "requantize" if unsigned and read.low < read.zero_point:

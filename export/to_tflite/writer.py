@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qnas.errors import ModelError
 from qnas.export.to_tflite.blocks import SAME, VALID, Blocks, Kernel, Tensor
@@ -247,7 +248,8 @@ class _Writer:
 
     def table(self, node: Table, x: Tensor) -> Tensor:
         """Case 1: the bytes of a requantization: QUANTIZE where nothing is rounded and int8 clamps, otherwise
-        a convolution. Case 2: those of the runtime's sigmoid. Case 3: any: GATHER, which XNNPACK leaves out.
+        a convolution. Case 2: those of the runtime's sigmoid. Case 3: those of the sum of both halves of a
+        leaky ReLU. Case 4: any: GATHER, which XNNPACK leaves out.
         """
         read, grid = self.named[node.inputs[0]].output, node.output
         q = np.arange(read.low, read.high + 1)
@@ -267,7 +269,18 @@ class _Writer:
                 y = self.blocks.new(node.name, x.shape, grid.scale, zero_point)
                 self.blocks.file.operator("LOGISTIC", [x.index], y.index)
                 return y
+        if node.function == "leaky_relu" and np.array_equal(node.table[q], _sum_of_halves(q, node, read)):
+            return self.leaky(node, x)
         return self.gathered(node, x, read)
+
+    def leaky(self, node: Table, x: Tensor) -> Tensor:
+        """Each half on a grid that ends at zero, where int8 cuts off the other."""
+        halves = [
+            self.blocks.rescaled(f"{node.name}.{name}", x, grid, factor)
+            for name, grid, factor in _halves(node)
+        ]
+        reads = [half.index for half in halves]
+        return self.blocks.computed("ADD", node.name, node.output, reads, x.shape)
 
     def gathered(self, node: Table, x: Tensor, read: QuantParams) -> Tensor:
         """Indices are int32: the bytes of `x`, plus 128."""
@@ -318,6 +331,23 @@ def _read(network: IntegerNetwork) -> set[str]:
         if node.name in found:
             found.update(_values(node))
     return found
+
+
+def _halves(node: Table) -> tuple[tuple[str, QuantParams, float], tuple[str, QuantParams, float]]:
+    """(name, grid, factor) of what is above zero and below."""
+    scale = node.output.scale
+    above, below = QuantParams(scale, 0, 0, 255), QuantParams(scale, 255, 0, 255)
+    return ("above", above, 1.0), ("below", below, node.slope)
+
+
+def _sum_of_halves(q: NDArray[np.intp], node: Table, read: QuantParams) -> NDArray[np.float32]:
+    """What the operators of `leaky` make of `q`."""
+    y, total = node.output, np.zeros(len(q), np.float32)
+    for _, grid, slope in _halves(node):
+        factor = np.float32(read.scale * np.float32(slope)) / grid.scale
+        steps = np.rint((q - read.zero_point).astype(np.float32) * factor)
+        total += np.clip(steps, -grid.zero_point, 255 - grid.zero_point)
+    return np.clip(total + y.zero_point, y.low, y.high)
 
 
 def _is_byte(grid: QuantParams) -> bool:

@@ -5,6 +5,7 @@
     ├── ArchitectureError  an architecture file or name that describes no network
     ├── SpaceError         a search space that holds none, or a choice that is not in it
     ├── CheckpointError    a found.pt that is truncated, foreign, unsafe or does not fit
+    ├── CalibrationError   a calibration.json that cannot be read or belongs to another model
     ├── ModelError         an ONNX model that cannot be read or run
     ├── ImageError         an image or a folder of images that cannot be read
     ├── OutputError        an output path that exists or cannot be written
@@ -44,6 +45,10 @@ class SpaceError(QnasError):
 
 class CheckpointError(QnasError):
     """The checkpoint cannot be trusted or does not fit its architecture."""
+
+
+class CalibrationError(QnasError):
+    """The calibration cannot be read or does not fit its model."""
 
 
 class ModelError(QnasError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from qnas.onnx_graph import KEEPING
+from qnas.onnx_graph import KEEPING, node_name
 from qnas.onnx_shapes import read_model
 from qnas.session import open_session
 
@@ -31,14 +31,18 @@ _NOT_COMPUTE = (KEEPING - {"MaxPool", "Relu"}) | {
 
 @dataclass(frozen=True)
 class FusionReport:
-    """`integer` of `total` convolutions run in integers; `float_ops`: other float nodes, as "2 Resize"."""
+    """`integer` of `total` convolutions run in integers; `float_ops`: other float nodes, as "2 Resize".
+
+    `float_names`: those and the float convolutions by name, as "Resize up".
+    """
 
     total: int
     integer: int
     float_ops: tuple[str, ...]
+    float_names: tuple[str, ...] = field(default=(), compare=False)
 
 
-def count_integer_convolutions(model: Path, threads: int = 1) -> FusionReport:
+def count_integer_convolutions(model: Path | bytes, threads: int = 1) -> FusionReport:
     """Count in the graph that onnxruntime runs, fully optimized; ModelError when it cannot load `model`."""
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimized.onnx"
@@ -51,14 +55,16 @@ def count_in_graph(model: ModelProto) -> FusionReport:
     known = _float_tensors(model)
     types = [node.op_type for node in model.graph.node]
     integer = sum(op in INTEGER_CONVOLUTIONS for op in types)
-    floating = sum(op in FLOAT_CONVOLUTIONS for op in types)
-    others = Counter(
-        node.op_type
+    floating = [node for node in model.graph.node if node.op_type in FLOAT_CONVOLUTIONS]
+    others = [
+        node
         for node in model.graph.node
         if known[node.output[0]] and node.op_type not in FLOAT_CONVOLUTIONS | _NOT_COMPUTE
-    )
-    named = tuple(f"{count} {op}" for op, count in sorted(others.items()))
-    return FusionReport(integer + floating, integer, named)
+    ]
+    counts = Counter(node.op_type for node in others)
+    named = tuple(f"{count} {op}" for op, count in sorted(counts.items()))
+    names = tuple(f"{node.op_type} {node_name(node)}" for node in [*floating, *others])
+    return FusionReport(integer + len(floating), integer, named, names)
 
 
 def _float_tensors(model: ModelProto) -> dict[str, bool]:

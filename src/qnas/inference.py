@@ -100,9 +100,15 @@ class FreezingPrice:
 
 def freezing_price(network: Network, images: Iterable[Image], scale: int) -> FreezingPrice:
     """Both on HR `images`, uint8 [H, W, 3] each; `network` is as it was afterwards."""
-    pairs = [(shrink(hr, scale), hr) for hr in (crop_to_multiple(image, scale) for image in images)]
-    upscale, found = upscaler(network), []
+    images, found = list(images), []
     for per_image in (True, False):
         with deviations_per_image(network, per_image):
-            found.append(float(np.mean([psnr_y(upscale(lr), hr, scale) for lr, hr in pairs])))
+            found.append(mean_psnr(network, images, scale))
     return FreezingPrice(*found)
+
+
+def mean_psnr(network: Network, images: Iterable[Image], scale: int) -> float:
+    """PSNR-Y in dB of `network` on HR `images`, uint8 [H, W, 3] each, of any size from `scale` on."""
+    upscale = upscaler(network)
+    pairs = ((shrink(hr, scale), hr) for hr in (crop_to_multiple(image, scale) for image in images))
+    return float(np.mean([psnr_y(upscale(lr), hr, scale) for lr, hr in pairs]))

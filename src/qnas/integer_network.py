@@ -87,11 +87,13 @@ class Multiply(Node):
 class Table(Node):
     """`table` uint8 [256]: q of the input -> q of the output. `function` says what it holds:
 
-    requantize: the input's value, on the output's grid; sigmoid: of the input's value; levels: anything.
+    requantize: the input's value, on the output's grid; sigmoid: of the input's value; leaky_relu: the same,
+    times `slope` below zero; levels: anything.
     """
 
     table: NDArray[np.uint8]
-    function: Literal["requantize", "sigmoid", "levels"]
+    function: Literal["requantize", "sigmoid", "leaky_relu", "levels"]
+    slope: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

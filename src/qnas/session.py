@@ -21,11 +21,13 @@ def open_session(
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     profile: Path | None = None,
+    standard: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Return a session for a model file or the bytes of one, on the CPU or on another `provider` first.
 
     `threads` is the number of threads inside an operation, 0 = one per physical core. Without `optimized` the
-    graph runs node by node as written. `optimized_model_path` receives the graph that really runs.
+    graph runs node by node as written. `optimized_model_path` receives the graph that really runs; with
+    `standard` it has no operations but ONNX's own, on any machine.
     `profile` is how the file begins whose name the session's `end_profiling` returns.
     Raises ModelError when the file is missing, is no ONNX model, or holds what onnxruntime cannot run.
     """
@@ -39,7 +41,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
+    options.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
     if optimized_model_path is not None:
         options.optimized_model_filepath = str(optimized_model_path)
     if profile is not None:

@@ -1,0 +1,235 @@
+"""One calibration: read, strip the clip, choose patches, tame, observe, compare, decide."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from qnas.calibration import manifest
+from qnas.calibration import weights as weights_document
+from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, watch
+from qnas.calibration.clip_free import without_clip
+from qnas.calibration.document import Calibration, Kept, Score, source_of
+from qnas.calibration.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.grids import Grids, plan_grids
+from qnas.calibration.judge import Judge, OneByOne
+from qnas.calibration.patch_size import default_side
+from qnas.calibration.patches import Patches
+from qnas.calibration.progress import Display, Passing
+from qnas.calibration.ptq import PtqOptions, fitted_weights, plan_layers, quantized
+from qnas.calibration.representative import RepresentativeSet, representative_set
+from qnas.calibration.sensitivity import fallback
+from qnas.calibration.sr_shape import InputRange
+from qnas.calibration.taming import Taming, tame
+from qnas.calibration.weights import IntegerWeights
+from qnas.errors import CalibrationError, ImageError, UsageError
+
+Weights = Mapping[str, IntegerWeights]
+HELD_OUT = 0.25  # of the patches: they make the scores
+CLIP_WORTH = 0.3  # dB: a clip costs time in every image, and less than that is not seen
+INPUT_RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `qnas-calibrate` was told.
+
+    `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
+    a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
+    images are high resolution. `observer`: of `range_rules.RULES`, how ranges come of values. `fallback`: how
+    many of the most sensitive layers stay float, `target`: or as many as a fidelity in dB takes. `threads`: 0
+    for one per core.
+    """
+
+    patch: int | None = None
+    count: int | None = None
+    seed: int = 0
+    hr: bool = False
+    input_range: InputRange | None = None
+    observer: str = "min-max"
+    weight_bits: int = 8
+    fallback: int | None = None
+    target: float | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A calibration and what led to it. `patches` made the ranges, `judge.images` the scores."""
+
+    calibration: Calibration
+    network: FloatModel
+    patches: Patches
+    taming: Taming
+    watched: Watched
+    weights: Weights
+    judge: Judge
+    found: tuple[Candidate, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def model(self) -> ModelProto:
+        """The integer model that was chosen."""
+        return quantized(self.best.network, self.best.ranges, self.calibration.options, self.weights)
+
+    @property
+    def images(self) -> RepresentativeSet:
+        """Whose ranges the tensors have."""
+        return self.patches.images
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate that was chosen."""
+        return next(each for each in self.found if each.name == self.calibration.chosen)
+
+    @property
+    def grids(self) -> Grids:
+        """The grids of its tensors."""
+        return plan_grids(plan_layers(self.best.network, self.calibration.options).graph, self.best.ranges)
+
+
+def calibrate(
+    path: Path, images: Sequence[Path], settings: Settings = Settings(), display: Display | None = None
+) -> Calibration:
+    """Find the ranges with which the float network at `path` loses least as an integer model.
+
+    `images`: files and folders. Raises QnasError. Equal inputs give equal results, on any number of threads.
+    """
+    return run(path, images, settings, display).calibration
+
+
+def quantized_model(path: Path, calibration: Calibration) -> ModelProto:
+    """The integer model that `calibration` chose, made again of the float network at `path`.
+
+    Raises CalibrationError when the file is not the one that was calibrated.
+    """
+    source = calibration.source
+    original = read_float_model(path, INPUT_RANGES.get(source.white))
+    if original.sha256 != source.sha256:
+        raise CalibrationError(
+            f"the calibration is that of {source.name} with the SHA-256 {source.sha256[:12]}..., and {path} "
+            f"has {original.sha256[:12]}...: calibrate {path.name} with qnas-calibrate"
+        )
+    network = original if calibration.options.kept_clips else without_clip(original)[0]
+    weights = weights_document.from_document(calibration.weights, "the calibration")
+    return quantized(network, calibration.ranges, calibration.options, weights)
+
+
+def run(
+    path: Path, images: Sequence[Path], settings: Settings = Settings(), display: Display | None = None
+) -> Run:
+    """`calibrate`, with all that a report shows."""
+    shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
+    original = read_float_model(path, settings.input_range)
+    network, clip = without_clip(original)
+    chosen = _chosen(original, images, settings, shown)
+    mine, held_out = chosen.split(HELD_OUT)
+    count = len(mine.crops)
+    patches = Patches.of(mine, Passing(shown, "cutting patches", count))
+    natural = Passing(shown, "taming patches", count)(patches.batches())
+    taming = tame(natural, OneByOne(Runner(network), threads))
+    passes = count * (1 if network is original else 2) + taming.counts.tamed
+    watching = Passing(shown, "watching tensors", passes)
+    watched = watch(network, original, patches, taming, threads, watching)
+    options = PtqOptions(weight_bits=settings.weight_bits)
+    found = candidates(network, original, clip, watched, settings.observer, options)
+    judge = Judge(original, held_out, threads)
+    natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
+    weights = fitted_weights(network, natural_ranges, options, patches.batches())
+    scores = _scores(found, weights, judge, shown)
+    best = best_of(found, scores)
+    options, kept = _fallback(best, weights, patches, judge, settings, shown)
+    calibration = Calibration(
+        source=source_of(original, clip),
+        chosen=best.name,
+        observer=settings.observer,
+        scores=scores,
+        options=options,
+        fallback=kept,
+        taming=taming.counts,
+        pinned=pinned(best.network, best.options.kept_clips),
+        ranges=best.ranges,
+        held_out=HELD_OUT,
+        manifest=manifest.to_document(chosen),
+        weights=weights_document.to_document(weights),
+    )
+    notices = mine.notices() + taming.notices() + _notices(calibration, settings)
+    return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
+
+
+def _chosen(
+    network: FloatModel, images: Sequence[Path], settings: Settings, display: Display
+) -> RepresentativeSet:
+    chosen = representative_set(
+        images, _patch(network, images, settings), settings.count, settings.seed,
+        hr_scale=network.scale if settings.hr else None, channels=3 if network.channels == 3 else 1,
+        progress=display.step("reading images"),
+    )  # fmt: skip
+    if len(chosen.files) == 1 and chosen.skipped:
+        skipped = "; ".join(chosen.notices())
+        raise ImageError(
+            f"{chosen.files[0]} alone can be used, and two images are needed: {skipped}: name others"
+        )
+    return chosen
+
+
+def _scores(
+    found: Sequence[Candidate], weights: Weights, judge: Judge, display: Display
+) -> tuple[Score, ...]:
+    passing = Passing(display, "comparing", len(found) * len(judge.images.crops))
+    scores = []
+    for each in found:
+        model = quantized(each.network, each.ranges, each.options, weights)
+        scores.append(Score(each.name, judge.psnr(model, passing), each.eligible))
+    return tuple(scores)
+
+
+def _fallback(
+    best: Candidate, weights: Weights, patches: Patches, judge: Judge, settings: Settings, display: Display
+) -> tuple[PtqOptions, tuple[Kept, ...]]:
+    """Options with those layers in float that were asked for, and what each of them brought and cost."""
+    if settings.fallback is None and settings.target is None:
+        return best.options, ()
+    display.step("trying layers in float")
+    options, steps = fallback(
+        best.network, best.ranges, best.options, patches.batches(), judge.psnr, settings.fallback,
+        settings.target, weights,
+    )  # fmt: skip
+    return options, tuple(Kept(each.layer, each.score, each.macs, each.bytes) for each in steps)
+
+
+def _notices(calibration: Calibration, settings: Settings) -> tuple[str, ...]:
+    """What there is to say about the clip and the layers in float."""
+    kept, target = calibration.fallback, settings.target
+    missed = target is not None and calibration.fidelity < target
+    return (
+        calibration.source.clip.explanation,
+        *(
+            [f"{len(kept)} layers left in float: {sum(each.macs for each in kept):.1%} of the MACs"]
+            if kept
+            else []
+        ),
+        *([f"--target-fidelity {target:g} is not reached: {calibration.fidelity:.2f} dB"] if missed else []),
+    )
+
+
+def best_of(found: Sequence[Candidate], scores: Sequence[Score]) -> Candidate:
+    """The eligible one of the highest score, the first of equals; to keep a clip has to gain CLIP_WORTH."""
+    worth = {i: score.psnr for i, score in enumerate(scores) if score.eligible}
+    for i in worth:
+        worth[i] -= CLIP_WORTH if found[i].options.kept_clips else 0.0
+    return found[max(worth, key=lambda i: worth[i])]
+
+
+def _patch(network: FloatModel, images: Sequence[Path], settings: Settings) -> int | tuple[int, int]:
+    """The size of patches: a network of one size has no choice."""
+    if network.size is None:
+        return settings.patch or default_side(images, network.scale if settings.hr else 1)
+    if settings.patch is not None and network.size != (settings.patch, settings.patch):
+        height, width = network.size
+        raise UsageError(f"{network.name} takes images of {width}x{height} alone: leave --patch out")
+    return network.size

@@ -1,0 +1,64 @@
+"""What `qnas-calibrate` does: checks first, bars while it runs, then the files and a table of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qnas.calibration.calibrate import Run, Settings, run
+from qnas.calibration.document import write_calibration
+from qnas.calibration.progress import bars
+from qnas.calibration.report.charts import decibels
+from qnas.calibration.report.page import calibration_page
+from qnas.files import atomic_write, check_output
+
+
+def calibrate_command(
+    model: Path, images: Sequence[Path], output: Path | None, *, html: bool, force: bool, **settings: Any
+) -> None:
+    """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written."""
+    target = output or model.with_suffix(".calibration.json")
+    page = target.with_suffix(".html")
+    for path in (target, *([page] if html else [])):
+        check_output(path, force)
+    with bars() as display:
+        done = run(model, images, Settings(**settings), display)
+        text = calibration_page(done, display) if html else ""
+    write_calibration(done.calibration, target, force)
+    if html:
+        with atomic_write(page, force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    _show(done, Console(), [target, *([page] if html else [])])
+
+
+def _show(done: Run, console: Console, files: Sequence[Path]) -> None:
+    """The scores, the notices, and what was written."""
+    calibration = done.calibration
+    table = Table("candidate", box=SIMPLE_HEAD, title="INT8 against the float model, on images held out")
+    table.add_column("PSNR", justify="right")
+    table.add_column("")
+    for score in calibration.scores:
+        note = (
+            "chosen"
+            if score.name == calibration.chosen
+            else ""
+            if score.eligible
+            else "control, never chosen"
+        )
+        table.add_row(escape(score.name), decibels(score.psnr), note)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(width=100).print(table)
+    for notice in done.notices:
+        console.print(notice, markup=False, highlight=False, soft_wrap=True)
+    for path in files:
+        console.print(
+            f"wrote {path} ({path.stat().st_size} bytes)", markup=False, highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,56 @@
+"""Bars for the passes of a calibration: on stderr, and on a terminal only."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Pixels = NDArray[np.float32]
+Show = Callable[[int, int], None]  # (done, in all)
+Wrap = Callable[[Iterable[Pixels]], Iterator[Pixels]]  # gives batches on
+
+
+class Display:
+    """Shows nothing."""
+
+    def step(self, what: str) -> Show:
+        """A new line; the result is told how far it is."""
+        return lambda done, total: None
+
+
+class Bars(Display):
+    """A line with a bar for each step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def step(self, what: str) -> Show:
+        """See Display."""
+        line = self._progress.add_task(what, total=None)
+        return lambda done, total: self._progress.update(line, completed=done, total=total)
+
+
+class Passing:
+    """Gives batches on, and shows how many patches of `total` are done, over all that pass through it."""
+
+    def __init__(self, display: Display, what: str, total: int) -> None:
+        self._show, self._done, self._total = display.step(what), 0, total
+
+    def __call__(self, batches: Iterable[Pixels]) -> Iterator[Pixels]:
+        """The batches, unchanged."""
+        for batch in batches:
+            yield batch
+            self._done += len(batch)
+            self._show(self._done, self._total)
+
+
+@contextmanager
+def bars() -> Iterator[Display]:
+    """Bars that vanish when all is done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bars(progress)

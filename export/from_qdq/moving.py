@@ -1,0 +1,143 @@
+"""What moves values: one function per operation."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from qnas.export.from_qdq.graph import QdqGraph, attributes, pool_window, refused, written_name
+from qnas.export.from_qdq.values import (
+    ALL,
+    MOST_CHANNELS,
+    Integers,
+    Levels,
+    Pending,
+    Value,
+    once,
+    same_grid,
+)
+from qnas.integer_network import Concat, Conv, DepthToSpace, IntegerNode, MaxPool, Pad
+from qnas.quantization import QuantParams
+
+WIDEST_EDGE = 16
+
+
+def depth_to_space(graph: QdqGraph, node: NodeProto) -> Value:
+    """CRD as it is; DCR gets a 1x1 convolution that puts the channels in order, which may join another."""
+    a, x = attributes(node), graph.tensor(node)
+    f = int(a.get("blocksize", 0))
+    crd = a.get("mode", "DCR") == "CRD"
+
+    def make(read: str) -> IntegerNode:
+        source = graph.draft.nodes[read]
+        if f < 1 or source.channels % f**2:
+            raise refused(node, f"has {source.channels} channels for a factor of {f}: export it again")
+        c = source.channels // f**2
+        if not crd:
+            rows = np.arange(source.channels).reshape(f**2, c).T.reshape(-1)
+            read = graph.draft.put(picked(f"{written_name(node)}.crd", source, rows))
+            graph.permutations[read] = rows
+        return DepthToSpace(written_name(node), (read,), c, source.output, f)
+
+    return graph.draft.moved(x, written_name(node), make)
+
+
+def picked(name: str, source: IntegerNode, rows: NDArray[np.int64]) -> Conv:
+    """The convolution whose output channel o is channel rows[o]: weight 1 of scale 1."""
+    out, c = len(rows), source.channels
+    weight = np.eye(c, dtype=np.int8)[rows].reshape(out, c, 1, 1)
+    one, zero = np.ones(out, np.float32), np.zeros(out, np.int32)
+    return Conv(name, (source.name,), out, source.output, weight, one, zero, bits=8)
+
+
+def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
+    """Of bytes whose values ascend."""
+    a, x = attributes(node), graph.tensor(node)
+    kernel, stride = pool_window(node, a)
+    if isinstance(x, Levels) and (np.diff(x.values[graph.draft.reach(x.node)]) < 0).any():
+        graph.unquantized(node, 0)
+
+    def make(read: str) -> IntegerNode:
+        source = graph.draft.nodes[read]
+        return MaxPool(written_name(node), (read,), source.channels, source.output, kernel, stride)
+
+    return graph.draft.moved(x, written_name(node), make)
+
+
+def pad(graph: QdqGraph, node: NodeProto) -> Value:
+    """The border repeated on all sides alike, or channels of the value zero behind the last."""
+    a, x = attributes(node), graph.tensor(node)
+    amounts = graph.whole(node, 1, "padding") if len(node.input) > 1 else a.get("pads", [])
+    mode = a.get("mode", "constant")
+    edge, more = (amounts[2], amounts[5]) if len(amounts) == 8 else (0, 0)
+    repeated = mode == "edge" and amounts == [0, 0, edge, edge] * 2 and 0 < edge <= WIDEST_EDGE
+    zeros = mode == "constant" and amounts == [0] * 5 + [more, 0, 0] and 0 < more <= MOST_CHANNELS
+    value = graph.number(node, 2, "value") if graph.optional(node, 2) is not None else 0.0
+    if graph.optional(node, 3) is not None or (not repeated and not zeros):
+        raise refused(
+            node, f"of {amounts} in mode {mode} is not an operation of the integer network: pad by Conv"
+        )
+
+    def make(read: str) -> IntegerNode:
+        source = graph.draft.nodes[read]
+        if repeated:
+            return Pad(written_name(node), (read,), source.channels, source.output, edge)
+        grid, zero = source.output, source.output.zero_point
+        wanted = zero - x.offset if isinstance(x, Integers) else 0.0
+        if isinstance(x, Pending) or value != wanted or (isinstance(x, Levels) and x.values[zero] != 0):
+            raise refused(node, f"adds channels of {value}: only zeros, behind a quantizer, can be read")
+        grid = replace(grid, low=min(grid.low, zero), high=max(grid.high, zero))
+        return Pad(written_name(node), (read,), source.channels + more, grid)
+
+    return graph.draft.moved(x, written_name(node), make)
+
+
+def concat(graph: QdqGraph, node: NodeProto) -> Value:
+    """Parts that are not on the grid of the result become tables onto it."""
+    parts = [graph.tensor(node, index) for index in range(len(node.input))]
+    if attributes(node).get("axis") not in (1, -3):
+        raise refused(node, "joins another axis than the channels: the integer network joins these (axis 1)")
+    draft = graph.draft
+
+    def join(names: list[str]) -> str:
+        grids = [draft.nodes[name].output for name in names]
+        channels = sum(draft.nodes[name].channels for name in names)
+        low, high = min(g.low for g in grids), max(g.high for g in grids)
+        return draft.put(
+            Concat(written_name(node), tuple(names), channels, replace(grids[0], low=low, high=high))
+        )
+
+    integers = [p for p in parts if isinstance(p, Integers)]
+    if len(integers) == len(parts):
+        return _joined_integers(graph, node, integers, join)
+    floats = [p for p in parts if not isinstance(p, Integers)]
+    if len(floats) != len(parts):
+        raise refused(node, "joins float and integer tensors: dequantize all of them")
+    grids = [p.grid if isinstance(p, Levels) else None for p in floats]
+    if grids[0] is not None and all(g is not None and same_grid(g, grids[0]) for g in grids):
+        name = join([graph.on_grid(node, index) for index in range(len(parts))])
+        return draft.levels(name)
+
+    def write(grid: QuantParams) -> str:
+        tables = [f"{written_name(node)}.{index}" for index in range(len(parts))]
+        return join([draft.on_grid(p, grid, table) for p, table in zip(floats, tables, strict=True)])
+
+    return Pending(once(write))
+
+
+def _joined_integers(
+    graph: QdqGraph, node: NodeProto, parts: list[Integers], join: Callable[[list[str]], str]
+) -> Integers:
+    """Bytes behind bytes, whatever values they stand for: the grid of the first is that of all."""
+    draft, offset = graph.draft, max(p.offset for p in parts)
+    names = [p.write(p.grid) for p in parts]
+    first = draft.nodes[names[0]].output
+    zero_point = first.zero_point + offset - parts[0].offset
+    shifted = []
+    for name, part in zip(names, parts, strict=True):
+        own, by = draft.nodes[name].output, offset - part.offset
+        grid = replace(own, scale=first.scale, zero_point=zero_point, low=own.low + by, high=own.high + by)
+        shifted.append(draft.table(name, np.clip(ALL + by, 0, 255), grid, f"{name}.shifted"))
+    return draft.integers(join(shifted), offset, parts[0].kind)
