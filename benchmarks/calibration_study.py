@@ -99,7 +99,7 @@ def make_models(network: Network, data: Path) -> None:
     if network.result("calibration") is None:
         found = run(network.source, [data / IMAGES], Settings(patch=PATCH, hr=True, threads=1))
         for each in with_clipped(network, found):
-            save(network.file(each.name), quantized(each.network, each.ranges, each.options))
+            save(network.file(each.name), quantized(each.network, each.ranges, each.options, found.weights))
         for method, label in zip(METHODS, RIVALS, strict=True):
             static_quantization(network.original, found.images, method, network.file(label))
         static_quantization(without_clip(network.original)[0], found.images, "min-max", network.file(NAIVE))

@@ -13,7 +13,7 @@ from qnas.calibration import manifest
 from qnas.calibration import weights as weights_document
 from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, watch
 from qnas.calibration.clip_free import without_clip
-from qnas.calibration.document import Calibration, Kept, Score, source_of
+from qnas.calibration.document import Calibration, Kept, Score, read_calibration, source_of
 from qnas.calibration.float_model import FloatModel, Runner, read_float_model
 from qnas.calibration.grids import Grids, plan_grids
 from qnas.calibration.judge import Judge, OneByOne
@@ -40,15 +40,16 @@ class Settings:
 
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
     a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
-    images are high resolution. `observer`: of `range_rules.RULES`, how ranges come of values. `fallback`: how
-    many of the most sensitive layers stay float, `target`: or as many as a fidelity in dB takes. `threads`: 0
-    for one per core.
+    images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
+    `range_rules.RULES`, how ranges come of values. `fallback`: how many of the most sensitive layers stay
+    float, `target`: or as many as a fidelity in dB takes. `threads`: 0 for one per core.
     """
 
     patch: int | None = None
     count: int | None = None
     seed: int = 0
     hr: bool = False
+    crops_of: Path | None = None
     input_range: InputRange | None = None
     observer: str = "min-max"
     weight_bits: int = 8
@@ -157,13 +158,17 @@ def run(
         manifest=manifest.to_document(chosen),
         weights=weights_document.to_document(weights),
     )
-    notices = mine.notices() + taming.notices() + _notices(calibration, settings)
+    size = f"{mine.patch[1]}x{mine.patch[0]}"
+    used = f"{count} patches of {size} made the ranges, {len(held_out.crops)} the scores"
+    notices = (used, *chosen.notices(), *taming.notices(), *_notices(calibration, settings))
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
 
 
 def _chosen(
     network: FloatModel, images: Sequence[Path], settings: Settings, display: Display
 ) -> RepresentativeSet:
+    if settings.crops_of is not None:
+        return _taken_again(network, images, settings, settings.crops_of)
     chosen = representative_set(
         images, _patch(network, images, settings), settings.count, settings.seed,
         hr_scale=network.scale if settings.hr else None, channels=3 if network.channels == 3 else 1,
@@ -173,6 +178,26 @@ def _chosen(
         skipped = "; ".join(chosen.notices())
         raise ImageError(
             f"{chosen.files[0]} alone can be used, and two images are needed: {skipped}: name others"
+        )
+    return chosen
+
+
+def _taken_again(
+    network: FloatModel, images: Sequence[Path], settings: Settings, source: Path
+) -> RepresentativeSet:
+    """The patches of another calibration. Raises UsageError where they do not fit, ImageError if changed."""
+    given = {"--patch": settings.patch, "--count": settings.count, "--hr": settings.hr or None}
+    if extra := [name for name, value in given.items() if value is not None]:
+        raise UsageError(f"--crops-of says which patches: leave {extra[0]} out")
+    if len(images) != 1 or not images[0].is_dir():
+        raise UsageError("--crops-of names files of one folder: give that folder alone as IMAGES")
+    chosen = manifest.from_document(read_calibration(source).manifest, str(source), images[0])
+    height, width = chosen.patch
+    fits = chosen.channels == network.channels and chosen.hr_scale in (None, network.scale)
+    if not fits or network.size not in (None, chosen.patch):
+        raise UsageError(
+            f"{source} has patches {width}x{height} of {chosen.channels} channels, shrunken "
+            f"{chosen.hr_scale or 1} times, and {network.name} takes others: leave --crops-of out"
         )
     return chosen
 

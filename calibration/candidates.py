@@ -2,11 +2,12 @@
 
 1. tamed, pinned: ranges of patches whose float output is in the nominal range, by less contrast where needed.
 2. natural, pinned: ranges of the patches as they are.
-3. natural, percentile, pinned: the same, 99.999 % of the values.
-4. natural, clipped: the network keeps its clip; what stands before it has its natural range.
-5. in range only, pinned: the negative control. It never sees strong edges, and must not be chosen.
+3. natural, percentile, pinned: the same, 99.999 % of the values. And 99.99 % of them.
+4. natural, least error, pinned: the same, by the squared error of all values.
+5. natural, clipped: the network keeps its clip; what stands before it has its natural range.
+6. in range only, pinned: the negative control. It never sees strong edges, and must not be chosen.
 
-In all but 4 the input, the output, and whatever moves their values about are pinned to the nominal range, so
+In all but 5 the input, the output, and whatever moves their values about are pinned to the nominal range, so
 the saturation of the output's quantizer is the clip.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 from qnas.calibration.clip_free import TerminalClip
@@ -24,13 +26,15 @@ from qnas.calibration.histogram import Histogram
 from qnas.calibration.patches import Patches
 from qnas.calibration.progress import Pixels, Wrap
 from qnas.calibration.ptq import PtqOptions
-from qnas.calibration.range_rules import RULES
+from qnas.calibration.range_rules import RULES, percentile
 from qnas.calibration.ranges import Range
 from qnas.calibration.taming import Taming
 
 TAMED = "tamed, pinned"
 NATURAL = "natural, pinned"
 PERCENTILE = "natural, percentile, pinned"
+NARROWER = "natural, percentile 99.99, pinned"
+LEAST_ERROR = "natural, least error, pinned"
 CLIPPED = "natural, clipped"
 CONTROL = "in range only, pinned"
 
@@ -120,7 +124,7 @@ def candidates(
 ) -> tuple[Candidate, ...]:  # fmt: skip
     """Those that there are, in the order in which ties go. `network` is `original` without its `clip`.
 
-    Without a patch that could be tamed there is no first one, without a clip no fourth, and without patches
+    Without a patch that could be tamed there is no first one, without a clip no fifth, and without patches
     both in range and out of it no control.
     """
     natural, tamed = watched.natural, watched.tamed
@@ -133,7 +137,12 @@ def candidates(
     found = []
     if tamed:
         found.append(made(TAMED, tamed, rule))
-    found += [made(NATURAL, natural, rule), made(PERCENTILE, natural, RULES["percentile"])]
+    found += [
+        made(NATURAL, natural, rule),
+        made(PERCENTILE, natural, RULES["percentile"]),
+        made(NARROWER, natural, partial(percentile, percent=99.99)),
+        made(LEAST_ERROR, natural, RULES["mse"]),
+    ]
     if clip.nodes:
         seen = {**natural, **watched.clipped}
         kept = replace(options, kept_clips=clip.nodes)

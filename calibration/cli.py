@@ -23,6 +23,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--count", type=click.IntRange(2), help="Patches. Default: 256, and one of each image at least."
 )
+@click.option("--crops-of", type=PATH, help="Take the patches that this calibration.json names, of IMAGES.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which patches.")
 @click.option(
     "--input-range", type=click.Choice(["0..1", "0..255"]),

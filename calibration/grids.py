@@ -7,6 +7,7 @@
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
 5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ): the sum
    is then exact in float32, and every runtime rounds the same number.
+6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC.
 """
 
 import math
@@ -33,6 +34,7 @@ EVEN_TOP = 254
 # the base has FAMILY_BITS and no scale is below a quarter of the largest one; else it has fewer bits.
 FAMILY_BITS = 9
 FLOAT32_BITS = 24
+SIGMOID = Range(0.0, 255 / 256)
 NOTCHES = 16
 
 
@@ -208,6 +210,10 @@ def plan_grids(graph: Graph, ranges: Mapping[str, Range]) -> Grids:
         for group, names in members.items()
         if group not in pinned
     }
+    for node in graph.nodes:
+        group = groups.of(node.output[0])
+        if node.op_type == "Sigmoid" and group in spans and 0.5 < spans[group].high <= 1:
+            spans[group] = SIGMOID
     pixels = pixel_grid(graph.network.white)
     params = {group: span.params() for group, span in spans.items()}
     needed = {group: float(grid.scale) * TOP / EVEN_TOP for group, grid in params.items()}
@@ -323,7 +329,7 @@ def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, flo
 def _adds_exactly(scales: Collection[float]) -> bool:
     """Whether float32 holds every sum of two bytes times two of `scales`."""
     parts_of_one = max(scale.as_integer_ratio()[1] for scale in scales)
-    return 2 * TOP * max(scales) * parts_of_one <= 2**FLOAT32_BITS
+    return bool(2 * TOP * max(scales) * parts_of_one <= 2**FLOAT32_BITS)
 
 
 def _scales_of_base(family: Family, needed: Mapping[str, float], base: float) -> dict[str, float]:

@@ -23,6 +23,8 @@ from qnas.calibration.calibrate import Run, Settings, best_of, calibrate, quanti
 from qnas.calibration.candidates import (
     CLIPPED,
     CONTROL,
+    LEAST_ERROR,
+    NARROWER,
     NATURAL,
     PERCENTILE,
     TAMED,
@@ -71,9 +73,11 @@ def ranges(run: Run, name: str) -> dict[str, Range]:
 # Candidates ------------------------------------------------------------------------------------------------
 
 
-def test_a_network_with_a_clip_has_four_candidates_and_a_control(done: Run) -> None:
-    assert [each.name for each in done.found] == [TAMED, NATURAL, PERCENTILE, CLIPPED, CONTROL]
-    assert [each.eligible for each in done.found] == [True, True, True, True, False]
+def test_a_network_with_a_clip_has_six_candidates_and_a_control(done: Run) -> None:
+    assert [each.name for each in done.found] == [
+        TAMED, NATURAL, PERCENTILE, NARROWER, LEAST_ERROR, CLIPPED, CONTROL
+    ]  # fmt: skip
+    assert [each.eligible for each in done.found] == [True] * 6 + [False]
     counts = done.taming.counts
     assert counts.untouched > 0
     assert counts.tamed > 0
@@ -112,7 +116,7 @@ def test_input_output_and_what_moves_the_output_are_pinned_to_the_nominal_range(
 
 def test_a_network_without_a_clip_has_no_clipped_candidate(folder: Path, tmp_path: Path) -> None:
     found = run(make_network(tmp_path, clip=False), [folder / "photographs"], SETTINGS)
-    assert [each.name for each in found.found] == [TAMED, NATURAL, PERCENTILE, CONTROL]
+    assert [each.name for each in found.found] == [TAMED, NATURAL, PERCENTILE, NARROWER, LEAST_ERROR, CONTROL]
     assert found.calibration.source.clip.nodes == ()
 
 
@@ -487,3 +491,45 @@ def test_an_interruption_leaves_nothing_and_exits_with_130(
     result = invoke(folder, "-o", str(tmp_path / "c.json"), "--html")
     assert result.exit_code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+# The patches of another calibration ------------------------------------------------------------------------
+
+
+def test_patches_of_a_calibration_are_taken_again_to_the_byte(
+    folder: Path, done: Run, tmp_path: Path
+) -> None:
+    write_calibration(done.calibration, tmp_path / "first.json")
+    again = replace(SETTINGS, patch=None, count=None, seed=9, crops_of=tmp_path / "first.json")
+    found = run(folder / "espcn.onnx", [folder / "photographs"], again)
+    assert to_json(found.calibration) == to_json(done.calibration)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"count": 9}, "--crops-of says which patches: leave --count out"),
+        ({"hr": True}, "--crops-of says which patches: leave --hr out"),
+    ],
+)
+def test_patches_of_a_calibration_and_a_choice_of_patches_exclude_each_other(
+    folder: Path, done: Run, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    write_calibration(done.calibration, tmp_path / "first.json")
+    again = replace(SETTINGS, patch=None, count=None, crops_of=tmp_path / "first.json")
+    with pytest.raises(UsageError, match=said):
+        run(folder / "espcn.onnx", [folder / "photographs"], replace(again, **settings))
+
+
+def test_patches_of_a_calibration_need_their_folder_as_it_was(
+    folder: Path, done: Run, tmp_path: Path
+) -> None:
+    write_calibration(done.calibration, tmp_path / "first.json")
+    again = replace(SETTINGS, patch=None, count=None, crops_of=tmp_path / "first.json")
+    with pytest.raises(UsageError, match="give that folder alone"):
+        run(folder / "espcn.onnx", sorted((folder / "photographs").iterdir()), again)
+    changed = make_photographs(tmp_path / "photographs")
+    first = sorted(changed.iterdir())[0]
+    first.write_bytes(first.read_bytes() + b" ")
+    with pytest.raises(ImageError, match=first.name):
+        run(folder / "espcn.onnx", [changed], again)

@@ -226,6 +226,16 @@ def test_a_relu_is_the_lower_end_of_the_grid_of_what_it_alone_reads() -> None:
     assert not by_op(quantized(network, ranges), "Clip")
 
 
+@pytest.mark.parametrize(("high", "scale"), [(0.98, 1 / 256), (0.4, 0.4 / 255)])
+def test_a_sigmoid_has_the_grid_of_tflite_unless_that_wastes_a_bit(high: float, scale: float) -> None:
+    network = text_network(
+        CONV.replace("Identity (c)", "Mul (c, s)").replace("k)", "k)\n    s = Sigmoid (c)")
+    )
+    ranges = {name: Range(-2, 2) for name in ("image", "c", "upscaled")} | {"s": Range(0.1, high)}
+    grid = plan_grids(Graph(network), ranges).of("s")
+    assert (float(grid.scale), grid.zero_point) == (pytest.approx(scale), 0)
+
+
 def test_a_relu_beside_another_reader_is_a_clip_of_bytes() -> None:
     network = text_network(TWO_READERS.replace("MORE", "c"), k=np.eye(3).reshape(3, 3, 1, 1) - 0.4)
     ranges = ranges_of(network, TEST)
