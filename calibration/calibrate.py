@@ -30,7 +30,6 @@ from qnas.errors import CalibrationError, ImageError, UsageError
 
 Weights = Mapping[str, IntegerWeights]
 HELD_OUT = 0.25  # of the patches: they make the scores
-CLIP_WORTH = 0.3  # dB: a clip costs time in every image, and less than that is not seen
 INPUT_RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
 
@@ -243,10 +242,8 @@ def _notices(calibration: Calibration, settings: Settings) -> tuple[str, ...]:
 
 
 def best_of(found: Sequence[Candidate], scores: Sequence[Score]) -> Candidate:
-    """The eligible one of the highest score, the first of equals; to keep a clip has to gain CLIP_WORTH."""
-    worth = {i: score.psnr for i, score in enumerate(scores) if score.eligible}
-    for i in worth:
-        worth[i] -= CLIP_WORTH if found[i].options.kept_clips else 0.0
+    """The eligible one of the highest score less its handicap, the first of equals."""
+    worth = {i: score.psnr - found[i].handicap for i, score in enumerate(scores) if score.eligible}
     return found[max(worth, key=lambda i: worth[i])]
 
 

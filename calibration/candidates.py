@@ -38,18 +38,25 @@ LEAST_ERROR = "natural, least error, pinned"
 CLIPPED = "natural, clipped"
 CONTROL = "in range only, pinned"
 
+CLIP_WORTH = 0.3  # dB: a clip costs time in every image, and less than that is not seen
+NARROW_WORTH = 0.1  # dB: other images hold larger values than the patches that make the scores
+
 Seen = Mapping[str, Histogram]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """`ranges` of every activation of `network`, which `options` make integers of."""
+    """`ranges` of every activation of `network`, which `options` make integers of.
+
+    `handicap` dB are taken off its score: so much it has to be better than the others by.
+    """
 
     name: str
     network: FloatModel
     ranges: Mapping[str, Range]
     options: PtqOptions
     eligible: bool = True
+    handicap: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +138,8 @@ def candidates(
     rule = RULES[observer]
     pins = dict.fromkeys(pinned(network), Range(0.0, network.white))
 
-    def made(name: str, seen: Seen, by: Callable[[Histogram], Range], eligible: bool = True) -> Candidate:
-        return Candidate(name, network, ranges_of(seen, by) | pins, options, eligible)
+    def made(name: str, seen: Seen, by: Callable[[Histogram], Range]) -> Candidate:
+        return Candidate(name, network, ranges_of(seen, by) | pins, options)
 
     found = []
     if tamed:
@@ -140,16 +147,16 @@ def candidates(
     found += [
         made(NATURAL, natural, rule),
         made(PERCENTILE, natural, RULES["percentile"]),
-        made(NARROWER, natural, partial(percentile, percent=99.99)),
+        replace(made(NARROWER, natural, partial(percentile, percent=99.99)), handicap=NARROW_WORTH),
         made(LEAST_ERROR, natural, RULES["mse"]),
     ]
     if clip.nodes:
         seen = {**natural, **watched.clipped}
         kept = replace(options, kept_clips=clip.nodes)
         ends = dict.fromkeys(pinned(original, clip.nodes), Range(0.0, original.white))
-        found.append(Candidate(CLIPPED, original, ranges_of(seen, rule) | ends, kept))
+        found.append(Candidate(CLIPPED, original, ranges_of(seen, rule) | ends, kept, handicap=CLIP_WORTH))
     if watched.in_range and watched.offending:
-        found.append(made(CONTROL, watched.in_range, rule, eligible=False))
+        found.append(replace(made(CONTROL, watched.in_range, rule), eligible=False))
     return tuple(found)
 
 

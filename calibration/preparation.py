@@ -141,6 +141,7 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
     name of its own; the number of images at once is free where the operations allow it, which the declared
     input says; the input and the output keep their names. Raises ModelError.
     """
+    model.ir_version = min(model.ir_version, IR_VERSION)  # a newer onnx writes what onnxruntime does not read
     _give_names(model)  # onnxruntime loads no two nodes of one name
     shape = find_shape(model, name)
     opset = opset_of(model, name)

@@ -235,6 +235,12 @@ def test_a_candidate_that_keeps_its_clip_has_to_be_better_by_what_a_clip_is_wort
         assert best_of(found, [Score(TAMED, 40.0), Score(CLIPPED, psnr)]).name == wanted
 
 
+def test_ranges_that_cut_more_off_have_to_be_better_by_a_tenth_of_a_decibel(done: Run) -> None:
+    found = [next(each for each in done.found if each.name == name) for name in (PERCENTILE, NARROWER)]
+    for psnr, wanted in ((40.09, PERCENTILE), (40.11, NARROWER)):
+        assert best_of(found, [Score(PERCENTILE, 40.0), Score(NARROWER, psnr)]).name == wanted
+
+
 def test_the_control_is_never_chosen(done: Run) -> None:
     assert chosen(done, ("a", 40.0, True), ("control", 50.0, False)) == "a"
 

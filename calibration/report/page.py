@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from qnas.calibration.calibrate import CLIP_WORTH, Run
-from qnas.calibration.document import Calibration
+from qnas.calibration.calibrate import Run
+from qnas.calibration.candidates import CLIPPED
 from qnas.calibration.histogram import Histogram
 from qnas.calibration.progress import Display
 from qnas.calibration.ranges import Range
@@ -46,7 +46,7 @@ def calibration_page(run: Run, display: Display) -> str:
     calibration = run.calibration
     return page(
         f"Calibration of {calibration.source.name}",
-        *_decision(calibration),
+        *_decision(run),
         *_tamed(run, offenders(run)),
         *_compared(comparisons(run, run.model, display)),
         *_tensors(run),
@@ -56,7 +56,8 @@ def calibration_page(run: Run, display: Display) -> str:
     )
 
 
-def _decision(c: Calibration) -> Iterator[Markup]:
+def _decision(run: Run) -> Iterator[Markup]:
+    c = run.calibration
     yield facts({
         "network": f"×{c.source.scale}, {'RGB' if c.source.channels == 3 else 'gray'}, 0..{c.source.white:g}",
         "chosen": c.chosen,
@@ -72,7 +73,7 @@ def _decision(c: Calibration) -> Iterator[Markup]:
         "both rounded to whole grey levels. Bars begin near the worst of them.",
     )
     yield score_bars(c.scores, c.chosen)
-    yield element("p", _reason(c))
+    yield element("p", _reason(run))
     yield element("p", element("strong", "Clip: "), c.source.clip.explanation)
     if c.fallback:
         yield element("h3", "Layers left in float")
@@ -84,18 +85,21 @@ def _decision(c: Calibration) -> Iterator[Markup]:
         )
 
 
-def _reason(c: Calibration) -> str:
-    rivals = [score for score in c.scores if score.eligible and score.name != c.chosen]
-    mine = next(score for score in c.scores if score.name == c.chosen)
+def _reason(run: Run) -> str:
+    scores = run.calibration.scores
+    handicaps = {each.name: each.handicap for each in run.found}
+    mine = next(score for score in scores if score.name == run.best.name)
+    rivals = [score for score in scores if score.eligible and score.name != mine.name]
     rival = max(rivals, key=lambda score: score.psnr)
     if mine.psnr < rival.psnr:
+        why = "a clip in every image" if rival.name == CLIPPED else "ranges that cut more off"
         return (
-            f"“{c.chosen}” is chosen: “{rival.name}” is {rival.psnr - mine.psnr:.2f} dB above it, and less "
-            f"than {CLIP_WORTH} dB are not worth a clip in every image."
+            f"“{mine.name}” is chosen: “{rival.name}” is {rival.psnr - mine.psnr:.2f} dB above it, and less "
+            f"than {handicaps[rival.name]:g} dB are not worth {why}."
         )
     if mine.psnr == rival.psnr:
-        return f"“{c.chosen}” is chosen: “{rival.name}” is as good, and comes after it."
-    return f"“{c.chosen}” is chosen: it is {mine.psnr - rival.psnr:.2f} dB above the next, “{rival.name}”."
+        return f"“{mine.name}” is chosen: “{rival.name}” is as good, and comes after it."
+    return f"“{mine.name}” is chosen: it is {mine.psnr - rival.psnr:.2f} dB above the next, “{rival.name}”."
 
 
 def _tamed(run: Run, shown: Sequence[Offender]) -> Iterator[Markup]:

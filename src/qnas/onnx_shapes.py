@@ -69,6 +69,8 @@ def op_name(node: NodeProto) -> str:
 
 def read_model(path: Path, external_data: bool = True) -> ModelProto:
     """Read a model, with the weights that lie in files beside it; ModelError when that fails."""
+    if not path.is_file():
+        raise ModelError(f"{path} is not a file: name an .onnx model")
     try:
         model = onnx.load(path, load_external_data=external_data)
     except Exception as error:  # protobuf, onnx and the file system each raise their own
