@@ -2,6 +2,7 @@
 
 1. Operations that move values, and bounds (Relu, Clip, Min, Max with constants), read and write one grid:
    they are done on the bytes. A bound at the end of its grid is the grid's own saturation, so it vanishes.
+   So do products with interpolation weights: these sum to 1, and keep the range.
 2. A bound narrows the grid of what it reads when nothing else reads that: Conv -> Relu is a grid from 0 on.
 3. Parts of a concatenation take its grid when nothing else reads them.
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
@@ -135,6 +136,12 @@ class Graph:
             return False
         return node.op_type in MOVERS or self.bounds(node) is not None
 
+    def interpolates(self, node: NodeProto) -> bool:
+        """Whether `node` is a product of a tensor and weights that sizes alone determine."""
+        others = [name for name in node.input if name not in self.floats]
+        computed = all(name in self.producers and name not in self.constants for name in others)
+        return node.op_type == "MatMul" and len(others) == 1 and computed
+
     def concat_moves(self, node: NodeProto) -> bool:
         """Whether all parts are of the image's making; constants among them stay float."""
         return all(name in self.floats for name in node.input)
@@ -228,6 +235,8 @@ def _groups(graph: Graph) -> tuple[Sets, set[str]]:
     """Tensors that share a grid, and those whose range a bound behind them makes smaller."""
     groups, narrowed = Sets(), set[str]()
     for node in graph.nodes:
+        if graph.interpolates(node):
+            groups.join(graph.data(node)[0], node.output[0])
         if not (graph.data(node) and graph.moves(node)):
             continue
         for name in graph.data(node):

@@ -2,7 +2,8 @@
 
 1. A transposed convolution whose output is a whole multiple of its input in size is a convolution to the
    phases of each pixel, and a DepthToSpace: onnxruntime has no integer kernel for it as it is.
-2. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
+2. A bilinear Resize to another tensor's size is two products (`bilinear.py`).
+3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from qnas.calibration.bilinear import bilinear_as_products
 from qnas.calibration.float_model import FloatModel
 
 Array = NDArray[np.float32]
@@ -21,6 +23,7 @@ Constants = dict[str, Array]
 
 def rewritten(network: FloatModel) -> FloatModel:
     """`network` with all of these rewrites."""
+    network = bilinear_as_products(network)  # Case 2
     model = ModelProto()
     model.CopyFrom(network.model)
     constants = _constants(model.graph)

@@ -200,7 +200,9 @@ def _onnx_qdq(read: Source, options: Options) -> _Written:
         return _as_calibrated(read, options)
     network = fitted(read.integer, target)
     model, note = simplify(write_onnx(network, target, options.layout))
-    return _finished(model, read, True), WrittenFile(read.path, "onnx", network), (note,)
+    # Scales that calibration chose have too many bits for sums in float32.
+    inexact = frozenset({"onnxruntime-unoptimized", "reference"}) if read.calibrated else frozenset()
+    return _finished(model, read, True), WrittenFile(read.path, "onnx", network, inexact), (note,)
 
 
 def _as_calibrated(read: Source, options: Options) -> _Written:
@@ -248,7 +250,8 @@ def _tflite(read: Source, options: Options) -> _Written:
     if size is not None:
         model = write_tflite(network, *size, io=options.io, properties=known)
     notes += tuple(f"{name} adds with scales that LiteRT rounds differently" for name in model.approximate)
-    return model.data, WrittenFile(read.path, "tflite", network), notes
+    inexact = frozenset({"litert-xnnpack"}) if model.approximate else frozenset()
+    return model.data, WrittenFile(read.path, "tflite", network, inexact), notes
 
 
 def _properties(read: Source, integer: bool) -> dict[str, str]:

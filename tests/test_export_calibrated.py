@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from random_networks import noise
 from small_calibrations import SETTINGS, make_network, make_photographs
-from sr_modules import every_operation
+from sr_modules import every_operation, rfdn_like
 from sr_modules import export as export_module
 
 from qnas.calibration.calibrate import calibrate
@@ -27,12 +27,13 @@ from qnas.session import open_session
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Networks with their calibrations: an ESPCN, and one whose attention no integer network has."""
+    """Networks with their calibrations: ESPCN, RFDN, and one whose attention no integer network has."""
     folder = tmp_path_factory.mktemp("made")
     make_photographs(folder / "images")
     make_network(folder)
     export_module(every_operation(channels=4), folder / "every.onnx")
-    for name in ("espcn", "every"):
+    export_module(rfdn_like(clip=True), folder / "rfdn.onnx")
+    for name in ("espcn", "every", "rfdn"):
         found = calibrate(folder / f"{name}.onnx", [folder / "images"], SETTINGS)
         write_calibration(found, folder / f"{name}.json")
     return folder
@@ -68,6 +69,20 @@ def test_a_calibrated_float_model_becomes_onnx_and_tflite_of_the_same_integers(f
     wanted = Runner(read_float_model(Path("espcn.onnx")))(image[None].astype(np.float32))[0]
     got = by_onnx[0].transpose(1, 2, 0)
     assert psnr_y(got, np.clip(np.rint(wanted), 0, 255).astype(np.uint8), 0) > 35
+
+
+def test_a_bilinear_resize_to_the_size_of_another_tensor_runs_in_integers(folder: Path) -> None:
+    """Sums of RFDN are on several scales, which LiteRT rounds in its own way: it is shown, and not judged."""
+    formats = ("--format", "onnx-qdq", "--format", "tflite")
+    result = export("rfdn.onnx", *formats, "--calibration", "rfdn.json", "--check", "images")
+    assert result.exit_code == 0, result.output
+    assert "other float operations: none" in words(result.output)
+    assert "rounds differently" in words(result.output)
+    report = json.loads(Path("rfdn.qnas.parity.json").read_text())
+    runtimes = {each["runtime"]: each for file in report["files"] for each in file["runtimes"]}
+    assert runtimes["onnxruntime"]["gated"]
+    assert runtimes["onnxruntime"]["against"]["interpreter"]["differing"] == 0
+    assert not runtimes["LiteRT with XNNPACK"]["gated"]
 
 
 def test_the_report_sets_the_float_model_beside_and_judges_by_the_integers(folder: Path) -> None:

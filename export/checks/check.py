@@ -38,12 +38,14 @@ MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 @dataclass(frozen=True)
 class WrittenFile:
     """A file of `kind`. `network` is what its writer walked, where passes made another network than the
-    integers of the whole check: layers are compared with it.
+    integers of the whole check: layers are compared with it. `inexact`: ids of runtimes whose arithmetic is
+    exact for other files, and rounds the scales of this one differently.
     """
 
     path: Path
     kind: Kind
     network: IntegerNetwork | None = None
+    inexact: frozenset[str] = frozenset()
 
 
 def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
@@ -68,7 +70,7 @@ def check(
     Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
-    (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact.
+    (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact for the file.
     Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
     is too small.
     """
@@ -175,7 +177,7 @@ def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[st
     for key, runtime in RUNTIMES[file.kind].items():
         if not runtime.installed:
             continue
-        gated = runtime.exact if gate is None else key in gate
+        gated = runtime.exact and key not in file.inexact if gate is None else key in gate
         comparison = Comparison(runtime.name, runtime.version, gated, None, against)
         try:
             comparison.runner = runtime.open(data)

@@ -6,16 +6,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
 from qnas.export.from_qdq.moving import picked
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
 from qnas.export.integers import bilinear_weights
-from qnas.export.to_onnx.interpolation import interpolation_nodes
-from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.integer_network import Conv, DepthToSpace, IntegerNode, Interpolate, Pad
-from qnas.interpolation import STEPS
+from qnas.onnx_interpolation import interpolation_weights
+from qnas.onnx_nodes import GraphNodes
 from qnas.quantization import QuantParams
 
 HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")  # the same where images grow
@@ -94,7 +93,7 @@ def _bilinear(graph: QdqGraph, node: NodeProto, f: int) -> Value:
 
 
 def matmul(graph: QdqGraph, node: NodeProto) -> Value:
-    """Only the product with the interpolation matrix of `interpolation_nodes`."""
+    """Only the product with the weights of `interpolation_weights`."""
     weights = [graph.value(node, index) for index in (0, 1)]
     forms: tuple[tuple[int, Literal[2, 3]], ...] = (
         (1, 2),
@@ -126,15 +125,9 @@ def _put_interpolate(
 def _interpolation(graph: QdqGraph, read: str, like: str, axis: Literal[2, 3]) -> Value:
     """The expression that `onnx_writer` computes the weights with."""
     form = GraphNodes()
-    weights = form.node(
-        "Cast", [interpolation_nodes(form, "t", "source", "like", axis)], "u", to=TensorProto.UINT8
-    )
-    if axis == 3:
-        weights = form.node("Transpose", [weights], "columns", perm=[1, 0])
-    scale, zero = form.constant("scale", np.float32(1 / STEPS)), form.constant("zero", np.uint8(0))
-    form.node("DequantizeLinear", [weights, scale, zero], "weights")
+    weights = interpolation_weights(form, "t", "source", "like", axis)
     values: dict[str, Value] = {name: constant(tensor) for name, tensor in form.initializers.items()}
     values |= {"source": graph.draft.levels(read), "like": graph.draft.levels(like)}
     for each in form.nodes:
         values[each.output[0]] = graph.derived(each, [values[name] for name in each.input])
-    return values["weights"]
+    return values[weights]

@@ -7,8 +7,8 @@ The first three nodes read the image, all others work on numbers. The variance i
 import numpy as np
 from onnx import TensorProto
 
-from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.image_gain import ImageGain
+from qnas.onnx_nodes import GraphNodes
 from qnas.quantization import QuantParams
 
 

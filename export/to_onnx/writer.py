@@ -15,8 +15,6 @@ from onnx import TensorProto
 
 from qnas.export.targets import Layout, Target
 from qnas.export.to_onnx.image_gains import image_gain_nodes
-from qnas.export.to_onnx.interpolation import interpolation_nodes
-from qnas.export.to_onnx.nodes import INPUT, OUTPUT, GraphNodes
 from qnas.image_gain import ImageGain
 from qnas.integer_network import (
     Add,
@@ -33,8 +31,9 @@ from qnas.integer_network import (
     Table,
     image_gain,
 )
-from qnas.interpolation import STEPS
 from qnas.onnx_graph import BITS_KEY
+from qnas.onnx_interpolation import interpolation_weights
+from qnas.onnx_nodes import INPUT, OUTPUT, GraphNodes
 from qnas.quantization import QuantParams
 
 FULL = (0, 255)
@@ -288,12 +287,7 @@ class _Writer(GraphNodes):
         """A matrix product of the tensor and weights of 64ths, both uint8."""
         x, like = node.inputs
         name = self.tensors[node.name]
-        steps = interpolation_nodes(self, name, self.tensors[x], self.tensors[like], node.axis)
-        narrow = self.node("Cast", [steps], f"{name}.uint8", to=TensorProto.UINT8)
-        if node.axis == 3:
-            narrow = self.node("Transpose", [narrow], f"{name}.columns", perm=[1, 0])
-        grid = QuantParams(np.asarray(1 / STEPS, np.float32), 0, 0, STEPS)
-        weights = self.node("DequantizeLinear", [narrow, *self.grid_inputs(grid)], f"{name}.weights")
+        weights = interpolation_weights(self, name, self.tensors[x], self.tensors[like], node.axis)
         inputs = [weights, self.reads(x)] if node.axis == 2 else [self.reads(x), weights]
         self.rounded(node, "MatMul", inputs)
 

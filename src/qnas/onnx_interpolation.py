@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from onnx import TensorProto
 
-from qnas.export.to_onnx.nodes import GraphNodes
 from qnas.interpolation import STEPS
+from qnas.onnx_nodes import GraphNodes
 
 
 def interpolation_nodes(graph: GraphNodes, name: str, source: str, like: str, axis: int) -> str:
@@ -33,3 +34,14 @@ def interpolation_nodes(graph: GraphNodes, name: str, source: str, like: str, ax
     source_at = n("Mul", [n("Range", [zero, count_in, one], "i"), steps], "source")
     distance = n("Abs", [n("Sub", [column, source_at], "difference")], "distance")
     return n("Max", [n("Sub", [steps, distance], "hat"), zero], "steps")
+
+
+def interpolation_weights(graph: GraphNodes, name: str, source: str, like: str, axis: int) -> str:
+    """The same as float32, of bytes: to multiply from the left for axis 2, from the right for 3."""
+    steps = interpolation_nodes(graph, name, source, like, axis)
+    weights = graph.node("Cast", [steps], f"{name}.uint8", to=TensorProto.UINT8)
+    if axis == 3:
+        weights = graph.node("Transpose", [weights], f"{name}.columns", perm=[1, 0])
+    scale = graph.constant("one_of_steps", np.float32(1 / STEPS))
+    zero = graph.constant("zero_of_steps", np.uint8(0))
+    return graph.node("DequantizeLinear", [weights, scale, zero], f"{name}.weights")
