@@ -194,10 +194,12 @@ def _file_result(
     missing = [runtime for runtime in RUNTIMES[file.kind].values() if not runtime.installed]
     delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
     results = tuple(comparison.result() for comparison in comparisons)
+    exact = {key for key, runtime in RUNTIMES[file.kind].items() if runtime.exact}
     return FileResult(
         file.path.name, file.kind, results, tables,
         tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),
         _fusion(file), delegated[0] if delegated else None,
+        bool(exact & file.inexact) and exact <= file.inexact,
     )  # fmt: skip
 
 
