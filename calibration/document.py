@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from qnas.calibration.clip_free import TerminalClip
 from qnas.calibration.float_model import FloatModel
@@ -32,12 +32,12 @@ from qnas.calibration.taming import TamingCounts
 from qnas.calibration.weights import WeightRange
 from qnas.errors import CalibrationError
 from qnas.files import atomic_write
+from qnas.json_fields import Fields, parsed, read_fields
 
 FORMAT = "qnas-calibration"
 VERSION = 1
-LARGEST_FILE = 1 << 26  # bytes
-LARGEST = 1e30  # of any number
 PSNR_DIGITS = 4
+WHAT = "calibration"
 ADVICE = "make it again with qnas-calibrate"
 
 
@@ -143,41 +143,34 @@ def write_calibration(calibration: Calibration, path: Path, force: bool = False)
 
 def read_calibration(path: Path) -> Calibration:
     """Read what `write_calibration` wrote. Raises CalibrationError, naming the place, for anything else."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise CalibrationError(f"{path} is larger than any calibration: {ADVICE}")
-        return from_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path} is no text in UTF-8: {ADVICE}") from error
+    return _calibration(read_fields(path, WHAT, ADVICE, CalibrationError))
 
 
 def from_json(text: str, where: str) -> Calibration:
     """Read the text of a file; `where` stands in messages. Raises CalibrationError."""
-    try:
-        value = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"{where} is no JSON file ({error}): {ADVICE}") from error
-    top = _Object(value, where)
-    if (top.text("format"), top.whole("version")) != (FORMAT, VERSION):
-        raise CalibrationError(f"{where} is no {FORMAT} of version {VERSION}: {ADVICE}")
+    return _calibration(parsed(text, where, WHAT, ADVICE, CalibrationError))
+
+
+def _calibration(top: Fields) -> Calibration:
+    top.check(FORMAT, VERSION)
     decision, images = top.inner("decision"), top.inner("images")
     found = Calibration(
         source=_source(top.inner("source")),
         chosen=decision.text("chosen"),
         observer=decision.text("observer"),
         scores=tuple(
-            Score(each.text("name"), each.bounded("psnr"), each.flag("eligible"))
+            Score(each.text("name"), _bounded(each, "psnr", math.inf), each.flag("eligible"))
             for each in decision.objects("scores")
         ),
         options=_options(top.inner("quantization")),
         fallback=tuple(
-            Kept(each.text("layer"), each.bounded("psnr"), each.number("macs"), each.whole("bytes"))
+            Kept(
+                each.name("layer"), _bounded(each, "psnr", math.inf), each.number("macs"), each.whole("bytes")
+            )
             for each in top.objects("fallback")
         ),
         taming=_taming(top.inner("taming")),
-        pinned=top.texts("pinned"),
+        pinned=top.names("pinned"),
         ranges=_ranges(top.inner("ranges")),
         held_out=images.number("held_out"),
         manifest=images.inner("manifest").values,
@@ -188,7 +181,7 @@ def from_json(text: str, where: str) -> Calibration:
     return found
 
 
-def _source(fields: _Object) -> Source:
+def _source(fields: Fields) -> Source:
     clip = fields.inner("clip")
     return Source(
         name=fields.text("name"),
@@ -197,19 +190,19 @@ def _source(fields: _Object) -> Source:
         channels=fields.whole("channels"),
         white=fields.number("white"),
         clip=TerminalClip(
-            nodes=clip.texts("nodes"),
-            low=clip.bounded("low", -math.inf),
-            high=clip.bounded("high", math.inf),
+            nodes=clip.names("nodes"),
+            low=_bounded(clip, "low", -math.inf),
+            high=_bounded(clip, "high", math.inf),
             explanation=clip.text("explanation"),
         ),
     )
 
 
-def _taming(counts: _Object) -> TamingCounts:
+def _taming(counts: Fields) -> TamingCounts:
     return TamingCounts(*(counts.whole(field.name) for field in fields(TamingCounts)))
 
 
-def _options(values: _Object) -> PtqOptions:
+def _options(values: Fields) -> PtqOptions:
     """Each field of the same kind as its default."""
     given: dict[str, Any] = {}
     for field in fields(PtqOptions):
@@ -221,7 +214,7 @@ def _options(values: _Object) -> PtqOptions:
             case str():
                 given[field.name] = values.text(field.name)
             case _:
-                given[field.name] = values.texts(field.name)
+                given[field.name] = values.names(field.name)
     if given["weight_bits"] not in (4, 8):
         values.refuse("weight_bits", "4 or 8")
     if given["weight_range"] not in get_args(WeightRange):
@@ -229,7 +222,7 @@ def _options(values: _Object) -> PtqOptions:
     return PtqOptions(**given)
 
 
-def _ranges(values: _Object) -> dict[str, Range]:
+def _ranges(values: Fields) -> dict[str, Range]:
     found = {}
     for name in values.values:
         low, high = values.pair(name)
@@ -239,65 +232,9 @@ def _ranges(values: _Object) -> dict[str, Range]:
     return found
 
 
-class _Object:
-    """A JSON object; a value of another kind than asked for raises CalibrationError with its place."""
-
-    def __init__(self, values: Any, where: str) -> None:
-        if not isinstance(values, dict):
-            raise CalibrationError(f"{where} is no JSON object: {ADVICE}")
-        self.values: dict[str, Any] = values
-        self._where = where
-
-    def text(self, key: str) -> str:
-        return str(self._of(key, "a text", str))
-
-    def flag(self, key: str) -> bool:
-        return bool(self._of(key, "true or false", bool))
-
-    def whole(self, key: str) -> int:
-        value = int(self._of(key, "a whole number", int))
-        if not 0 <= value < 2**53:
-            self.refuse(key, "a whole number of 0 or more")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._of(key, "a number", int, float)
-        if not abs(value) <= LARGEST:
-            self.refuse(key, f"a number of at most {LARGEST:g}")
-        return float(value)
-
-    def bounded(self, key: str, endless: float = math.inf) -> float:
-        """A number, for which null stands when it is `endless`: of a PSNR, no difference at all."""
-        return endless if self.values.get(key, 0) is None else self.number(key)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._of(key, "a list of texts", list)
-        if not all(isinstance(value, str) for value in values):
-            self.refuse(key, "a list of texts")
-        return tuple(values)
-
-    def pair(self, key: str) -> tuple[float, float]:
-        values = self._of(key, "[low, high]", list)
-        if len(values) != 2:
-            self.refuse(key, "[low, high]")
-        ends = _Object({"low": values[0], "high": values[1]}, f"{self._where}: {key}")
-        return ends.number("low"), ends.number("high")
-
-    def inner(self, key: str) -> _Object:
-        return _Object(self._of(key, "an object", dict), f"{self._where}: {key}")
-
-    def objects(self, key: str) -> tuple[_Object, ...]:
-        values: Sequence[Any] = self._of(key, "a list", list)
-        return tuple(_Object(value, f"{self._where}: {key}[{i}]") for i, value in enumerate(values))
-
-    def refuse(self, key: str, wanted: str) -> NoReturn:
-        raise CalibrationError(f"{self._where}: {key} is not {wanted}: {ADVICE}")
-
-    def _of(self, key: str, wanted: str, *kinds: type) -> Any:
-        value = self.values.get(key)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            self.refuse(key, wanted)
-        return value
+def _bounded(values: Fields, key: str, endless: float) -> float:
+    """A number, for which null stands when it is `endless`: of a PSNR, no difference at all."""
+    return values.number(key) if values.has(key) else endless
 
 
 def _clip(clip: TerminalClip) -> dict[str, Any]:
@@ -308,7 +245,3 @@ def _clip(clip: TerminalClip) -> dict[str, Any]:
 
 def _decibels(psnr: float) -> float | None:
     return round(psnr, PSNR_DIGITS) if math.isfinite(psnr) else None
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")

@@ -188,7 +188,7 @@ def test_a_bad_file_among_good_ones_leaves_no_page(tmp_path: Path) -> None:
             "models[0], latency_ns: value is 0, not a number of at least",
         ),
         (("models", 0, "latency_ns", "low"), 9e6, "latency_ns: low is 9000000.0, not below high"),
-        (("models", 0, "latency_ns", "high"), 1e999, "is no JSON file of qnas-bench (Infinity is no number)"),
+        (("models", 0, "latency_ns", "high"), 1e999, "is not JSON (Infinity is no number)"),
         (("models", 0, "bytes"), -1, "models[0]: bytes is -1"),
         (("models", 0, "load_ns"), 10**400, "models[0]: load_ns is huge, not a number of at most 1e+24"),
         (("models", 0, "load_ns"), 2e24, "models[0]: load_ns is 2e+24, not a number"),

@@ -34,9 +34,9 @@ from qnas.resize import resize_bicubic
 from qnas.search.recipe import SearchRecipe
 from qnas.search.report import crops, curves
 from qnas.search.report.drawing import architecture_section
-from qnas.search.report.entries import percent, si
 from qnas.search.report.graph import SINK, picture, ranges
 from qnas.search.report.layout import GAP, LANE_GAP, TRACK, Shape, place
+from qnas.search.report.numbers import percent, si
 from qnas.search.report.page import report, write_report
 from qnas.search.report.plots import plot
 from qnas.search.report_cli import main
@@ -364,8 +364,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         (step(5), "step", True, "log.jsonl:2: step is True"),
         (step(5), "entropy", 10**400, "entropy is huge"),
         (step(5), "kind", None, "kind is None, not a text"),
-        (epoch(0, 0.5), "alphas", {}, "log.jsonl:2: alphas: conv_0 is missing"),
-        (epoch(0, 0.5), "alphas", [], "log.jsonl:2: alphas is [], not an object"),
+        (epoch(0, 0.5), "alphas", {}, "log.jsonl:2, alphas: conv_0 is missing"),
+        (epoch(0, 0.5), "alphas", [], "log.jsonl:2: alphas is a list of 0, not an object"),
         (
             epoch(0, 0.5),
             "alphas",
@@ -390,7 +390,7 @@ def test_a_wrong_record_is_named_with_its_place(
         ("search.json", "{", "search.json cannot be used"),
         ("arch.json", "{}", "arch.json: key"),
         ("arch.json", "[", "arch.json is not JSON"),
-        ("result.json", "[1]", "result.json is [1], not an object"),
+        ("result.json", "[1]", "result.json is no record of a search"),
         ("result.json", '{"format": "other", "version": 1}', "format is 'other', not 'qnas-search-result'"),
         ("result.json", '{"format": "qnas-search-result", "version": NaN}', "NaN is no number"),
     ],
@@ -459,7 +459,7 @@ def test_a_member_whose_files_are_wrong_does_not_cost_the_page(tmp_path: Path) -
     folder = sweep_folder(tmp_path)
     run_folder(folder / "members" / "cheap", log="[]\n")
     shown = words(folder)
-    assert any("log.jsonl:1 is [], not an object" in word for word in shown)
+    assert any("log.jsonl:1 is no record of a search" in word for word in shown)
     assert "28.12" in shown
 
 

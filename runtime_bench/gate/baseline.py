@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from qnas.errors import UsageError
-from qnas.runtime_bench.formats import BENCH, read_object
+from qnas.json_fields import read_fields
+from qnas.runtime_bench.formats import BENCH
 from qnas.runtime_bench.gate.pairs import FAST, undisturbed
 from qnas.runtime_bench.inputs import Shape, shape_text
 from qnas.runtime_bench.measure import Rounds
@@ -61,9 +62,9 @@ def read_baseline(path: Path, device: str, model: str) -> Baseline:
         raise UsageError(f"{path} is damaged ({type(error).__name__}): measure the baseline again") from error
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> Mapping[str, Any]:
     again = "measure the baseline again with qnas-bench MODEL --json"
-    document = read_object(path, again)
+    document = read_fields(path, "result of qnas-bench", again).values
     if document.get("format") != BENCH.name:
         raise UsageError(f"{path} is no report of qnas-bench: {again}")
     if (version := document.get("version")) != BENCH.version:

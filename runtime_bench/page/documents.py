@@ -8,14 +8,17 @@ from datetime import datetime
 from pathlib import Path
 
 from qnas.errors import UsageError
+from qnas.json_fields import Fields, read_fields
 from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.formats import BENCH, GATE
 from qnas.runtime_bench.inputs import shape_text
-from qnas.runtime_bench.page.fields import ADVICE, Fields, read_fields
 from qnas.runtime_bench.profile.delegation import Delegation
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.profile.table import Profile, ProfileRow
 from qnas.runtime_bench.stats import Estimate
+
+RESULT = "result of qnas-bench"
+ADVICE = "measure again with qnas-bench MODEL --json"
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def read_document(path: Path) -> BenchFile | GateFile:
 
     Raises UsageError, naming the file and the field, when it is neither, of another version, or damaged.
     """
-    fields = read_fields(path)
+    fields = read_fields(path, RESULT, ADVICE)
     kind = fields.text("format")
     versions = {each.name: each.version for each in (BENCH, GATE)}
     if kind not in versions:
@@ -246,12 +249,12 @@ def _profile_row(fields: Fields) -> ProfileRow:
         provider=fields.text("provider"),
         nodes=fields.whole("nodes"),
         integer=fields.flag("integer") if fields.has("integer") else None,
-        microseconds=_known(fields, "microseconds"),
-        share=_known(fields, "share"),
+        microseconds=fields.known("microseconds"),
+        share=fields.known("share"),
         macs=fields.whole("macs"),
-        gops=_known(fields, "gops"),
-        peak_share=_known(fields, "peak_share"),
-        gigabytes=_known(fields, "gigabytes"),
+        gops=fields.known("gops"),
+        peak_share=fields.known("peak_share"),
+        gigabytes=fields.known("gigabytes"),
     )
 
 
@@ -295,13 +298,9 @@ def _gate_row(fields: Fields) -> GateRow:
         gate=fields.text("gate"),
         status=fields.text("status"),
         unit=fields.text("unit"),
-        new=_known(fields, "new"),
-        old=_known(fields, "old"),
-        limit=_known(fields, "limit"),
+        new=fields.known("new"),
+        old=fields.known("old"),
+        limit=fields.known("limit"),
         sign=fields.text("kind"),
         detail=fields.text("detail"),
     )
-
-
-def _known(fields: Fields, key: str) -> float | None:
-    return fields.number(key) if fields.has(key) else None

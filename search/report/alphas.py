@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from qnas.html_page import Markup, element
 from qnas.search.report.colours import INK, PAPER, bits_chip, bits_colour
-from qnas.search.report.entries import percent
+from qnas.search.report.numbers import percent
 from qnas.search.report.plots import plot
 from qnas.search.report.run_record import RunRecord, winner
 from qnas.search.space import SearchSpace

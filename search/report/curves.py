@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from qnas.html_page import Markup, element
 from qnas.search.candidate_costs import Cost
 from qnas.search.report.colours import LIGHT, LINE, SOFT
-from qnas.search.report.entries import short
+from qnas.search.report.numbers import short
 from qnas.search.report.plots import plot
 from qnas.search.report.run_record import RunRecord, Step
 

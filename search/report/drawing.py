@@ -6,9 +6,9 @@ from dataclasses import replace
 from qnas.architecture import Architecture
 from qnas.html_page import Markup, element, table
 from qnas.search.report.colours import bits_chip, bits_class, bits_legend
-from qnas.search.report.entries import percent, si
 from qnas.search.report.graph import SOURCE, Block, Box, Graph, Picture, picture
 from qnas.search.report.layout import Shape, place, wire
+from qnas.search.report.numbers import percent, si
 
 LETTER = 6.7  # width of a letter of 11 pixels
 NARROWEST, HALF_HEIGHT = 146.0, 32.0  # of a layer's box

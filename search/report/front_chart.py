@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from qnas.html_page import Markup, element
 from qnas.search.pareto import front
 from qnas.search.report.colours import INK, LIGHT, PAPER
-from qnas.search.report.entries import si
+from qnas.search.report.numbers import si
 from qnas.search.report.plots import plot
 from qnas.search.report.sweep_record import MemberRecord
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from qnas.architecture import Architecture, Choice, from_json
 from qnas.errors import UsageError
+from qnas.json_fields import Fields, parse, printable
 from qnas.search.alphas import softmax
-from qnas.search.report.entries import ADVICE, Entry, parse, printable, read_entry
+from qnas.search.report.files import ADVICE, read_record, record
 from qnas.search.result import FORMAT, VERSION
 from qnas.search.run_folder import ARCHITECTURE, LOG, PLAN, RESULT, SearchPlan, read_plan
 from qnas.search.space import SearchSpace
@@ -118,11 +119,11 @@ def _log(path: Path, plan: SearchPlan | None) -> tuple[tuple[Step, ...], tuple[E
     steps: dict[int, Step] = {}
     epochs: dict[int, Epoch] = {}
     unreadable = 0
-    for place, record in _lines(path) if plan and path.is_file() else ():
-        if record is None:
+    for place, values in _lines(path) if plan and path.is_file() else ():
+        if values is None:
             unreadable += 1
             continue
-        entry = Entry(record, place)
+        entry = record(values, place)
         match entry.text("kind"):
             case "step":
                 steps[entry.whole("step")] = _step(entry)
@@ -146,7 +147,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         raise UsageError(f"cannot read {path} ({error.strerror}): check the path") from error
 
 
-def _step(entry: Entry) -> Step:
+def _step(entry: Fields) -> Step:
     return Step(
         step=entry.whole("step"),
         loss=entry.number("loss"),
@@ -158,7 +159,7 @@ def _step(entry: Entry) -> Step:
     )
 
 
-def _epoch(entry: Entry, space: SearchSpace) -> Epoch:
+def _epoch(entry: Fields, space: SearchSpace) -> Epoch:
     alphas, found = entry.inner("alphas"), {}
     for name in space.variables:
         shape = len(space.candidates(name)), len(space.bits)
@@ -188,7 +189,7 @@ def _architecture(path: Path) -> Architecture | None:
 def _result(path: Path) -> Result | None:
     if not path.is_file():
         return None
-    entry = read_entry(path).check(FORMAT, VERSION)
+    entry = read_record(path).check(FORMAT, VERSION)
     return Result(
         space_name=entry.text("space_name"),
         method=entry.text("method"),
@@ -199,11 +200,11 @@ def _result(path: Path) -> Result | None:
     )
 
 
-def _image(entry: Entry) -> tuple[int, int]:
-    if not entry.has("image"):
+def _image(entry: Fields) -> tuple[int, int]:
+    if not entry.given("image"):
         return USUAL_IMAGE
-    sides = entry.value("image")
-    if not isinstance(sides, list) or len(sides) != 2:
+    sides = entry.wholes("image")
+    if len(sides) != 2:
         entry.refuse("image", "a height and a width")
-    height, width = (Entry({"image": side}, entry.where).whole("image") for side in sides)
+    height, width = sides
     return height, width

@@ -6,8 +6,8 @@ from qnas.errors import ArchitectureError
 from qnas.html_page import Markup, element, facts, table
 from qnas.search.report.alphas import certainties
 from qnas.search.report.drawing import architecture_section, architecture_text
-from qnas.search.report.entries import percent, short, si
 from qnas.search.report.front_chart import COSTS, front_cards, leaders
+from qnas.search.report.numbers import percent, short, si
 from qnas.search.report.run_page import asked, shown
 from qnas.search.report.sweep_record import MemberRecord, SweepRecord
 

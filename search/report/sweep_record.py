@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from qnas.errors import QnasError, UsageError
+from qnas.json_fields import Fields, printable
 from qnas.search.pareto import FORMAT, VERSION
-from qnas.search.report.entries import Entry, printable, read_entry
+from qnas.search.report.files import LONGEST, read_record, record
 from qnas.search.report.run_record import RunRecord, is_run, read_run
 from qnas.search.sweep.member import PLAIN
 from qnas.search.sweep.stages import FAILED, TRAINED
@@ -68,15 +69,15 @@ def read_sweep(folder: Path) -> SweepRecord:
     return SweepRecord(printable(folder.resolve().name), _shared(list(planned.values())), members)
 
 
-def _planned(path: Path) -> dict[str, Entry]:
+def _planned(path: Path) -> dict[str, Fields]:
     """The members that sweep.json asks for."""
     if not path.is_file():
         return {}
-    members = read_entry(path).check(ASKED_FORMAT, VERSION).inner("members")
+    members = read_record(path).check(ASKED_FORMAT, VERSION).inner("members")
     return {printable(name): members.inner(name) for name in members.values}
 
 
-def _shared(members: Sequence[Entry]) -> dict[str, Any]:
+def _shared(members: Sequence[Fields]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in ("search", "train"):
         options = [each.values[part] for each in members if isinstance(each.values.get(part), dict)]
@@ -87,7 +88,7 @@ def _shared(members: Sequence[Entry]) -> dict[str, Any]:
     return found
 
 
-def _described(name: str, member: Entry) -> MemberRecord:
+def _described(name: str, member: Fields) -> MemberRecord:
     space = member.text("space")
     return MemberRecord(
         name=name,
@@ -95,26 +96,26 @@ def _described(name: str, member: Entry) -> MemberRecord:
         space=Path(space).stem if space.endswith((".json", ".toml")) else space,
         bits=_bits(member.values.get("bits")),
         penalty=member.known("penalty"),
-        seed=member.whole("seed") if member.has("seed") else None,
+        seed=member.whole("seed") if member.given("seed") else None,
     )
 
 
 def _listed(path: Path) -> Iterator[MemberRecord]:
     if not path.is_file():
         return
-    entry = read_entry(path).check(FORMAT, VERSION)
+    entry = read_record(path).check(FORMAT, VERSION)
     members = entry.value("members")
     if not isinstance(members, list):
         raise UsageError(f"{path}: members is no list: let qnas-search write it again")
     for index, values in enumerate(members):
-        member = Entry(values, f"{path}: members[{index}]")
+        member = record(values, f"{path}: members[{index}]")
         yield replace(
             _described(member.text("name"), member),
             macs=member.known("macs"),
             bitops=member.known("bitops"),
             psnr_y=member.known("psnr_y"),
             ssim=member.known("ssim"),
-            failed=member.text("failed") if member.has("failed") else None,
+            failed=member.text("failed") if member.given("failed") else None,
         )
 
 
@@ -140,11 +141,11 @@ def _filled(folder: Path, known: MemberRecord, run: RunRecord | None) -> MemberR
     if run and run.result:
         found |= {"macs": run.result.macs, "bitops": run.result.bitops}
     if (folder / TRAINED).is_file():
-        trained = read_entry(folder / TRAINED)
+        trained = read_record(folder / TRAINED)
         found |= {"psnr_y": trained.number("psnr_y"), "ssim": trained.known("ssim")}
-        found |= {key: trained.number(key) for key in ("macs", "bitops") if trained.has(key)}
+        found |= {key: trained.number(key) for key in ("macs", "bitops") if trained.given(key)}
     elif (folder / FAILED).is_file():
         text = (folder / FAILED).read_text(encoding="utf-8", errors="replace")
-        found["failed"] = printable(text.strip())
+        found["failed"] = printable(text.strip(), LONGEST)
     unknown = {key: value for key, value in found.items() if getattr(known, key) is None}
     return replace(known, **unknown)
