@@ -183,7 +183,7 @@ def test_inputs_are_those_that_the_file_declares(espcn: tuple[Path, Path], tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.onnx"], "missing.onnx is no readable ONNX model"),
+        (["missing.onnx"], "missing.onnx is not a file: name an .onnx model"),
         (["missing.tflite"], "missing.tflite cannot be read"),
         (["model.txt"], "model.txt is no .onnx or .tflite file"),
         (["MODEL", "--shape", "1x4x8x8"], "does not fit"),

@@ -220,7 +220,7 @@ def test_what_is_no_float_network_of_images_is_refused_by_what_it_is(
 
 
 def test_no_file_and_what_is_no_model_are_refused(tmp_path: Path) -> None:
-    assert "no readable ONNX model" in refusal(tmp_path / "absent.onnx")
+    assert "absent.onnx is not a file: name an .onnx model" in refusal(tmp_path / "absent.onnx")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08 no protobuf")
     assert "no readable ONNX model" in refusal(broken)
