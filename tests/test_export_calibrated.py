@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from random_networks import noise
 from small_calibrations import SETTINGS, make_network, make_photographs
-from sr_modules import every_operation, rfdn_like
+from sr_modules import espcn, every_operation, rfdn_like
 from sr_modules import export as export_module
 
 from qnas.calibration.calibrate import calibrate
@@ -128,6 +128,26 @@ def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytes
     )
     assert again.exit_code == 0, again.output
     assert Path("again.onnx").read_bytes() == Path("small.qnas.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("options", [(), ("--size", "24x24")], ids=["any size", "another size"])
+def test_a_float_model_of_one_size_is_compared_in_tiles_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """Its integers take any size."""
+    monkeypatch.chdir(tmp_path)
+    export_module(espcn(clip=True), Path("small.onnx"), size=(16, 20))
+    Path("images").mkdir()
+    for seed in range(3):
+        write_png(Path("images") / f"{seed}.png", noise(160, 144, seed))
+    result = export("small.onnx", "--format", "tflite", *options, "--images", "images")
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("small.qnas.parity.json").read_text())
+    references = {each["runtime"]: each for each in report["references"]}
+    runtime = report["files"][0]["runtimes"][0]
+    values = [references["float model"]["against"]["interpreter"]["values"],
+              runtime["against"]["interpreter"]["values"]]  # fmt: skip
+    assert (values[0] == values[1]) == (not options)
 
 
 def test_what_no_integer_network_has_is_left_as_qdq_with_its_float_layers_named(folder: Path) -> None:

@@ -97,8 +97,9 @@ class Case:
         return self.hr[top : top + window.height * s, left : left + window.width * s]
 
     def expected(self, window: Window) -> dict[str, Image]:
-        """What every reference makes of that part; computed once."""
+        """What every reference that takes its size makes of that part; computed once."""
         if window not in self.known:
-            part = self.part(window)
-            self.known[window] = {name: runner.upscale(part) for name, runner in self.references.items()}
+            part, size = self.part(window), (window.height, window.width)
+            taking = {name: runner for name, runner in self.references.items() if runner.size in (None, size)}
+            self.known[window] = {name: runner.upscale(part) for name, runner in taking.items()}
         return self.known[window]

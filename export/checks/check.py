@@ -6,8 +6,8 @@ network, and torch, which trained it.
 """
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,10 +82,12 @@ def check(
     effort = _effort(integer, network, len(images))
     against = tuple(comparison.name for comparison in known if comparison.gated) or (known[0].name,)
     runtimes = [_runtimes(file, gate, against) for file in files]
+    every = (*known, *(comparison for comparisons in runtimes for comparison in comparisons))
+    _give_size(every, next((runner.size for runner in references.values() if runner.size), None))
     for index, (name, image) in enumerate(images):
         case = Case.of(name, image, scale, references)
         _check_size(case, integer, effort)
-        for comparison in (*known, *(comparison for comparisons in runtimes for comparison in comparisons)):
+        for comparison in every:
             comparison.add(case, effort, first=index == 0)
     results = (
         _file_result(file, comparisons, (file.network or integer) if layers else None)
@@ -96,6 +98,13 @@ def check(
         tuple(comparison.result() for comparison in known), tuple(results),
         None if integer is None else ties.counts, notes,
     )  # fmt: skip
+
+
+def _give_size(comparisons: Iterable[Comparison], size: tuple[int, int] | None) -> None:
+    """What a reference of one size sees, all see that take any: their PSNR is then of the same parts."""
+    for comparison in comparisons:
+        if comparison.runner is not None and comparison.runner.size is None:
+            comparison.runner = replace(comparison.runner, size=size)
 
 
 def _check_call(
