@@ -23,6 +23,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_con
 from onnx.external_data_helper import uses_external_data
 
 from qnas.calibration import standard_forms
+from qnas.calibration.channel_copies import channel_copies
 from qnas.calibration.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
 from qnas.onnx_graph import node_name
@@ -211,6 +212,8 @@ def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto
 def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
     """In standard forms, small again, every node named."""
     graph = model.graph
+    if channel_copies(model, shape):
+        standard_forms.unread_nodes_removed(graph)
     standard_forms.single_concatenations_removed(graph)
     standard_forms.explicit_paddings(graph)
     standard_forms.means_as_pools(graph)

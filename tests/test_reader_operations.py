@@ -241,6 +241,80 @@ def test_a_shuffle_of_what_others_read_too_keeps_a_convolution_for_its_order() -
     assert kinds(network) == [Image, Conv, Conv, DepthToSpace, DepthToSpace, Add]
 
 
+# Channels that are picked ---------------------------------------------------------------------------------
+
+HEAD = """q = QuantizeLinear(image, one, z) x = DequantizeLinear(q, one, z) w = DequantizeLinear(k12, s, i0)
+    c = Conv(x, w) a = QuantizeLinear(c, one, z) a2 = DequantizeLinear(a, one, z) """
+K12 = np.random.default_rng(0).integers(0, 20, (12, 3, 1, 1)).astype(np.int8)
+HEADS = {"k12": K12, "s": np.float32(2**-7)}
+
+
+@pytest.mark.parametrize("rows", [[2, 0, 1], [0, 0, 2], [-1, 1, -3]])
+def test_channels_in_another_order_are_a_convolution_of_ones(rows: list[int]) -> None:
+    network = same(f"{READ} y = Gather <axis = 1> (x, rows) {WRITE}", rows=np.array(rows))
+    assert kinds(network) == [Image, Conv]
+    np.testing.assert_array_equal(run(network, SOME), SOME[:, rows])
+
+
+def test_a_convolution_writes_only_the_channels_that_are_picked() -> None:
+    network = same(f"{HEAD} y = Gather <axis = 1> (a2, rows) {WRITE}", rows=np.array([7, 3, 11]), **HEADS)
+    assert kinds(network) == [Image, Conv]
+    np.testing.assert_array_equal(network.nodes[1].weight, K12[[7, 3, 11]])
+
+
+def test_channels_that_are_copied_are_not_convolved_again() -> None:
+    """A convolution of 3 channels and one that copies them take less than one of 12."""
+    body = f"""{READ} {EYE} c = Conv(x, w) a = QuantizeLinear(c, one, z) a2 = DequantizeLinear(a, one, z)
+        g = Gather <axis = 1> (a2, rows) y = DepthToSpace <blocksize = 2, mode = "CRD"> (g) {WRITE}"""
+    network = same(body, rows=np.arange(3).repeat(4))
+    assert kinds(network) == [Image, Conv, Conv, DepthToSpace]
+    assert [node.channels for node in network.nodes] == [3, 3, 12, 3]
+
+
+@pytest.mark.parametrize("function", ["", "LeakyRelu <alpha = 0.25>"])
+def test_the_parts_of_a_split_convolution_are_convolutions(function: str) -> None:
+    body = HEAD + (
+        f"l = {function} (a2) m = QuantizeLinear(l, half, z) r = DequantizeLinear(m, half, z) "
+        if function
+        else "r = Identity (a2) "
+    )
+    body += f"""d = Gather <axis = 1> (r, first) e = Gather <axis = 1> (r, second)
+        f = Gather <axis = 1> (r, third)
+        g = Add(d, e) h = QuantizeLinear(g, two, z) i = DequantizeLinear(h, two, z) y = Add(i, f) {WRITE}"""
+    parts = {"first": np.arange(3), "second": np.arange(3, 6), "third": np.arange(6, 9)}
+    network = same(body, **parts, **HEADS)
+    convolutions = [node for node in network.nodes if isinstance(node, Conv)]
+    assert [node.channels for node in convolutions] == [3, 3, 3]
+    assert all(node.weight.shape == (3, 3, 1, 1) for node in convolutions)
+
+
+def test_a_convolution_that_others_read_too_is_kept_whole() -> None:
+    body = f"""{HEAD} d = Gather <axis = 1> (a2, rows) e = Concat <axis = 1> (a2, d, d, d, d)
+        y = Gather <axis = 1> (e, last) {WRITE}"""
+    network = same(body, rows=np.arange(3), last=np.array([0, 13, 23]), **HEADS)
+    assert kinds(network) == [Image, Conv, Conv, Concat, Conv]
+
+
+@pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        ("Gather <axis = 2> (x, rows)", "picks 3 places along axis 2"),
+        ("Gather <axis = 1> (x, far)", r"picks channel 0 to 3 of 3"),
+        ("Gather <axis = 1> (x, none)", "picks 0 places along axis 1"),
+        ("Gather <axis = 1> (x, real)", "float32 numbers as its channels: whole ones are needed"),
+    ],
+)
+def test_other_picks_are_refused(operation: str, why: str) -> None:
+    constants = {
+        "rows": np.arange(3),
+        "far": np.arange(4),
+        "none": np.zeros(0, np.int64),
+        "real": np.float32([0]),
+    }
+    with pytest.raises(ModelError, match=why):
+        read(f"{READ} [g] y = {operation} {WRITE}", **constants)
+
+
 # Uneven padding, pooling, functions, opsets ---------------------------------------------------------------
 
 

@@ -128,7 +128,7 @@ class QdqGraph:
     draft: Draft = field(default_factory=Draft)
     values: dict[str, Value] = field(default_factory=dict)
     channels_last: set[str] = field(default_factory=set)  # tensors [N, H, W, C]
-    permutations: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # Conv -> its order of channels
+    picks: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # 1x1 Conv -> the channels it picks
     expressions: dict[tuple[Any, ...], int] = field(default_factory=dict)
     measured: dict[int, frozenset[str]] = field(default_factory=dict)  # expression -> nodes in it
     producers: dict[str, NodeProto] = field(init=False)

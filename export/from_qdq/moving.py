@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, pool_window, refused, written_name
+from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import (
     ALL,
     MOST_CHANNELS,
@@ -18,7 +18,7 @@ from qnas.export.from_qdq.values import (
     once,
     same_grid,
 )
-from qnas.integer_network import Concat, Conv, DepthToSpace, IntegerNode, MaxPool, Pad
+from qnas.integer_network import Concat, DepthToSpace, IntegerNode, MaxPool, Pad
 from qnas.quantization import QuantParams
 
 WIDEST_EDGE = 16
@@ -38,18 +38,30 @@ def depth_to_space(graph: QdqGraph, node: NodeProto) -> Value:
         if not crd:
             rows = np.arange(source.channels).reshape(f**2, c).T.reshape(-1)
             read = graph.draft.put(picked(f"{written_name(node)}.crd", source, rows))
-            graph.permutations[read] = rows
+            graph.picks[read] = rows
         return DepthToSpace(written_name(node), (read,), c, source.output, f)
 
     return graph.draft.moved(x, written_name(node), make)
 
 
-def picked(name: str, source: IntegerNode, rows: NDArray[np.int64]) -> Conv:
-    """The convolution whose output channel o is channel rows[o]: weight 1 of scale 1."""
-    out, c = len(rows), source.channels
-    weight = np.eye(c, dtype=np.int8)[rows].reshape(out, c, 1, 1)
-    one, zero = np.ones(out, np.float32), np.zeros(out, np.int32)
-    return Conv(name, (source.name,), out, source.output, weight, one, zero, bits=8)
+def channels_picked(graph: QdqGraph, node: NodeProto) -> Value:
+    """Some channels in another order, or more than once: a 1x1 convolution, which may join another."""
+    rows = np.array(graph.whole(node, 1, "channels"), np.int64)
+    axis = attributes(node).get("axis", 0)
+    if axis not in (1, -3) or not 0 < rows.size <= MOST_CHANNELS:
+        picks = f"picks {rows.size} places along axis {axis}"
+        raise refused(node, f"{picks}: the integer network picks 1 to {MOST_CHANNELS} channels (axis 1)")
+
+    def make(read: str) -> IntegerNode:
+        source = graph.draft.nodes[read]
+        c = source.channels
+        if not ((-c <= rows) & (rows < c)).all():
+            raise refused(node, f"picks channel {rows.min()} to {rows.max()} of {c}: export the model again")
+        name = written_name(node)
+        graph.picks[name] = rows % c
+        return picked(name, source, rows % c)
+
+    return graph.draft.moved(graph.tensor(node), written_name(node), make)
 
 
 def max_pool(graph: QdqGraph, node: NodeProto) -> Value:

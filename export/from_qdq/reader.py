@@ -20,26 +20,22 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from qnas.errors import ModelError
 from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
 from qnas.export.from_qdq.graph import NAMES, QdqGraph, attributes, constant, printable, refused
+from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer_network import (
     Add,
     Concat,
-    Conv,
     Image,
     IntegerNetwork,
-    IntegerNode,
     Multiply,
-    Table,
     check_accumulators,
     pruned,
-    rewritten,
 )
 from qnas.interpreter import sizes
 from qnas.onnx_shapes import op_name, read_model
@@ -51,7 +47,6 @@ OPSETS = range(10, 26)
 CHANNELS = 3
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
-Edits = dict[str, tuple[IntegerNode, ...]]  # name of a node -> what stands in its place
 Operation = Callable[[QdqGraph, NodeProto], Value]
 OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(FUNCTIONS, by_value),
@@ -64,7 +59,9 @@ OPERATIONS: dict[str, Operation] = {
     "ConvTranspose": convolutions.transposed_convolution,
     "DepthToSpace": moving.depth_to_space,
     "DequantizeLinear": quantizers.dequantize_linear,
-    "Gather": quantizers.gather,
+    "Gather": lambda graph, node: (
+        quantizers.gather if isinstance(graph.value(node, 0), Constant) else moving.channels_picked
+    )(graph, node),
     "Identity": lambda graph, node: graph.value(node, 0),
     "MatMul": upscaling.matmul,
     "MaxPool": moving.max_pool,
@@ -106,7 +103,7 @@ def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "
         ) from error
     ordered = list(graph.draft.nodes.values())
     ordered = ordered[: [node.name for node in ordered].index(last) + 1]
-    network = _joined_permutations(pruned(IntegerNetwork(name, 1, tuple(ordered))), graph)
+    network = joined_picks(pruned(IntegerNetwork(name, 1, tuple(ordered))), graph.picks)
     network = replace(network, scale=_scale(network))
     check_accumulators(network)
     return network
@@ -285,44 +282,6 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
 
 
 # The whole network ----------------------------------------------------------------------------------------
-
-
-def _joined_permutations(network: IntegerNetwork, graph: QdqGraph) -> IntegerNetwork:
-    """Convolutions in front of a DepthToSpace in DCR order write their channels in CRD order themselves."""
-    named, readers = network.by_name(), network.readers()
-
-    def ordered(name: str, rows: NDArray[np.int64]) -> Edits:
-        """What makes node `name` write channel rows[o] as its channel o; nothing where that takes as much.
-
-        Case 1: a convolution. Case 2: a table of one. Case 3: a sum: of what is no convolution, channels are
-        picked before.
-        """
-        node, alone = named[name], len(readers[name]) == 1
-        if isinstance(node, Conv) and alone and node.groups == 1:  # Case 1
-            weight, scale, bias = node.weight[rows], node.weight_scale[rows], node.bias[rows]
-            return {name: (replace(node, weight=weight, weight_scale=scale, bias=bias),)}
-        if isinstance(node, Table) and alone:  # Case 2
-            return ordered(node.inputs[0], rows)
-        if not isinstance(node, Add) or not alone or len(set(node.inputs)) < 2:
-            return {}
-        parts = {source: ordered(source, rows) for source in node.inputs}  # Case 3
-        fixed = [moving.picked(f"{source}.crd", named[source], rows) for source in parts if not parts[source]]
-        if len(fixed) == len(parts):
-            return {}
-        picked = {conv.inputs[0]: conv.name for conv in fixed}
-        summed = replace(node, inputs=tuple(picked.get(source, source) for source in node.inputs))
-        conv_edits = {key: new for edits in parts.values() for key, new in edits.items()}
-        return conv_edits | {name: (*fixed, summed)}
-
-    gone: dict[str, str] = {}
-    edits: Edits = {}
-    for name, rows in graph.permutations.items():
-        found = ordered(named[name].inputs[0], rows) if name in named else {}
-        if found:
-            edits |= found | {name: ()}
-            gone[name] = named[name].inputs[0]
-    edited = rewritten(network, lambda node: edits.get(node.name, (node,)))
-    return rewritten(edited, lambda n: (replace(n, inputs=tuple(gone.get(name, name) for name in n.inputs)),))
 
 
 def _scale(network: IntegerNetwork) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
-from qnas.export.from_qdq.moving import picked
+from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
 from qnas.export.integers import bilinear_weights
 from qnas.integer_network import Conv, DepthToSpace, IntegerNode, Interpolate, Pad
