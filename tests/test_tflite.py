@@ -124,6 +124,8 @@ def operands(a: QuantParams, b: QuantParams) -> tuple[IntegerNode, ...]:
         (grid(0.5, signed=True), grid(0.5), grid(1.0)),  # two zero points
         (grid(0.25), grid(1.0, signed=True), grid(2.0, signed=True)),  # two scales, rounded
         (grid(0.75), grid(0.25), grid(1.0, 4)),
+        (grid(0.75), grid(0.5), grid(1.0)),  # three and two times a unit
+        (grid(31 / 16), grid(17 / 4, signed=True), grid(2.25, signed=True)),  # 31 and 68 times
         (grid(1.0, 4), grid(1.0, 4), grid(2.0, 4)),
         (grid(1.0, 3, signed=True), grid(0.5, 4), grid(1.0, 4, signed=True)),
     ],
@@ -135,7 +137,7 @@ def test_an_addition_is_exact_for_every_pair_of_bytes(
 
 
 @pytest.mark.parametrize("scales", [(0.1, 0.23, 0.31), (1.0, 2.0**-7, 0.5)])  # a ratio of 128 is no weight
-def test_an_addition_without_a_whole_ratio_is_named_and_at_most_one_step_off(
+def test_an_addition_without_a_common_unit_is_named_and_at_most_one_step_off(
     scales: tuple[float, float, float],
 ) -> None:
     a, b, output = (grid(scale) for scale in scales)

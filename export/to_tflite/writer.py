@@ -8,6 +8,7 @@ Its ADD and QUANTIZE round ties up: they stand only where nothing is rounded, a 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal, assert_never
 
 import numpy as np
@@ -193,12 +194,12 @@ class _Writer:
         return self.blocks.convolved(node.name, x, node.output, kernel, self.shape(node), **window)
 
     def add(self, node: Add, a: Tensor, b: Tensor) -> Tensor:
-        """Case 1: nothing is rounded: ADD. Case 2: scales in a whole ratio: a convolution of both.
+        """Case 1: nothing is rounded: ADD. Case 2: scales are whole times some unit: a convolution of both.
         Case 3: ADD, whose ties and whose factors of 20 bits are the runtime's own."""
         whole = all(float(x.scale / node.output.scale).is_integer() for x in (a, b))
-        unit = min(a.scale, b.scale)
-        factors = [int(np.rint(x.scale / unit)) for x in (a, b)]
-        if whole or not _equal_sums(a.scale, b.scale, factors, node.output):
+        factors = (Fraction(float(a.scale)) / Fraction(float(b.scale))).as_integer_ratio()
+        unit = np.float32(float(a.scale) / factors[0])
+        if whole or not _equal_sums((a.scale, b.scale), factors, unit, node.output):
             if not whole:
                 self.approximate.append(node.name)
             return self.blocks.computed("ADD", node.name, node.output, (a.index, b.index), a.shape)
@@ -354,12 +355,14 @@ def _is_byte(grid: QuantParams) -> bool:
     return grid.high - grid.low == 255
 
 
-def _equal_sums(a: np.float32, b: np.float32, factors: Sequence[int], y: QuantParams) -> bool:
+def _equal_sums(
+    scales: tuple[np.float32, np.float32], factors: Sequence[int], unit: np.float32, y: QuantParams
+) -> bool:
     """Whether `(factors . q) * unit / s_y` rounds as the definition of Add does, for all pairs of bytes."""
     if max(factors) > LARGEST_WEIGHT:
         return False
-    q, unit = np.arange(-255, 256), min(a, b)
-    left, right = np.meshgrid(q, q)
+    left, right = np.meshgrid(np.arange(-255, 256), np.arange(-255, 256))
+    a, b = scales
     defined = np.rint((a * left.astype(np.float32) + b * right.astype(np.float32)) / y.scale)
     sums = (factors[0] * left + factors[1] * right).astype(np.float32) * np.float32(unit / y.scale)
     return bool(np.array_equal(defined, np.rint(sums)))
