@@ -36,6 +36,7 @@ from qnas.calibration.ptq import IntegerRunner, PtqOptions, quantized
 from qnas.evaluation import pairs
 from qnas.export.from_qdq.reader import read_qdq
 from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.quality import psnr_y
 from qnas.runtime_bench import benchmark as bench
@@ -50,10 +51,10 @@ IMAGES = "BSDS200"  # of the calibration, in half of which the networks have see
 TESTS = ("Set5", "Set14", "BSDS500")  # no photograph of the last is in BSDS200
 PATCH = 64  # a third or a fourth of a photograph has no room for 96
 SIZE = (180, 320)  # of the latency's input
-DEVICES = {
-    "onnxruntime": ("cpu", ".onnx"),
-    "LiteRT": ("litert:xnnpack", ".tflite"),
-    "OpenVINO": ("openvino", ".onnx"),
+DEVICES = {  # name: device, target
+    "onnxruntime": ("cpu", "onnxruntime"),
+    "LiteRT": ("litert:xnnpack", "litert"),
+    "OpenVINO": ("openvino", "openvino"),
 }
 FREE, NAIVE = "clip-free", "naive"
 CLIPPED_PERCENTILE = "natural, percentile, clipped"
@@ -195,15 +196,12 @@ def measure_quality(network: Network, data: Path, photographs: int) -> None:
 
 def measure_latency(network: Network) -> None:
     """The clip-free model against the one with the clip, in every runtime that runs both."""
-    for runtime, (device, suffix) in DEVICES.items():
+    for runtime, (device, target) in DEVICES.items():
         if network.result(f"latency-{runtime}") is not None:
             continue
-        free, clipped = network.file(chosen(network)), network.file(CLIPPED)
         found: dict[str, Any]
         try:
-            if suffix == ".tflite":
-                free, clipped = (as_tflite(network, path) for path in (free, clipped))
-            found = ratio([clipped, free], device)
+            found = ratio([exported(network, name, target) for name in (CLIPPED, chosen(network))], device)
         except Exception as error:  # a runtime that does not run one of them is a row of the table
             found = {"problem": str(error)}
         network.keep(f"latency-{runtime}", found)
@@ -227,12 +225,17 @@ def ratio(paths: Sequence[Path], device: str) -> dict[str, Any]:
     }
 
 
-def as_tflite(network: Network, path: Path) -> Path:
-    """The exporter's TFLite form of an integer model."""
-    integers = read_qdq(path, "0..255" if network.original.white == 255 else "0..1")
-    target = path.with_suffix(".tflite")
-    target.write_bytes(write_tflite(fitted(integers, TARGETS["litert"]), *SIZE).data)
-    return target
+def exported(network: Network, name: str, target: str) -> Path:
+    """The integer model `name` as qnas-export writes it for `target`."""
+    integers = read_qdq(network.file(name), "0..255" if network.original.white == 255 else "0..1")
+    integers = fitted(integers, TARGETS[target])
+    if target == "litert":
+        written = network.file(name, ".tflite")
+        written.write_bytes(write_tflite(integers, *SIZE).data)
+    else:
+        written = network.file(name, f".{target}.onnx")
+        onnx.save(write_onnx(integers, TARGETS[target]), written)
+    return written
 
 
 # The page ------------------------------------------------------------------------------------------------
