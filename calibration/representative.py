@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ImageError
-from qnas.images import list_images, read_image
+from qnas.images import full_range_luma, list_images, read_image
 from qnas.resize import resize_bicubic
 
 Pixels = NDArray[np.float32]
@@ -269,13 +269,7 @@ def _cut(image: Image, box: Box, scale: int, channels: int, path: Path) -> Image
         patch = image[top : top + height, left : left + width]
     else:
         patch = resize_bicubic(image[: size[0] * scale, : size[1] * scale], size, box)
-    return patch if channels == 3 else _luma(patch)
-
-
-def _luma(image: Image) -> Image:
-    """0.299 R + 0.587 G + 0.114 B as uint8 [H, W, 1], in Pillow's fixed point: gray stays what it was."""
-    weighted: NDArray[np.int64] = image.astype(np.int64) @ np.array([19595, 38470, 7471])
-    return ((weighted + 32768) >> 16).astype(np.uint8)[:, :, None]
+    return patch if channels == 3 else full_range_luma(patch)
 
 
 def _draw(seed: int, sha256: str, what: str) -> int:

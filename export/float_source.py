@@ -45,12 +45,10 @@ class Calibrated:
         """How it was calibrated, for the report."""
         found = self.calibration
         kept = ", ".join(found.options.float_layers)
-        grey = self.network.channels == 1
         return (
             f"calibrated ({found.chosen}): {found.fidelity:.2f} dB against the float model on other patches",
             found.source.clip.explanation,
             *([f"layers kept in float: {kept}"] if kept else []),
-            *(["images of one channel: no runtime was compared"] if grey else []),
         )
 
 

@@ -101,7 +101,7 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
     if calibrates and read.calibrated is not None:
         write_calibration(read.calibrated.calibration, calibration, options.force)
         targets = (*targets, calibration)
-    if not options.parity or read.grey:
+    if not options.parity:
         return Exported(targets, None, notes)
     with _step(console, f"comparing on {len(photographs)} images"):
         report = _checked(read, written, photographs, options, notes)
@@ -120,7 +120,7 @@ def _checked(
     gate = options.gate or (None if read.integer is not None or read.found is not None else ())
     return check(
         files, read.integer, read.trained, images, layers=options.layers, min_equal=options.min_equal,
-        max_steps=options.max_steps, gate=gate, notes=notes, given=references(read),
+        max_steps=options.max_steps, gate=gate, notes=notes, given=references(read), channels=read.channels,
     )  # fmt: skip
 
 

@@ -56,9 +56,11 @@ class Source:
         return self.found.architecture.scale
 
     @property
-    def grey(self) -> bool:
-        """Whether its images have one channel, which no check compares."""
-        return self.calibrated is not None and self.calibrated.network.channels == 1
+    def channels(self) -> int:
+        """Of its images."""
+        if self.integer is not None:
+            return self.integer.nodes[0].channels
+        return 3 if self.calibrated is None else self.calibrated.network.channels
 
     @property
     def trained(self) -> Network | None:

@@ -12,6 +12,7 @@ from random_networks import noise
 from small_calibrations import SETTINGS, make_network, make_photographs
 from sr_modules import espcn, every_operation, rfdn_like
 from sr_modules import export as export_module
+from text_models import text_model
 
 from qnas.calibration.calibrate import calibrate
 from qnas.calibration.document import write_calibration
@@ -127,6 +128,50 @@ def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytes
     )
     assert again.exit_code == 0, again.output
     assert Path("again.onnx").read_bytes() == Path("small.qnas.onnx").read_bytes()
+
+
+GREY = """
+net (float[n, 1, h, w] image) => (float[n, 1, y, x] upscaled)
+<float[8, 1, 3, 3] k, float[8] b, float[4, 8, 3, 3] l, float[4] c, float hundredth = {0.0001}>
+{
+    first = Conv <pads = [1, 1, 1, 1]> (image, k, b)
+    r = Relu (first)
+    second = Conv <pads = [1, 1, 1, 1]> (r, l, c)
+    detail = Mul (second, hundredth)
+    four = Concat <axis = 1> (image, image, image, image)
+    sum = Add (detail, four)
+    upscaled = DepthToSpace <blocksize = 2, mode = "CRD"> (sum)
+}"""
+
+
+def test_a_grey_network_is_integer_in_every_format_and_compared_on_luma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(text_model(GREY), "grey.onnx")
+    make_photographs(Path("images"))
+    result = export(
+        "grey.onnx",
+        "--format",
+        "onnx-qdq",
+        "--format",
+        "tflite",
+        "--images",
+        "images",
+        "--layout",
+        "nhwc",
+        "--html",
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("grey.qnas.parity.json").read_text())
+    assert [file["runtimes"][0]["gated"] for file in report["files"]] == [True, True]
+    for file in report["files"]:
+        assert file["runtimes"][0]["against"]["interpreter"]["differing"] == 0
+    network = read_qdq(Path("grey.qnas.onnx"))
+    assert [network.nodes[0].channels, network.nodes[-1].channels] == [1, 1]
+    session = open_session(Path("grey.qnas.onnx"), 1)
+    assert session.run(None, {"image": np.zeros((1, 6, 5, 1), np.uint8)})[0].shape == (1, 12, 10, 1)
+    assert export("grey.qnas.onnx", "--format", "tflite", "-o", "again.tflite", "--no-parity").exit_code == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--size", "24x24")], ids=["any size", "another size"])

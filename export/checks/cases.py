@@ -11,7 +11,7 @@ import numpy as np
 
 from qnas.evaluation import Image, shrink
 from qnas.export.checks.runtimes import Runner
-from qnas.images import crop_to_multiple
+from qnas.images import crop_to_multiple, full_range_luma
 
 # How large a part of a photograph is compared: LR pixels a side, and multiplications over all photographs.
 LARGEST_SIDE, SLOW_SIDE, SMALLEST_SIDE = 256, 48, 24
@@ -69,7 +69,7 @@ def _centre(height: int, width: int, tall: int, wide: int) -> Window:
 
 @dataclass
 class Case:
-    """One photograph: `hr` [s H, s W, 3] and `lr` [H, W, 3], and what the references make of its parts."""
+    """One photograph: `hr` [s H, s W, C] and `lr` [H, W, C], and what the references make of its parts."""
 
     name: str
     hr: Image
@@ -79,13 +79,18 @@ class Case:
     known: dict[Window, dict[str, Image]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, image: Image, scale: int, references: Mapping[str, Runner]) -> "Case":
-        """A photograph of any size from `scale` on."""
+    def of(
+        cls, name: str, image: Image, scale: int, references: Mapping[str, Runner], channels: int = 3
+    ) -> "Case":
+        """A photograph [H, W, 3] of any size from `scale` on; with one channel its luma."""
         hr = crop_to_multiple(image, scale)
-        return cls(name, hr, shrink(hr, scale), scale, references)
+        lr = shrink(hr, scale)
+        if channels == 1:
+            hr, lr = full_range_luma(hr), full_range_luma(lr)
+        return cls(name, hr, lr, scale, references)
 
     def part(self, window: Window) -> Image:
-        """uint8 [window.height, window.width, 3] of the small image."""
+        """uint8 [window.height, window.width, C] of the small image."""
         bottom, right = window.top + window.height, window.left + window.width
         inside = self.lr[window.top : bottom, window.left : right]
         missing = [(0, window.height - inside.shape[0]), (0, window.width - inside.shape[1]), (0, 0)]

@@ -64,9 +64,11 @@ def check(
     files: Sequence[WrittenFile], integer: IntegerNetwork | None, network: "Network | None",
     images: Sequence[tuple[str, Image]], *, layers: bool = False, min_equal: float = 1.0, max_steps: int = 0,
     gate: Collection[str] | None = None, notes: tuple[str, ...] = (), given: Sequence[Comparison] = (),
+    channels: int = 3,
 ) -> CheckReport:  # fmt: skip
-    """Compare `files` on HR `images` with `integer` and `network`, whichever are known.
+    """Compare `files` on HR `images` [H, W, 3] with `integer` and `network`, whichever are known.
 
+    With one of `channels`, on their luma.
     Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
@@ -78,14 +80,14 @@ def check(
     known = [*_references(integer, network, ties), *given]
     _check_call(known, images, gate)
     references = {comparison.name: comparison.runner for comparison in known if comparison.runner is not None}
-    scale = integer.scale if integer is not None else _scale(references[known[0].name])
+    scale = integer.scale if integer is not None else _scale(references[known[0].name], channels)
     effort = _effort(integer, network, len(images))
     against = tuple(comparison.name for comparison in known if comparison.gated) or (known[0].name,)
     runtimes = [_runtimes(file, gate, against) for file in files]
     every = (*known, *(comparison for comparisons in runtimes for comparison in comparisons))
     _give_size(every, next((runner.size for runner in references.values() if runner.size), None))
     for index, (name, image) in enumerate(images):
-        case = Case.of(name, image, scale, references)
+        case = Case.of(name, image, scale, references, channels)
         _check_size(case, integer, effort)
         for comparison in every:
             comparison.add(case, effort, first=index == 0)
@@ -142,9 +144,9 @@ def _interpreted(network: IntegerNetwork, ties: NearTies, image: Image) -> Image
     return pixels(run(network, planes(image), ties))
 
 
-def _scale(reference: Runner) -> int:
+def _scale(reference: Runner, channels: int) -> int:
     height, width = reference.size or (SMALLEST_SIDE, SMALLEST_SIDE)
-    return len(reference.upscale(np.zeros((height, width, 3), np.uint8))) // height
+    return len(reference.upscale(np.zeros((height, width, channels), np.uint8))) // height
 
 
 def _effort(integer: IntegerNetwork | None, network: "Network | None", images: int) -> Effort:

@@ -11,6 +11,7 @@ from qnas.export.checks.cases import SLOW_SIDE, Case, Effort, Window, windows
 from qnas.export.checks.layers import layer_table
 from qnas.export.checks.report import Difference, Evidence, LayerTable, RuntimeResult
 from qnas.export.checks.runtimes import Kind, Runner
+from qnas.images import planar
 from qnas.integer_network import IntegerNetwork
 from qnas.quality import psnr_y
 
@@ -85,7 +86,8 @@ class Comparison:
                 self.evidence = _evidence(case.name, name, expected[name], got, difference)
             tally.add(difference)
         hr = case.photograph(window)
-        self.psnr_y.append(psnr_y(got[: hr.shape[0], : hr.shape[1]], hr, case.scale))
+        got = got[: hr.shape[0], : hr.shape[1]]
+        self.psnr_y.append(psnr_y(planar(got), planar(hr), case.scale))
 
     def result(self) -> RuntimeResult:
         """The sums."""

@@ -11,6 +11,7 @@ from PIL import Image
 from qnas.export.checks.report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
 from qnas.export.checks.table import decibel, file_lines, layer_line, psnr_y, rows, verdict
 from qnas.html_page import Markup, element, facts, page, table
+from qnas.images import planar
 
 FULL_BAR = 60.0  # dB
 EXPLANATION = (
@@ -108,9 +109,9 @@ def _figure(runtime: str, evidence: Evidence) -> Markup:
 
 
 def _png(name: str, pixels: NDArray[np.uint8]) -> Markup:
-    """uint8 [h, w, 3] as an image of three times the size, inside the page."""
+    """uint8 [h, w, C] as an image of three times the size, inside the page."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
+    Image.fromarray(planar(pixels)).save(file, format="PNG")
     data = base64.b64encode(file.getvalue()).decode()
     height, width = pixels.shape[:2]
     return element("img", src=f"data:image/png;base64,{data}", alt=name, width=3 * width, height=3 * height)

@@ -20,7 +20,7 @@ from qnas.integer_network import IntegerNode
 from qnas.quantization import GREY_LEVEL
 from qnas.session import first_line, open_session
 
-Image = NDArray[np.uint8]  # [H, W, 3]
+Image = NDArray[np.uint8]  # [H, W, C]
 Planes = NDArray[np.uint8]  # [1, C, H, W]
 Kind = Literal["onnx", "tflite"]
 Trace = Callable[[Image, Sequence[IntegerNode]], Mapping[str, Planes]]
@@ -30,7 +30,7 @@ Session = Callable[[Feed], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Runner:
-    """A model in a runtime: `upscale` maps uint8 [H, W, 3] to uint8 [s H, s W, 3], or raises ModelError.
+    """A model in a runtime: `upscale` maps uint8 [H, W, C] to uint8 [s H, s W, C], or raises ModelError.
 
     `size` is the only (H, W) that it takes, None for any; `slow` ones are given less to do. `trace` gives, of
     the nodes that it is asked for, the name and tensor of those that the runtime lets out; None when it lets
@@ -73,12 +73,12 @@ class Runtime:
 
 
 def planes(image: Image) -> Planes:
-    """uint8 [H, W, 3] -> [1, 3, H, W]."""
+    """uint8 [H, W, C] -> [1, C, H, W]."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
 
 
 def pixels(result: Planes) -> Image:
-    """uint8 [1, 3, H, W] -> [H, W, 3]."""
+    """uint8 [1, C, H, W] -> [H, W, C]."""
     image: Image = result[0].transpose(1, 2, 0)
     return image
 
@@ -134,7 +134,7 @@ class _Entry:
         self.name, self.output = model.graph.input[0].name, model.graph.output[0].name
         self.floats = kind.elem_type == onnx.TensorProto.FLOAT
         dims = [dim.dim_value for dim in kind.shape.dim]
-        self.channels_last = dims[-1:] == [3]
+        self.channels_last = dims[-1:] in ([1], [3])
         height, width = (dims[1:3] if self.channels_last else dims[2:4]) if len(dims) == 4 else (0, 0)
         self.size = (height, width) if height and width else None
 

@@ -44,7 +44,7 @@ from qnas.quantization import GREY_LEVEL, QuantParams, quantize
 InputRange = Literal["0..1", "0..255"]
 DIVISORS: dict[InputRange, float] = {"0..1": 255, "0..255": 1}  # what a pixel is divided by
 OPSETS = range(10, 26)
-CHANNELS = 3
+CHANNELS = (3, 1)
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 Operation = Callable[[QdqGraph, NodeProto], Value]
@@ -177,12 +177,13 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
     if len(images) != 1:
         raise ModelError(f"the model has {len(images)} inputs: a network that reads one image can be read")
     name, kind = images[0].name, images[0].type.tensor_type.elem_type
-    if _channels_last(images[0]):
+    channels, last = _channels(images[0])
+    if last:
         graph.channels_last.add(name)
     if kind == TensorProto.UINT8:
         grid = graph.next_grid(name, QuantParams(np.asarray(GREY_LEVEL, np.float32), 0, 0, 255))
         graph.values[name] = graph.draft.integers(
-            graph.draft.put(Image(printable(name), (), CHANNELS, grid)), 0, kind
+            graph.draft.put(Image(printable(name), (), channels, grid)), 0, kind
         )
     elif kind == TensorProto.FLOAT:
         values, grid = ALL.astype(np.float32) / pixel, _pixel_grid(pixel)
@@ -191,18 +192,23 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
             theirs, _ = graph.grid(first, graph.quantizer(first))
             if (quantize(values, theirs) == ALL).all():
                 grid = theirs
-        graph.values[name] = Levels(graph.draft.put(Image(printable(name), (), CHANNELS, grid)), values)
+        graph.values[name] = Levels(graph.draft.put(Image(printable(name), (), channels, grid)), values)
     else:
         raise ModelError(f"the input {name!r} is {NAMES.get(kind, kind)}: an image is uint8 or float32")
 
 
-def _channels_last(image: ValueInfoProto) -> bool:
+def _channels(image: ValueInfoProto) -> tuple[int, bool]:
+    """How many, and whether they are last; three in front where the file does not say."""
     dims = [d.dim_value if d.HasField("dim_value") else None for d in image.type.tensor_type.shape.dim]
-    if len(dims) != 4 or (dims[1] not in (CHANNELS, None) and dims[3] != CHANNELS):
+    if len(dims) == 4:
+        for channels, last in ((dims[1], False), (dims[3], True)):
+            if channels in CHANNELS:
+                return channels, last
+    if len(dims) != 4 or dims[1] is not None:
         raise ModelError(
-            f"the input {image.name!r} is {dims}: an RGB image [N, 3, H, W] or [N, H, W, 3] is needed"
+            f"the input {image.name!r} is {dims}: an RGB or grey image [N, C, H, W] or [N, H, W, C] is needed"
         )
-    return dims[1] != CHANNELS and dims[3] == CHANNELS
+    return CHANNELS[0], False
 
 
 def _pixel_grid(pixel: np.float32) -> QuantParams:
@@ -274,9 +280,10 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
             last = draft.on_grid(value, grid, printable(output))
     elif not isinstance(value, Integers):
         raise ModelError(f"the output {output!r} does not depend on the image: export the model again")
-    if draft.nodes[last].channels != CHANNELS:
+    channels = next(iter(draft.nodes.values())).channels
+    if draft.nodes[last].channels != channels:
         raise ModelError(
-            f"the output {output!r} has {draft.nodes[last].channels} channels: an RGB image has 3"
+            f"the output {output!r} has {draft.nodes[last].channels} channels: the image has {channels}"
         )
     return last
 

@@ -52,6 +52,7 @@ def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw")
     return writer.model(
         network.name, TensorProto.UINT8, network.scale, target.opset, target.ir_version,
         nhwc=layout == "nhwc", batch=1 if any(map(image_gain, network.nodes)) else "batch",
+        channels=network.nodes[0].channels,
     )  # fmt: skip
 
 

@@ -117,3 +117,14 @@ def crop_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint
             "use a larger one"
         )
     return image[:height, :width]
+
+
+def full_range_luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB [H, W, 3] -> 0.299 R + 0.587 G + 0.114 B, uint8 [H, W, 1], in Pillow's fixed point."""
+    weighted: NDArray[np.int64] = image.astype(np.int64) @ np.array([19595, 38470, 7471])
+    return ((weighted + 32768) >> 16).astype(np.uint8)[:, :, None]
+
+
+def planar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W, 3] as it is, [H, W, 1] as [H, W]."""
+    return image[:, :, 0] if image.shape[2] == 1 else image

@@ -38,12 +38,12 @@ class GraphNodes:
 
     def model(
         self, name: str, kind: int, scale: int, opset: int, ir_version: int, *,
-        nhwc: bool = False, batch: int | str = "batch",
+        nhwc: bool = False, batch: int | str = "batch", channels: int = 3,
     ) -> onnx.ModelProto:  # fmt: skip
         """The model from INPUT to OUTPUT, images of elements `kind`; sizes are free."""
 
         def shape(height: str, width: str) -> list[str | int | None]:
-            return [batch, height, width, 3] if nhwc else [batch, 3, height, width]
+            return [batch, height, width, channels] if nhwc else [batch, channels, height, width]
 
         graph = helper.make_graph(
             self.nodes,
