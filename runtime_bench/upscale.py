@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
+from qnas.images import full_range_luma
 from qnas.resize import resize_bicubic
 from qnas.session import first_line, open_session
 
@@ -23,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Upscaler:
-    """A model that was seen to enlarge RGB images by `scale`.
+    """A model that was seen to enlarge images by `scale`: RGB ones, or with one of `channels` their luma.
 
     `input_scale` is what one grey level is in a float model, None for a uint8 model. Images smaller than
     `smallest` pixels on a side are what the model cannot run on; they are padded by repeating the edge.
@@ -33,9 +34,23 @@ class Upscaler:
     scale: int
     input_scale: float | None
     smallest: int
+    channels: int
 
     def __call__(self, image: Pixels) -> Pixels:
-        """Upscale uint8 [H, W, 3] in one piece to uint8 [scale*H, scale*W, 3]; may raise ModelError."""
+        """Upscale uint8 [H, W, 3] in one piece to uint8 [scale*H, scale*W, 3]; may raise ModelError.
+
+        A model of one channel upscales the luma; what the colours are more or less than that, bicubic
+        interpolation.
+        """
+        if self.channels == 3:
+            return self._planes(image)
+        luma = full_range_luma(image)
+        upscaled = self._planes(luma)
+        colours = resize_bicubic(image.astype(np.float64) - luma, upscaled.shape[:2])
+        return np.clip(np.rint(upscaled + colours), 0, 255).astype(np.uint8)
+
+    def _planes(self, image: Pixels) -> Pixels:
+        """The same for [H, W, channels]."""
         height, width = image.shape[:2]
         missing = [(0, max(0, self.smallest - side)) for side in (height, width)]
         output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))
@@ -49,15 +64,15 @@ class Upscaler:
 
 
 def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
-    """Open an ONNX model of [N, 3, H, W], uint8 or float32, and find its scale by running it on a small tile.
+    """Open an ONNX model of [N, C, H, W], C 3 or 1, uint8 or float32; run it on a small tile for its scale.
 
     Raises ModelError when it cannot be loaded or is no super-resolution model of free height and width.
     """
     session = open_session(model, threads)
-    input_scale = _input_scale(model, session)
+    channels, input_scale = _input(model, session)
     error: Exception | None = None
     for size in PROBE_SIZES:  # pooling layers refuse the smallest
-        probe = np.zeros((size, size + 1, 3), np.uint8)
+        probe = np.zeros((size, size + 1, channels), np.uint8)
         try:
             output = _run(session, input_scale, probe)
         except ModelError as failure:
@@ -65,19 +80,21 @@ def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
             continue
         scale = output.shape[0] // size
         if scale >= 2 and output.shape[:2] == (scale * size, scale * (size + 1)):
-            return Upscaler(session, scale, input_scale, size)
+            return Upscaler(session, scale, input_scale, size, channels)
         error = ModelError(f"it makes {_size(output)} pixels of {_size(probe)}")
     raise ModelError(f"{model} is no super-resolution model: {error}; use one that `qnas-export` wrote")
 
 
-def _input_scale(model: Path, session: Any) -> float | None:
-    """Check the model's input and output; return its input scale, None for uint8."""
+def _input(model: Path, session: Any) -> tuple[int, float | None]:
+    """Check the model's input and output; return its channels and its input scale, None for uint8."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    advice = "use a super-resolution model with one image input and one image output, [N, 3, H, W]"
+    advice = (
+        "use a super-resolution model with one image input and one image output, [N, 3, H, W] or [N, 1, H, W]"
+    )
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{model} has {len(inputs)} inputs and {len(outputs)} outputs: {advice}")
     shape = inputs[0].shape
-    if len(shape) != 4 or shape[1] != 3 or (isinstance(shape[0], int) and shape[0] != 1):
+    if len(shape) != 4 or shape[1] not in (1, 3) or (isinstance(shape[0], int) and shape[0] != 1):
         raise ModelError(f"{model} has an input of shape {shape}: {advice}")
     if isinstance(shape[2], int) or isinstance(shape[3], int):
         raise ModelError(
@@ -85,7 +102,7 @@ def _input_scale(model: Path, session: Any) -> float | None:
         )
     kinds = (inputs[0].type, outputs[0].type)
     if kinds == ("tensor(uint8)", "tensor(uint8)"):
-        return None
+        return shape[1], None
     if kinds != ("tensor(float)", "tensor(float)"):
         raise ModelError(f"{model} maps {kinds[0]} to {kinds[1]}: use a model of uint8 or float32 images")
     written = session.get_modelmeta().custom_metadata_map.get("qnas.input_scale", "")
@@ -98,19 +115,21 @@ def _input_scale(model: Path, session: Any) -> float | None:
             f"{model} does not say what a grey level is: set its metadata qnas.input_scale, "
             f"such as 0.00390625, to a positive number (it is {written!r})"
         )
-    return scale
+    return shape[1], scale
 
 
 def _run(session: Any, input_scale: float | None, image: Pixels) -> Pixels:
-    """Run the model on uint8 [H, W, 3]; return uint8 [H', W', 3], rounded half to even and clipped."""
+    """Run the model on uint8 [H, W, C]; return uint8 [H', W', C], rounded half to even and clipped."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
     feed = planes if input_scale is None else planes.astype(np.float32) * np.float32(input_scale)
     try:
         output = session.run(None, {session.get_inputs()[0].name: feed})[0]
     except Exception as error:  # onnxruntime's exception types share no base but Exception
         raise ModelError(f"the model cannot run on {_size(image)} pixels: {first_line(error)}") from error
-    if output.ndim != 4 or output.shape[:2] != (1, 3):
-        raise ModelError(f"the model's output has shape {list(output.shape)}, not [1, 3, H, W]")
+    if output.ndim != 4 or output.shape[:2] != planes.shape[:2]:
+        raise ModelError(
+            f"the model's output has shape {list(output.shape)}, not [1, {planes.shape[1]}, H, W]"
+        )
     if input_scale is not None:
         if not np.isfinite(output).all():
             raise ModelError("the model's output holds values that are not finite: export it again")

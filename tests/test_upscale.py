@@ -70,6 +70,17 @@ def photograph(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def test_a_grey_model_doubles_luma_and_bicubic_interpolation_the_colours(tmp_path: Path) -> None:
+    graph = "g (uint8[batch, 1, height, width] image) => (uint8[batch, 1, h, w] upscaled)"
+    body = f"<float[4] scales = {{1, 1, 2, 2}}> {{ upscaled = {DOUBLE} (image, , scales) }}"
+    upscaler = load_upscaler(save(tmp_path, f"{graph} {body}"), threads=1)
+    assert (upscaler.channels, upscaler.scale) == (1, 2)
+    gray = np.repeat(photograph(9, 14)[:, :, :1], 3, axis=2)
+    np.testing.assert_array_equal(upscaler(gray), gray.repeat(2, 0).repeat(2, 1))
+    red = np.full((9, 14, 3), (200, 40, 30), np.uint8)
+    np.testing.assert_array_equal(upscaler(red), red.repeat(2, 0).repeat(2, 1))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 20)])
 def test_a_uint8_model_doubles_images_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
     upscaler = load_upscaler(nearest_uint8(tmp_path), threads=1)
@@ -156,9 +167,9 @@ def test_alpha_in_tiles_is_bicubic_in_one_piece() -> None:
 
 
 REFUSED = {
-    "gray": (
-        "g (uint8[n, 1, h, w] x) => (uint8[n, 1, h, w] y) { y = Identity (x) }",
-        r"\['n', 1, 'h', 'w'\]",
+    "two channels": (
+        "g (uint8[n, 2, h, w] x) => (uint8[n, 2, h, w] y) { y = Identity (x) }",
+        r"\['n', 2, 'h', 'w'\]",
     ),
     "flat": ("g (float[n, 3] x) => (float[n, 3] y) { y = Identity (x) }", "shape"),
     "fixed": ("g (uint8[1, 3, 8, 9] x) => (uint8[1, 3, 8, 9] y) { y = Identity (x) }", "only images of 9x8"),

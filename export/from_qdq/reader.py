@@ -78,7 +78,7 @@ CONTRIBUTED = frozenset({"DequantizeLinear", "QuantizeLinear"})  # of com.micros
 
 
 def read_qdq(path: Path, input_range: InputRange = "0..1") -> IntegerNetwork:
-    """The integer network of a QDQ model file [N, 3, H, W] or [N, H, W, 3], float32 or uint8.
+    """The integer network of a QDQ model file [N, C, H, W] or [N, H, W, C], C 3 or 1, float32 or uint8.
 
     Raises ModelError naming the node and operation that the integer network does not have, and what to do.
     """
