@@ -5,7 +5,7 @@ values and compute shapes. What they do is found out by running them: on noise, 
 is that of one channel of what they read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,27 +25,31 @@ Array = NDArray[np.float32]
 def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     """Rewrite all of `model`; whether there were any. Leaves behind what nobody reads any more."""
     graph = model.graph
-    wanted = {end: start for end, start in _ends(graph).items() if not _is_plain(graph, end, start)}
+    stored = {tensor.name for tensor in graph.initializer}
+    writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    wanted = {
+        end: start
+        for end, start in _ends(graph, stored).items()
+        if not _is_plain(graph.node[writers[end]], start, stored)
+    }
     if not wanted:
         return False
     found = _found(model, shape, wanted)
-    writers = {name: node for node in graph.node for name in node.output}
-    replaced: dict[int, list[NodeProto]] = {}
+    added: dict[int, list[NodeProto]] = {}
     for end, copy in found.items():
-        node, names = writers[end], list(writers[end].output)
-        names[names.index(end)] = f"{end}.unread"  # of a Split, the others may be read
+        node = graph.node[writers[end]]
+        names = [f"{end}.unread" if name == end else name for name in node.output]  # a Split has others
         del node.output[:]
         node.output.extend(names)
-        replaced.setdefault(id(node), []).append(copy.node(graph, wanted[end], end))
-    nodes = [each for node in graph.node for each in (node, *replaced.get(id(node), ()))]
+        added.setdefault(writers[end], []).append(copy.node(graph, wanted[end], end))
+    nodes = [each for index, node in enumerate(graph.node) for each in (node, *added.get(index, ()))]
     del graph.node[:]
     graph.node.extend(nodes)
     return bool(found)
 
 
-def _ends(graph: GraphProto) -> dict[str, str]:
+def _ends(graph: GraphProto, stored: Collection[str]) -> dict[str, str]:
     """Tensor behind the last of some MOVERS of one tensor -> that tensor."""
-    stored = {tensor.name for tensor in graph.initializer}
     starts: dict[str, str | None] = {}
     for node in graph.node:
         for name in node.output:
@@ -62,12 +66,10 @@ def _ends(graph: GraphProto) -> dict[str, str]:
     return {name: start for name, start in moved.items() if name in last and start is not None}
 
 
-def _is_plain(graph: GraphProto, end: str, start: str) -> bool:
-    """Whether one Concat writes `end`, or a Gather of constants."""
-    stored = {tensor.name for tensor in graph.initializer}
-    node = next(node for node in graph.node if end in node.output)
+def _is_plain(node: NodeProto, start: str, stored: Collection[str]) -> bool:
+    """Whether it is a Concat of `start` alone, or a Gather of constants."""
     plain = node.op_type == "Concat" or (node.op_type == "Gather" and node.input[1] in stored)
-    return plain and set(node.input) - stored == {start}
+    return plain and {name for name in node.input if name not in stored} == {start}
 
 
 @dataclass(frozen=True)
