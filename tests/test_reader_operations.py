@@ -262,6 +262,19 @@ def test_a_convolution_writes_only_the_channels_that_are_picked() -> None:
     np.testing.assert_array_equal(network.nodes[1].weight, K12[[7, 3, 11]])
 
 
+def test_a_pick_that_is_named_as_another_node_is_none_of_that() -> None:
+    """The reader calls both "twice"."""
+    body = f"""{READ} {EYE} e = Conv(x, w) f = QuantizeLinear(e, one, z) x2 = DequantizeLinear(f, one, z)
+        w12 = DequantizeLinear(k12, s, i0) [twice] c = Conv(x2, w12) a = QuantizeLinear(c, one, z)
+        a2 = DequantizeLinear(a, one, z) [pick] g = Gather <axis = 1> (a2, rows)
+        y = Concat <axis = 1> (g, a2) last = Gather <axis = 1> (y, three) {WRITE.replace("(y,", "(last,")}"""
+    constants = {"rows": np.array([7, 3, 11]), "three": np.array([0, 5, 14]), **HEADS}
+    model = text_model(body, **constants)
+    next(node for node in model.graph.node if node.name == "pick").name = "twice.float"
+    got = run(integer_network_of(model, "net", "0..255"), SOME)
+    np.testing.assert_array_equal(got, by_onnxruntime(body, SOME, **constants))
+
+
 def test_channels_that_are_copied_are_not_convolved_again() -> None:
     """A convolution of 3 channels and one that copies them take less than one of 12."""
     body = f"""{READ} {EYE} c = Conv(x, w) a = QuantizeLinear(c, one, z) a2 = DequantizeLinear(a, one, z)
@@ -293,6 +306,18 @@ def test_a_convolution_that_others_read_too_is_kept_whole() -> None:
         y = Gather <axis = 1> (e, last) {WRITE}"""
     network = same(body, rows=np.arange(3), last=np.array([0, 13, 23]), **HEADS)
     assert kinds(network) == [Image, Conv, Conv, Concat, Conv]
+
+
+SHUFFLED = np.array([5, 0, 11, 3, 8, 1, 10, 2, 9, 4, 7, 6])
+
+
+@pytest.mark.parametrize("mode", ["CRD", "DCR"])
+@pytest.mark.parametrize("first", [SHUFFLED, np.arange(12).repeat(2)[:16]], ids=["shuffled", "copied"])
+def test_picks_of_picks_pick_once(first: np.ndarray, mode: str) -> None:
+    body = f"""{HEAD} g = Gather <axis = 1> (a2, first) h = Gather <axis = 1> (g, second)
+        y = DepthToSpace <blocksize = 2, mode = "{mode}"> (h) {WRITE}"""
+    network = same(body, first=first, second=np.roll(SHUFFLED, 3), **HEADS)
+    assert kinds(network).count(Conv) == 1 + (len(first) > 12)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qnas.errors import ModelError
+from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import (
     LARGEST,
     SMALLEST,
@@ -128,7 +129,7 @@ class QdqGraph:
     draft: Draft = field(default_factory=Draft)
     values: dict[str, Value] = field(default_factory=dict)
     channels_last: set[str] = field(default_factory=set)  # tensors [N, H, W, C]
-    picks: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # 1x1 Conv -> the channels it picks
+    picks: list[str] = field(default_factory=list)  # convolutions that only pick channels
     expressions: dict[tuple[Any, ...], int] = field(default_factory=dict)
     measured: dict[int, frozenset[str]] = field(default_factory=dict)  # expression -> nodes in it
     producers: dict[str, NodeProto] = field(init=False)
@@ -199,6 +200,12 @@ class QdqGraph:
         name = node.input[index]
         source = f"the output of {label(self.producers[name])}" if name in self.producers else "it"
         raise refused(node, f"reads {name!r}, which is on no grid: quantize {source}")
+
+    def pick(self, name: str, read: str, rows: NDArray[np.int64]) -> str:
+        """Write the convolution whose output channel o is channel rows[o] of node `read`; its name."""
+        written = self.draft.put(picked(name, self.draft.nodes[read], rows))
+        self.picks.append(written)
+        return written
 
     # Quantizers ------------------------------------------------------------------------------------------
 

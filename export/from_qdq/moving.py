@@ -7,7 +7,6 @@ import numpy as np
 from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, pool_window, refused, written_name
-from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import (
     ALL,
     MOST_CHANNELS,
@@ -18,7 +17,7 @@ from qnas.export.from_qdq.values import (
     once,
     same_grid,
 )
-from qnas.integer_network import Concat, DepthToSpace, IntegerNode, MaxPool, Pad
+from qnas.integer_network import Concat, DepthToSpace, MaxPool, Pad
 from qnas.quantization import QuantParams
 
 WIDEST_EDGE = 16
@@ -30,18 +29,17 @@ def depth_to_space(graph: QdqGraph, node: NodeProto) -> Value:
     f = int(a.get("blocksize", 0))
     crd = a.get("mode", "DCR") == "CRD"
 
-    def make(read: str) -> IntegerNode:
+    def write(read: str) -> str:
         source = graph.draft.nodes[read]
         if f < 1 or source.channels % f**2:
             raise refused(node, f"has {source.channels} channels for a factor of {f}: export it again")
         c = source.channels // f**2
         if not crd:
             rows = np.arange(source.channels).reshape(f**2, c).T.reshape(-1)
-            read = graph.draft.put(picked(f"{written_name(node)}.crd", source, rows))
-            graph.picks[read] = rows
-        return DepthToSpace(written_name(node), (read,), c, source.output, f)
+            read = graph.pick(f"{written_name(node)}.crd", read, rows)
+        return graph.draft.put(DepthToSpace(written_name(node), (read,), c, source.output, f))
 
-    return graph.draft.moved(x, written_name(node), make)
+    return graph.draft.moved(x, written_name(node), write)
 
 
 def channels_picked(graph: QdqGraph, node: NodeProto) -> Value:
@@ -52,16 +50,13 @@ def channels_picked(graph: QdqGraph, node: NodeProto) -> Value:
         picks = f"picks {rows.size} places along axis {axis}"
         raise refused(node, f"{picks}: the integer network picks 1 to {MOST_CHANNELS} channels (axis 1)")
 
-    def make(read: str) -> IntegerNode:
-        source = graph.draft.nodes[read]
-        c = source.channels
+    def write(read: str) -> str:
+        c = graph.draft.nodes[read].channels
         if not ((-c <= rows) & (rows < c)).all():
             raise refused(node, f"picks channel {rows.min()} to {rows.max()} of {c}: export the model again")
-        name = written_name(node)
-        graph.picks[name] = rows % c
-        return picked(name, source, rows % c)
+        return graph.pick(written_name(node), read, rows % c)
 
-    return graph.draft.moved(graph.tensor(node), written_name(node), make)
+    return graph.draft.moved(graph.tensor(node), written_name(node), write)
 
 
 def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
@@ -71,11 +66,12 @@ def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
     if isinstance(x, Levels) and (np.diff(x.values[graph.draft.reach(x.node)]) < 0).any():
         graph.unquantized(node, 0)
 
-    def make(read: str) -> IntegerNode:
+    def write(read: str) -> str:
         source = graph.draft.nodes[read]
-        return MaxPool(written_name(node), (read,), source.channels, source.output, kernel, stride)
+        pool = MaxPool(written_name(node), (read,), source.channels, source.output, kernel, stride)
+        return graph.draft.put(pool)
 
-    return graph.draft.moved(x, written_name(node), make)
+    return graph.draft.moved(x, written_name(node), write)
 
 
 def pad(graph: QdqGraph, node: NodeProto) -> Value:
@@ -92,18 +88,18 @@ def pad(graph: QdqGraph, node: NodeProto) -> Value:
             node, f"of {amounts} in mode {mode} is not an operation of the integer network: pad by Conv"
         )
 
-    def make(read: str) -> IntegerNode:
+    def write(read: str) -> str:
         source = graph.draft.nodes[read]
         if repeated:
-            return Pad(written_name(node), (read,), source.channels, source.output, edge)
+            return graph.draft.put(Pad(written_name(node), (read,), source.channels, source.output, edge))
         grid, zero = source.output, source.output.zero_point
         wanted = zero - x.offset if isinstance(x, Integers) else 0.0
         if isinstance(x, Pending) or value != wanted or (isinstance(x, Levels) and x.values[zero] != 0):
             raise refused(node, f"adds channels of {value}: only zeros, behind a quantizer, can be read")
         grid = replace(grid, low=min(grid.low, zero), high=max(grid.high, zero))
-        return Pad(written_name(node), (read,), source.channels + more, grid)
+        return graph.draft.put(Pad(written_name(node), (read,), source.channels + more, grid))
 
-    return graph.draft.moved(x, written_name(node), make)
+    return graph.draft.moved(x, written_name(node), write)
 
 
 def concat(graph: QdqGraph, node: NodeProto) -> Value:

@@ -1,6 +1,6 @@
 """Convolutions that only pick channels, and how they join those before them where that takes less."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,33 +20,48 @@ def picked(name: str, source: IntegerNode, rows: Rows) -> Conv:
     return Conv(name, (source.name,), out, source.output, weight, one, zero, bits=8)
 
 
-def joined_picks(network: IntegerNetwork, picks: Mapping[str, Rows]) -> IntegerNetwork:
-    """`picks`: which channels the convolutions of these names pick; some may be gone from the network."""
-    joining = _Joining(network, picks)
-    edits: Edits = {}
-    gone: dict[str, str] = {}
-    for name, rows in picks.items():
-        if name not in joining.named:
-            continue
-        source = joining.named[name].inputs[0]
-        if len(joining.readers[source]) > 1:
-            edits |= joining.divided(name, rows)
-        elif len(rows) <= joining.named[source].channels and (found := joining.ordered(source, rows)):
-            edits |= found | {name: ()}
-            gone[name] = source
-    edited = rewritten(network, lambda node: edits.get(node.name, (node,)))
-    return pruned(
-        rewritten(edited, lambda n: (replace(n, inputs=tuple(gone.get(name, name) for name in n.inputs)),))
-    )
+def joined_picks(network: IntegerNetwork, picks: Iterable[str]) -> IntegerNetwork:
+    """`picks`: convolutions that `picked` made; some may be gone from the network. They join one by one."""
+    names = set(picks)
+    for name in picks:
+        joining = _Joining(network.by_name(), network.readers(), names)
+        if name in joining.named:
+            network = pruned(joining.joined(network, name))
+    return network
 
 
-@dataclass
+def _rows(pick: IntegerNode) -> Rows:
+    """The channels that it picks: another may have joined it."""
+    assert isinstance(pick, Conv)
+    rows: Rows = pick.weight[:, :, 0, 0].argmax(1)
+    return rows
+
+
+@dataclass(frozen=True)
 class _Joining:
-    network: IntegerNetwork
-    picks: Mapping[str, Rows]
+    """The nodes of a network, who reads each, and the names of those that pick."""
 
-    def __post_init__(self) -> None:
-        self.named, self.readers = self.network.by_name(), self.network.readers()
+    named: Mapping[str, IntegerNode]
+    readers: Mapping[str, Sequence[IntegerNode]]
+    picks: Collection[str]
+
+    def joined(self, network: IntegerNetwork, name: str) -> IntegerNetwork:
+        """`network` where pick `name` is part of what it reads, if that takes less."""
+        source, rows = self.named[name].inputs[0], _rows(self.named[name])
+        if len(self.readers[source]) > 1:
+            edits = self.divided(name, rows)
+            return rewritten(network, lambda node: edits.get(node.name, (node,)))
+        edits = self.ordered(source, rows) if len(rows) <= self.named[source].channels else {}
+        if not edits:
+            return network
+
+        def edited(node: IntegerNode) -> tuple[IntegerNode, ...]:
+            new = edits.get(node.name, (node,)) if node.name != name else ()
+            return tuple(
+                replace(each, inputs=tuple(source if i == name else i for i in each.inputs)) for each in new
+            )
+
+        return rewritten(network, edited)
 
     def ordered(self, name: str, rows: Rows) -> Edits:
         """What makes node `name` write channel rows[o] as its channel o; nothing where that takes as much.
@@ -76,7 +91,7 @@ class _Joining:
     def divided(self, name: str, rows: Rows) -> Edits:
         """Pick `name`, one of several that share out a convolution or a table of one, as one of its own."""
         source = self.named[self.named[name].inputs[0]]
-        shares = [len(self.picks.get(reader.name, ())) for reader in self.readers[source.name]]
+        shares = [reader.channels if reader.name in self.picks else 0 for reader in self.readers[source.name]]
         conv = self.named[source.inputs[0]] if isinstance(source, Table) else source
         if 0 in shares or sum(shares) > source.channels or not isinstance(conv, Conv) or conv.groups > 1:
             return {}

@@ -59,9 +59,7 @@ OPERATIONS: dict[str, Operation] = {
     "ConvTranspose": convolutions.transposed_convolution,
     "DepthToSpace": moving.depth_to_space,
     "DequantizeLinear": quantizers.dequantize_linear,
-    "Gather": lambda graph, node: (
-        quantizers.gather if isinstance(graph.value(node, 0), Constant) else moving.channels_picked
-    )(graph, node),
+    "Gather": lambda graph, node: _gather(graph, node),  # a table, or channels
     "Identity": lambda graph, node: graph.value(node, 0),
     "MatMul": upscaling.matmul,
     "MaxPool": moving.max_pool,
@@ -241,6 +239,12 @@ def _read(graph: QdqGraph, node: NodeProto) -> None:
         raise refused(node, f"is not an operation of the integer network: {_advice(node.op_type)}")
     _layout(graph, node)
     graph.values[node.output[0]] = OPERATIONS[node.op_type](graph, node)
+
+
+def _gather(graph: QdqGraph, node: NodeProto) -> Value:
+    """Of a table, or of channels."""
+    table = isinstance(graph.value(node, 0), Constant)
+    return quantizers.gather(graph, node) if table else moving.channels_picked(graph, node)
 
 
 def _layout(graph: QdqGraph, node: NodeProto) -> None:

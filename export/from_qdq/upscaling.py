@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
-from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
 from qnas.export.integers import bilinear_weights
-from qnas.integer_network import Conv, DepthToSpace, IntegerNode, Interpolate, Pad
+from qnas.integer_network import Conv, DepthToSpace, Interpolate, Pad
 from qnas.onnx_interpolation import interpolation_weights
 from qnas.onnx_nodes import GraphNodes
 from qnas.quantization import QuantParams
@@ -64,14 +63,12 @@ def _repeated(graph: QdqGraph, node: NodeProto, f: int) -> Value:
     """Every pixel f x f times: channels in as many copies, and a shuffle."""
     x, name = graph.tensor(node), written_name(node)
 
-    def make(read: str) -> IntegerNode:
+    def write(read: str) -> str:
         source = graph.draft.nodes[read]
-        copies = graph.draft.put(
-            picked(f"{name}.copies", source, np.repeat(np.arange(source.channels), f**2))
-        )
-        return DepthToSpace(name, (copies,), source.channels, source.output, f)
+        copies = graph.pick(f"{name}.copies", read, np.repeat(np.arange(source.channels), f**2))
+        return graph.draft.put(DepthToSpace(name, (copies,), source.channels, source.output, f))
 
-    return graph.draft.moved(x, name, make)
+    return graph.draft.moved(x, name, write)
 
 
 def _bilinear(graph: QdqGraph, node: NodeProto, f: int) -> Value:

@@ -173,19 +173,15 @@ class Draft:
             return None
         return self.table(value.node, steps, grid, name)
 
-    def moved(
-        self, value: Levels | Pending | Integers, name: str, make: Callable[[str], IntegerNode]
-    ) -> Value:
-        """`value` behind an operation that moves values; `make` gives it for the name of what it reads."""
+    def moved(self, value: Levels | Pending | Integers, name: str, write: Callable[[str], str]) -> Value:
+        """`value` behind an operation that moves values: `write` puts it, for the name of what it reads."""
         match value:
             case Levels():
-                return replace(value, node=self.put(make(value.node)))
+                return replace(value, node=write(value.node))
             case Pending():
-                return replace(
-                    value, write=once(lambda grid: self.put(make(self.on_grid(value, grid, name))))
-                )
+                return replace(value, write=once(lambda grid: write(self.on_grid(value, grid, name))))
             case Integers():
-                return self.integers(self.put(make(value.write(value.grid))), value.offset, value.kind)
+                return self.integers(write(value.write(value.grid)), value.offset, value.kind)
 
     def levels(self, name: str) -> Levels:
         """The values that node `name` writes."""
