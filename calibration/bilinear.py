@@ -10,6 +10,8 @@ from dataclasses import replace
 from onnx import ModelProto, NodeProto, helper
 
 from qnas.calibration.float_model import FloatModel
+from qnas.calibration.preparation import opset_of
+from qnas.calibration.standard_forms import attributes, producers
 from qnas.onnx_interpolation import interpolation_weights
 from qnas.onnx_nodes import GraphNodes
 from qnas.onnx_shapes import Shapes, infer_shapes
@@ -21,7 +23,7 @@ HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 def bilinear_as_products(network: FloatModel) -> FloatModel:
     """The same network where every Resize that can be is two products; the sizes of tensors are the same."""
-    opset = max(entry.version for entry in network.model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(network.model, network.name)
     resizes = [node for node in network.model.graph.node if _is_bilinear(node)]
     if opset < NEEDED_OPSET or network.layout != "nchw" or not resizes:
         return network
@@ -45,11 +47,11 @@ def _is_bilinear(node: NodeProto) -> bool:
     """Half pixels, each weighed by its distance, to a size that is no constant factor."""
     if node.op_type != "Resize" or (len(node.input) > 2 and node.input[2] and len(node.input) < 4):
         return False
-    a = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    positions = a.get("coordinate_transformation_mode", b"half_pixel").decode()
+    a = attributes(node)
+    positions = a.get("coordinate_transformation_mode", "half_pixel")
     plain = not a.get("antialias") and not a.get("axes") and not a.get("exclude_outside")
-    keeps_sizes = a.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
-    return a.get("mode", b"nearest") == b"linear" and positions in HALF_PIXEL and plain and keeps_sizes
+    keeps_sizes = a.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return a.get("mode", "nearest") == "linear" and positions in HALF_PIXEL and plain and keeps_sizes
 
 
 def _shapes(network: FloatModel, sides: tuple[int, int]) -> Shapes:
@@ -81,11 +83,11 @@ def _same_sides(shapes: Shapes, name: str, node: NodeProto) -> bool:
 
 def _measured(model: ModelProto, node: NodeProto) -> Iterator[str]:
     """The tensors whose shapes `node` takes its size from."""
-    producers = {name: each for each in model.graph.node for name in each.output}
+    writers = producers(model.graph)
     waiting, seen = list(node.input[1:]), set[str]()
     while waiting:
         name = waiting.pop()
-        found = producers.get(name)
+        found = writers.get(name)
         if found is None or name in seen:
             continue
         seen.add(name)

@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, nump
 from qnas.calibration.sr_shape import SrShape
 from qnas.session import open_session
 
+# What may do no more than that; what moves pixels as well is no part of it.
 MOVERS = frozenset({
     "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
     "Transpose", "Unsqueeze",
@@ -104,8 +105,8 @@ def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict
         image = np.random.default_rng(0).uniform(size=size.input_shape()).astype(np.float32)
         try:
             values = dict(zip(names, session.run(names, {feed: image}), strict=True)) | {feed: image}
-        except Exception:  # a size that it does not take; onnxruntime's exceptions share no other base
-            return {}
+        except Exception:  # onnxruntime's many exception types share no base but Exception
+            return {}  # it does not take that size, though it says so
         runs.append({end: _copy(values[start], values[end]) for end, start in wanted.items()})
     return {end: copy for end, copy in runs[0].items() if copy and all(each[end] == copy for each in runs)}
 

@@ -11,7 +11,7 @@ from qnas.calibration.float_model import FloatModel, Runner
 
 ATTENTION = """
 net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled)
-<int64[1] two = {2}, int64[1] four = {4}>
+<int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}>
 {
     small = MaxPool <kernel_shape = [3, 3], strides = [3, 3]> (image)
     all = Shape (small)
@@ -21,7 +21,7 @@ net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled)
     sizes = Concat <axis = 0> (first, last)
     mask = Resize <mode = "linear"ATTRIBUTES> (small, , , sizes)
     upscaled = Mul (mask, image)
-}""".replace("<int64[1] two", "<int64[1] zero = {0}, int64[1] two")
+}"""
 IMAGE = patches(count=1, side=32)
 
 

@@ -1,6 +1,7 @@
 """Channels that are copied, picked or put in order by many operations are so by one Concat or Gather."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,18 @@ net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
     out = Add (y, plus)
 }""")
     assert not channel_copies(model, SHAPE)
+
+
+def test_a_network_that_takes_one_size_and_declares_any_is_left_as_it_is() -> None:
+    model = text_model("""
+net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
+<int64[4] shape = {1, 3, 16, 24}, float plus = {1}>
+{
+    y = Reshape (image, shape)
+    out = Add (y, plus)
+}""")
+    assert not channel_copies(model, SHAPE)
+    assert channel_copies(model, replace(SHAPE, size=(16, 24)))
 
 
 def test_channels_that_are_alike_are_left_as_they_are() -> None:

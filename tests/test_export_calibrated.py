@@ -132,12 +132,12 @@ def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytes
 
 GREY = """
 net (float[n, 1, h, w] image) => (float[n, 1, y, x] upscaled)
-<float[8, 1, 3, 3] k, float[8] b, float[4, 8, 3, 3] l, float[4] c, float hundredth = {0.0001}>
+<float[8, 1, 3, 3] k, float[8] b, float[4, 8, 3, 3] l, float[4] c, float little = {0.0001}>
 {
     first = Conv <pads = [1, 1, 1, 1]> (image, k, b)
     r = Relu (first)
     second = Conv <pads = [1, 1, 1, 1]> (r, l, c)
-    detail = Mul (second, hundredth)
+    detail = Mul (second, little)
     four = Concat <axis = 1> (image, image, image, image)
     sum = Add (detail, four)
     upscaled = DepthToSpace <blocksize = 2, mode = "CRD"> (sum)
@@ -150,18 +150,8 @@ def test_a_grey_network_is_integer_in_every_format_and_compared_on_luma(
     monkeypatch.chdir(tmp_path)
     onnx.save(text_model(GREY), "grey.onnx")
     make_photographs(Path("images"))
-    result = export(
-        "grey.onnx",
-        "--format",
-        "onnx-qdq",
-        "--format",
-        "tflite",
-        "--images",
-        "images",
-        "--layout",
-        "nhwc",
-        "--html",
-    )
+    formats = ("--format", "onnx-qdq", "--format", "tflite", "--layout", "nhwc")
+    result = export("grey.onnx", *formats, "--images", "images", "--html")
     assert result.exit_code == 0, result.output
     report = json.loads(Path("grey.qnas.parity.json").read_text())
     assert [file["runtimes"][0]["gated"] for file in report["files"]] == [True, True]

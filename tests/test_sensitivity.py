@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 from small_ptq import float_network, patches, ranges_of, text_network
 
 from qnas.calibration.float_model import FloatModel, Runner
@@ -58,8 +59,8 @@ def test_layers_go_to_float_until_the_target_and_never_for_nothing(tmp_path: Pat
     ranges, options = ranges_of(network, IMAGES), PtqOptions(weight_bits=4)
     wanted = np.clip(np.rint(Runner(network)(IMAGES)), 0, 255)
 
-    def score(model: object) -> float:
-        return float(-np.square(wanted - IntegerRunner(network, model)(IMAGES)).mean())  # type: ignore[arg-type]
+    def score(model: ModelProto) -> float:
+        return float(-np.square(wanted - IntegerRunner(network, model)(IMAGES)).mean())
 
     start = score(quantized(network, ranges, options))
     assert fallback(network, ranges, options, [IMAGES], score, target=start) == (options, ())
