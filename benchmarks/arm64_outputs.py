@@ -46,8 +46,8 @@ answers it. qemu runs the real aarch64 wheels of onnxruntime and LiteRT, which c
 
 `qnas-arm64` is a Neoverse-N1 (dot products: servers, phones since 2018), `qnas-arm64-a72` a Cortex-A72 (none:
 Raspberry Pi 4). After a change of the code, `scripts/arm64 build` again. `scripts/arm64 stop` ends it.
-With `QNAS_ARM64_SSH_CONFIG` set to that ssh_config, `tests/test_arm64.py` runs too. A real ARM machine needs
-none of this: `pip install "qnas[tflite]"` there, and `--device ssh:HOST/cpu`.
+With `QNAS_ARM64_SSH_CONFIG` set to that ssh_config, `tests/runtime_bench/test_arm64.py` runs too. A real ARM
+machine needs none of this: `pip install "qnas[tflite]"` there, and `--device ssh:HOST/cpu`.
 
 ## What it takes
 

@@ -1,6 +1,6 @@
 """Trains the networks of the calibration study: each with a clipped and with a linear output, float32 ONNX.
 
-PYTHONPATH=tests python benchmarks/calibration_networks.py --work FOLDER --data ../shared/data [--only NAME]
+python benchmarks/calibration_networks.py --work FOLDER --data ../shared/data [--only NAME]
 
 Some minutes each on one thread. A network whose file is in FOLDER is left alone, so a second call trains what
 is missing. Needs T91 and BSDS200, and Set14 for the PSNR in NAME.json.
@@ -15,13 +15,22 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from sr_modules import Abpn, Network, abpn_like, espcn, export, in_grey_levels, rfdn_like, xlsr_like
 from torch.nn import functional as F
 
-from qnas.evaluation import Image, evaluate
-from qnas.inference import to_network, to_pixels
-from qnas.resize import resize_bicubic
-from qnas.search.data import Crops, load_crops
+from qnas.images.evaluation import Image, evaluate
+from qnas.images.resize import resize_bicubic
+from qnas.search.training.data import Crops, load_crops
+from qnas.testing.sr_modules import (
+    Abpn,
+    Network,
+    abpn_like,
+    espcn,
+    export,
+    in_grey_levels,
+    rfdn_like,
+    xlsr_like,
+)
+from qnas.torch.inference import to_network, to_pixels
 
 BATCH, PATCH, SEED, OPSET = 8, 24, 0, 17
 CACHE_MIB = 512

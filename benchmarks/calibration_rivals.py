@@ -17,8 +17,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from qnas.calibration.float_model import FloatModel
-from qnas.calibration.representative import RepresentativeSet
+from qnas.calibration.patches.representative import RepresentativeSet
+from qnas.calibration.prepare.float_model import FloatModel
 
 METHODS = {
     "min-max": CalibrationMethod.MinMax,

@@ -1,7 +1,6 @@
 """What calibration is worth: quality and latency of integer models of trained networks; writes
 docs/calibration-study.md.
 
-export PYTHONPATH=tests
 python benchmarks/calibration_networks.py --work NETWORKS --data ../shared/data
 python benchmarks/calibration_study.py --networks NETWORKS --work FOLDER --data ../shared/data
 
@@ -28,21 +27,21 @@ from numpy.typing import NDArray
 
 from qnas.calibration.calibrate import Run, Settings, run
 from qnas.calibration.candidates import CLIPPED, CONTROL, Candidate, candidates
-from qnas.calibration.clip_free import without_clip
 from qnas.calibration.document import to_json
-from qnas.calibration.float_model import FloatModel, Runner, read_float_model
 from qnas.calibration.judge import as_bytes
-from qnas.calibration.ptq import IntegerRunner, PtqOptions, quantized
-from qnas.evaluation import pairs
+from qnas.calibration.prepare.clip_free import without_clip
+from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.ptq.integer_model import IntegerRunner, PtqOptions, quantized
 from qnas.export.from_qdq.reader import read_qdq
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.quality import psnr_y
+from qnas.images.evaluation import pairs
+from qnas.images.quality import psnr_y
+from qnas.onnx.session import open_session
 from qnas.runtime_bench import benchmark as bench
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.workers.process import LoadOptions
-from qnas.session import open_session
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "calibration-study.md"
 MARKS = ("<!-- study: begin -->", "<!-- study: end -->")

@@ -1,6 +1,6 @@
 """Do BitOps and MACs say which network is faster on an x86 processor? Writes docs/bitops-vs-latency.md.
 
-PYTHONPATH=tests python benchmarks/correlation.py --work FOLDER [--model cpu.json]
+python benchmarks/correlation.py --work FOLDER [--model cpu.json]
 
 30 random members of each space in the forms that qnas-export chooses for each runtime. One device after the
 other; what is measured stays under --work, and --only measures one device and ends.
@@ -13,7 +13,6 @@ from typing import Any
 import click
 import onnx
 import torch
-from random_networks import build
 
 from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS, fitted
@@ -26,6 +25,7 @@ from qnas.runtime_bench.latency_model.networks import SPACES, random_member
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.table import read_latency_model
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.testing.random_networks import build
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 128
@@ -34,7 +34,7 @@ DEVICES = {"cpu": "onnxruntime", "litert:xnnpack": "litert", "openvino": "openvi
 COSTS = ("architecture MACs", "architecture BitOps", "MACs", "BitOps", "executed BitOps", "predicted ms")
 HEAD = """# BitOps and latency
 
-Made by `PYTHONPATH=tests python benchmarks/correlation.py --work FOLDER --model cpu.json` on {cpu};
+Made by `python benchmarks/correlation.py --work FOLDER --model cpu.json` on {cpu};
 one thread, images of {size}x{size}, {versions}. {networks} networks: {count} random members of each
 space (12 to 48 channels, 1 to 3 blocks, every layer 4 or 8 bits by lot), random weights, in the form that
 `qnas-export` chooses for each runtime. `cpu.json` is the latency model of

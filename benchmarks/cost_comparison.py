@@ -1,7 +1,7 @@
 """Our counts against onnx-tool's MACs and qonnx's BitOps, to the unit; writes the tables of docs/cost.md.
 
 In an environment of its own that has qnas, `pip install onnx-tool qonnx torch` and then
-PYTHONPATH=tests python benchmarks/cost_comparison.py
+python benchmarks/cost_comparison.py
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from qonnx.transformation.general import GiveUniqueParameterTensors
 from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.transformation.qcdq_to_qonnx import QCDQToQuant
 from qonnx.util.inference_cost import inference_cost
-from random_networks import random_found
-from text_models import text_model
 
-from qnas.checkpoint import Found, load_found
+from qnas.cost.file_cost import NodeCost
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS
-from qnas.file_cost import NodeCost
-from qnas.onnx_cost import model_cost
+from qnas.onnx.cost import model_cost
+from qnas.testing.random_networks import random_found
+from qnas.testing.text_models import text_model
+from qnas.torch.checkpoint import Found, load_found
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "cost.md"

@@ -1,6 +1,6 @@
 """Latency of the exported forms against each other; writes docs/deployment.md.
 
-PYTHONPATH=tests python benchmarks/deployment.py [--only espcn-w8]
+python benchmarks/deployment.py [--only espcn-w8]
 
 One thread; rounds of all rivals interleaved, ratios of medians with their 95 % bootstrap interval. The rivals
 of an integer model: its float32 twin, onnxruntime's own static quantization of that twin, and for 4 bits the
@@ -20,9 +20,7 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from random_networks import build, random_found
 
-from qnas.checkpoint import Found, load_found
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS, fitted
@@ -31,6 +29,8 @@ from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.stats import ratio_interval
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.testing.random_networks import build, random_found
+from qnas.torch.checkpoint import Found, load_found
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((128, 128), (180, 320))
@@ -38,7 +38,7 @@ TRAINED = ("espcn-w8", "espcn-w4", "basic-w48")
 RANDOM = ("rfdn-w8", "rfdn-w4", "rfdn-adq-w48-example", "srresnet-w8")
 HEAD = """# What the exported forms are worth
 
-Made by `PYTHONPATH=tests python benchmarks/deployment.py` on {machine}; onnxruntime {ort}, LiteRT {litert}.
+Made by `python benchmarks/deployment.py` on {machine}; onnxruntime {ort}, LiteRT {litert}.
 One thread, interleaved rounds; a cell is the latency of the rival over that of our integer model in
 onnxruntime, with its 95 % interval: above 1 ours is faster. The column LiteRT is float32 onnxruntime over our
 .tflite file in LiteRT with XNNPACK, the last one the operators that XNNPACK runs. Trained networks are those

@@ -19,14 +19,14 @@ import click
 import onnx
 import torch
 
-from qnas.architecture import find_architecture, named_architectures
-from qnas.checkpoint import Found, load_found
-from qnas.cost import PAPER_G, network_cost
-from qnas.evaluation import Quality, evaluate
+from qnas.cost.network_cost import PAPER_G, network_cost
 from qnas.export.checks.report import share
 from qnas.export.model import build_float32, build_qdq
-from qnas.inference import validate
-from qnas.resize import resize_bicubic
+from qnas.images.evaluation import Quality, evaluate
+from qnas.images.resize import resize_bicubic
+from qnas.network.architecture import find_architecture, named_architectures
+from qnas.torch.checkpoint import Found, load_found
+from qnas.torch.inference import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

@@ -1,8 +1,8 @@
 """Damaged files of every kind that qnas reads; with `--docs` the counts go into docs/fuzzing.md.
 
-PYTHONPATH=tests python benchmarks/fuzz.py --files 20000 --docs
-PYTHONPATH=tests python benchmarks/fuzz.py --reader onnx --seed 3
-PYTHONPATH=tests python benchmarks/fuzz.py --reader onnx --show 17     (reads one file again, in this process)
+python benchmarks/fuzz.py --files 20000 --docs
+python benchmarks/fuzz.py --reader onnx --seed 3
+python benchmarks/fuzz.py --reader onnx --show 17     (reads one file again, in this process)
 """
 
 import sys
@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import fuzzing
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from qnas.testing import fuzzing
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADINGS = ("files", "read", "refused", "failed", "slowest (CPU)")
@@ -27,7 +28,7 @@ HEAD = """# Fuzzing
 Damaged files of every kind that qnas reads: never a crash, a hang, an allocation bomb or an execution,
 always an error of ours or a file that is read. Made by
 
-    PYTHONPATH=tests python benchmarks/fuzz.py --files {files} --seed {seed} --docs
+    python benchmarks/fuzz.py --files {files} --seed {seed} --docs
 
 | reader | {headings} |
 |---|{rule}
@@ -51,10 +52,10 @@ changed through their schema, lengths and offsets that point elsewhere, archives
 changed pickles, tensors of other kinds, other numbers in documents. The rest has flipped bits, overwritten,
 removed, inserted, exchanged and spliced pieces as well. Reader, seed and number give a file again:
 
-    PYTHONPATH=tests python benchmarks/fuzz.py --reader onnx --seed {seed} --show 17
+    python benchmarks/fuzz.py --reader onnx --seed {seed} --show 17
 
 Files that fail are kept in a folder that the command names. A short run of the same is part of the tests
-(`tests/test_fuzz.py`), with a test for each fault that was found.
+(`tests/house/test_fuzz.py`), with a test for each fault that was found.
 """
 
 

@@ -1,6 +1,6 @@
 """What the forms of the exported graph are worth, one left out at a time; writes docs/graph-forms.md.
 
-PYTHONPATH=tests python benchmarks/graph_forms.py
+python benchmarks/graph_forms.py
 """
 
 import json
@@ -14,9 +14,7 @@ from pathlib import Path
 import click
 import onnx
 import torch
-from random_networks import random_found
 
-from qnas.checkpoint import Found, load_found
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.report import share
 from qnas.export.integers import integer_network
@@ -26,12 +24,14 @@ from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.testing.random_networks import random_found
+from qnas.torch.checkpoint import Found, load_found
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Forms of the exported graph
 
 onnxruntime {version} with all optimisations, one thread. Made by
-`PYTHONPATH=tests python benchmarks/graph_forms.py`. Latency over that of the shipped form, 95 % interval of
+`python benchmarks/graph_forms.py`. Latency over that of the shipped form, 95 % interval of
 interleaved rounds; pixels of the sample photographs. `basic-w48` and `espcn-w8` are the trained examples, the
 others have random weights.
 

@@ -1,6 +1,6 @@
 """How well `qnas-bench fit` predicts networks that it never saw; writes docs/latency-model.md.
 
-PYTHONPATH=tests python benchmarks/latency_model.py --work FOLDER
+python benchmarks/latency_model.py --work FOLDER
 
 Fit: random members of both spaces, as `fit` makes them. Truth: exported networks of other random members,
 timed as a whole. Every measurement is a file under --work, and a run that is stopped goes on where it was.
@@ -20,11 +20,10 @@ import click
 import numpy as np
 import onnx
 import torch
-from random_networks import build
 
-from qnas.architecture import Choice
 from qnas.export.model import build_qdq
-from qnas.lowering import lower
+from qnas.network.architecture import Choice
+from qnas.network.lowering import lower
 from qnas.runtime_bench.devices.ort import CPU_DEVICE
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.inputs import parse_shape
@@ -37,9 +36,10 @@ from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, sample
 from qnas.runtime_bench.latency_model.table import Accuracy, LatencyModel
-from qnas.search.candidate_costs import counted_costs
-from qnas.search.latency_costs import latency_costs
-from qnas.search.space import SearchSpace, find_space
+from qnas.search.space.candidate_costs import counted_costs
+from qnas.search.space.latency_costs import latency_costs
+from qnas.search.space.search_space import SearchSpace, find_space
+from qnas.testing.random_networks import build
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("64x64", "128x128")
@@ -49,7 +49,7 @@ WIDTH = 24  # channels that one fit does without
 FIRST_HELD_OUT = 10_000  # seeds of members that the fit cannot have drawn
 HEAD = """# The latency model
 
-Made by `PYTHONPATH=tests python benchmarks/latency_model.py --work FOLDER` on {cpu} ({cores} cores, virtual),
+Made by `python benchmarks/latency_model.py --work FOLDER` on {cpu} ({cores} cores, virtual),
 {runtime}, one thread.
 
 `qnas-bench fit` runs random members of the search spaces under onnxruntime's profiler and keeps the time of

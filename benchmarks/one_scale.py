@@ -18,13 +18,13 @@ from unittest.mock import patch
 import click
 import torch
 
-from qnas.architecture import Architecture, Choice, find_architecture
-from qnas.checkpoint import load_found
-from qnas.graph_builder import GraphBuilder
-from qnas.inference import validate
-from qnas.lowering import slot_operations
-from qnas.quantization import QuantSpec
-from qnas.search import run
+from qnas.network.architecture import Architecture, Choice, find_architecture
+from qnas.network.graph_builder import GraphBuilder
+from qnas.network.lowering import slot_operations
+from qnas.quantization.quantizers import QuantSpec
+from qnas.search.training import train_run as run
+from qnas.torch.checkpoint import load_found
+from qnas.torch.inference import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# One scale along the residual stream

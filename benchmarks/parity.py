@@ -1,6 +1,6 @@
 """Parity of named and random architectures in every runtime; writes docs/parity.md.
 
-PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data
+python benchmarks/parity.py --data ../shared/data
 
 The named architectures with random weights on the images of Set14; 50 random architectures of each searched
 space (4 and 8 bits mixed, ADQ in every other one) on made-up images of odd size.
@@ -12,24 +12,24 @@ from pathlib import Path
 
 import click
 import torch
-from random_networks import build, noise, random_architecture, random_found
 
-from qnas.architecture import Space, named_architectures
-from qnas.checkpoint import Found
-from qnas.evaluation import Image
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.report import CheckReport
 from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.images.evaluation import Image
+from qnas.network.architecture import Space, named_architectures
+from qnas.testing.random_networks import build, noise, random_architecture, random_found
+from qnas.torch.checkpoint import Found
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES: tuple[Space, ...] = ("basic", "rfdn_space")
 TILE = 48  # of a .tflite file, LR pixels a side
 HEAD = """# Parity
 
-Made by `PYTHONPATH=tests python benchmarks/parity.py --data ../shared/data`. Random weights; uint8 outputs of
+Made by `python benchmarks/parity.py --data ../shared/data`. Random weights; uint8 outputs of
 every runtime against those of the numpy interpreter, values are pixels times colours. The interpreter itself
 is compared with torch in `eval()`. {runtimes}.
 

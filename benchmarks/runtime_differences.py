@@ -16,7 +16,8 @@ from qnas.export.checks.runtimes import RUNTIMES, Kind, pixels, planes
 from qnas.export.targets import TARGETS
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.integer_network import (
+from qnas.integer.interpreter import run
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,
@@ -28,8 +29,7 @@ from qnas.integer_network import (
     Multiply,
     Table,
 )
-from qnas.interpreter import run
-from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams, dequantize, quantize, snap_scale
+from qnas.quantization.quantizers import WEIGHT_SCALE_BITS, QuantParams, dequantize, quantize, snap_scale
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 48

@@ -1,10 +1,10 @@
 """Time of a search step, alphas and weights, in every mixer and form; writes docs/search-speed.md.
 
-PYTHONPATH=tests python benchmarks/search_step.py [--space basic-small] [--rounds 8] [--threads 1]
+python benchmarks/search_step.py [--space basic-small] [--rounds 8] [--threads 1]
 
 All variants of a space take one step in every round, in random order; ratios are of medians over rounds, with
-their bootstrap interval. "as written" is the paper's form (tests/per_operation.py): every operation quantizes
-or noises its own input and weights for every bit width. Memory is the peak of a process of its own.
+their bootstrap interval. "as written" is the paper's form (tests/support/per_operation.py): every operation
+quantizes or noises its own input and weights for every bit width. Memory is the peak of a process of its own.
 """
 
 import json
@@ -20,21 +20,21 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from per_operation import PerOperationSupernet
 from rich.progress import track
 
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.memory import own_peak
 from qnas.runtime_bench.stats import median, ratio_interval
-from qnas.search.alphas import cost_tensors
-from qnas.search.bit_mixing import Mixer
-from qnas.search.candidate_costs import counted_costs
-from qnas.search.data import Crops
-from qnas.search.recipe import SearchRecipe
-from qnas.search.space import find_space
-from qnas.search.state import Search, optimizers, start
-from qnas.search.turns import Turns
-from qnas.search.world import World
+from qnas.search.space.candidate_costs import counted_costs
+from qnas.search.space.search_space import find_space
+from qnas.search.supernet.alphas import cost_tensors
+from qnas.search.supernet.bit_mixing import Mixer
+from qnas.search.supernet.recipe import SearchRecipe
+from qnas.search.supernet.state import Search, optimizers, start
+from qnas.search.supernet.turns import Turns
+from qnas.search.supernet.world import World
+from qnas.search.training.data import Crops
+from qnas.testing.per_operation import PerOperationSupernet
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "search-speed.md"
 BITS = {1: (8,), 2: (4, 8), 3: (2, 4, 8), 4: (2, 3, 4, 8)}
@@ -161,7 +161,7 @@ def page(results: dict[str, Any]) -> str:
     """docs/search-speed.md."""
     lines = [
         "# Time of a search step", "",
-        "Made by `PYTHONPATH=tests python benchmarks/search_step.py` with the options given, on "
+        "Made by `python benchmarks/search_step.py` with the options given, on "
         f"{current_environment('').cpu}, torch {torch.__version__}; 95 % intervals. *times as fast* as "
         "shared weights, as written, 2 widths.", "",
     ]  # fmt: skip

@@ -19,11 +19,11 @@ from typing import get_args
 
 import click
 
-from qnas.architecture import Architecture, Choice, Normalization, from_json
-from qnas.checkpoint import load_found
-from qnas.cost import network_cost
-from qnas.lowering import lower
-from qnas.search.space import SearchSpace, find_space
+from qnas.cost.network_cost import network_cost
+from qnas.network.architecture import Architecture, Choice, Normalization, from_json
+from qnas.network.lowering import lower
+from qnas.search.space.search_space import SearchSpace, find_space
+from qnas.torch.checkpoint import load_found
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "search-study.md"
 MARKS = ("<!-- study: begin -->", "<!-- study: end -->")

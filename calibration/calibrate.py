@@ -9,23 +9,23 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from qnas.calibration import manifest
-from qnas.calibration import weights as weights_document
 from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, watch
-from qnas.calibration.clip_free import without_clip
 from qnas.calibration.document import Calibration, Kept, Score, read_calibration, source_of
-from qnas.calibration.float_model import FloatModel, Runner, read_float_model
-from qnas.calibration.grids import Grids, plan_grids
 from qnas.calibration.judge import Judge, OneByOne
-from qnas.calibration.patch_size import default_side
-from qnas.calibration.patches import Patches
+from qnas.calibration.patches import manifest
+from qnas.calibration.patches.patch_size import default_side
+from qnas.calibration.patches.patches import Patches
+from qnas.calibration.patches.representative import RepresentativeSet, representative_set
+from qnas.calibration.patches.taming import Taming, tame
+from qnas.calibration.prepare.clip_free import without_clip
+from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.calibration.progress import Display, Passing
-from qnas.calibration.ptq import PtqOptions, fitted_weights, plan_layers, quantized
-from qnas.calibration.representative import RepresentativeSet, representative_set
+from qnas.calibration.ptq import weights as weights_document
+from qnas.calibration.ptq.grids import Grids, plan_grids
+from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_layers, quantized
+from qnas.calibration.ptq.weights import IntegerWeights
 from qnas.calibration.sensitivity import fallback
-from qnas.calibration.sr_shape import InputRange
-from qnas.calibration.taming import Taming, tame
-from qnas.calibration.weights import IntegerWeights
 from qnas.errors import CalibrationError, ImageError, UsageError
 
 Weights = Mapping[str, IntegerWeights]

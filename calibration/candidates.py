@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
-from qnas.calibration.clip_free import TerminalClip
-from qnas.calibration.collection import collect
-from qnas.calibration.float_model import FloatModel, activations
-from qnas.calibration.grids import Graph, plan_grids
-from qnas.calibration.histogram import Histogram
-from qnas.calibration.patches import Patches
+from qnas.calibration.patches.patches import Patches
+from qnas.calibration.patches.taming import Taming
+from qnas.calibration.prepare.clip_free import TerminalClip
+from qnas.calibration.prepare.float_model import FloatModel, activations
 from qnas.calibration.progress import Pixels, Wrap
-from qnas.calibration.ptq import PtqOptions
-from qnas.calibration.range_rules import RULES, percentile
-from qnas.calibration.ranges import Range
-from qnas.calibration.taming import Taming
+from qnas.calibration.ptq.grids import Graph, plan_grids
+from qnas.calibration.ptq.integer_model import PtqOptions
+from qnas.calibration.ranges.collection import collect
+from qnas.calibration.ranges.histogram import Histogram
+from qnas.calibration.ranges.range_rules import RULES, percentile
+from qnas.calibration.ranges.ranges import Range
 
 TAMED = "tamed, pinned"
 NATURAL = "natural, pinned"

@@ -24,12 +24,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from qnas.calibration.clip_free import TerminalClip
-from qnas.calibration.float_model import FloatModel
-from qnas.calibration.ptq import PtqOptions
-from qnas.calibration.ranges import Range
-from qnas.calibration.taming import TamingCounts
-from qnas.calibration.weights import WeightRange
+from qnas.calibration.patches.taming import TamingCounts
+from qnas.calibration.prepare.clip_free import TerminalClip
+from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.ptq.integer_model import PtqOptions
+from qnas.calibration.ptq.weights import WeightRange
+from qnas.calibration.ranges.ranges import Range
 from qnas.errors import CalibrationError
 from qnas.files import atomic_write
 from qnas.json_fields import Fields, parsed, read_fields

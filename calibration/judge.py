@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from qnas.calibration.float_model import FloatModel, Runner
-from qnas.calibration.patches import Patches
+from qnas.calibration.patches.patches import Patches
+from qnas.calibration.patches.representative import RepresentativeSet
+from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.progress import Pixels, Wrap
-from qnas.calibration.ptq import IntegerRunner
-from qnas.calibration.representative import RepresentativeSet
+from qnas.calibration.ptq.integer_model import IntegerRunner
 
 PEAK = 255.0
 DIGITS = 4  # of a PSNR in dB

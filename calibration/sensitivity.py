@@ -16,14 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from qnas.calibration.float_model import FloatModel, Runner
-from qnas.calibration.grids import Graph, Grids, plan_grids
-from qnas.calibration.ptq import IntegerRunner, PtqOptions, plan_layers, quantized, write_layers, write_one
-from qnas.calibration.ranges import Range
-from qnas.calibration.rounding import one_by_one
-from qnas.calibration.weights import IntegerWeights
-from qnas.onnx_cost import model_cost
-from qnas.quantization import dequantize
+from qnas.calibration.prepare.float_model import FloatModel, Runner
+from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
+from qnas.calibration.ptq.integer_model import (
+    IntegerRunner,
+    PtqOptions,
+    plan_layers,
+    quantized,
+    write_layers,
+    write_one,
+)
+from qnas.calibration.ptq.rounding import one_by_one
+from qnas.calibration.ptq.weights import IntegerWeights
+from qnas.calibration.ranges.ranges import Range
+from qnas.onnx.cost import model_cost
+from qnas.quantization.quantizers import dequantize
 
 IMAGES = 8  # patches that are looked at
 TRIED = 3  # layers for each that is left in float

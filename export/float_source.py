@@ -10,16 +10,16 @@ from onnx import ModelProto
 
 from qnas.calibration.calibrate import Settings, calibrate, quantized_model
 from qnas.calibration.document import Calibration, read_calibration
-from qnas.calibration.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
 from qnas.calibration.progress import bars
 from qnas.errors import ImageError, ModelError
-from qnas.evaluation import Image
 from qnas.export.checks import runtimes
 from qnas.export.checks.comparison import Comparison
 from qnas.export.from_qdq.reader import InputRange, integer_network_of
 from qnas.export.source import Source
-from qnas.images import list_images, read_image
-from qnas.quantization import FLOAT_BITS
+from qnas.images.evaluation import Image
+from qnas.images.files import list_images, read_image
+from qnas.quantization.quantizers import FLOAT_BITS
 
 MOST_COMPARED = 16  # of the images that calibrate
 RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}

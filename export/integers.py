@@ -20,12 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qnas.architecture import Architecture
-from qnas.checkpoint import Found
 from qnas.errors import ModelError
 from qnas.export.parameters import grid_params, integer_convolution, multiply_gain
-from qnas.image_gain import ImageGain
-from qnas.integer_network import (
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,
@@ -41,10 +38,13 @@ from qnas.integer_network import (
     check_accumulators,
     pruned,
 )
-from qnas.layers import Layer, by_name
-from qnas.lloyd import lloyd_table
-from qnas.network import Network, sigmoid
-from qnas.quantization import IMAGE, QuantParams, dequantize, quantize
+from qnas.network.architecture import Architecture
+from qnas.network.layers import Layer, by_name
+from qnas.quantization.image_gain import ImageGain
+from qnas.quantization.lloyd import lloyd_table
+from qnas.quantization.quantizers import IMAGE, QuantParams, dequantize, quantize
+from qnas.torch.checkpoint import Found
+from qnas.torch.network import Network, sigmoid
 
 INPUT = "image"
 Adq = Literal["frozen", "per-image"]  # ADQ's factor: its mean, or one that each image decides

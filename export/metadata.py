@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from qnas import __version__
-from qnas.checkpoint import Found
-from qnas.cost import network_cost
-from qnas.quantization import GREY_LEVEL
+from qnas.cost.network_cost import network_cost
+from qnas.quantization.quantizers import GREY_LEVEL
+from qnas.torch.checkpoint import Found
 
 OUTPUT_SIZES = ((1280, 720), (1920, 1080), (3840, 2160))  # width, height
 

@@ -2,15 +2,15 @@
 
 import onnx
 
-from qnas.checkpoint import Found
 from qnas.errors import ModelError
 from qnas.export.integers import integer_network, refuse_paper
 from qnas.export.targets import TARGETS, Layout, Target, fitted
 from qnas.export.to_onnx.float_writer import write_float32
 from qnas.export.to_onnx.writer import write_onnx
-from qnas.lowering import lower
-from qnas.network import Network
-from qnas.quantization import FLOAT_BITS
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.torch.checkpoint import Found
+from qnas.torch.network import Network
 
 
 def integers_only(found: Found) -> Found:

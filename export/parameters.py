@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.fake_quantization import snap_scale
-from qnas.layers import Layer, grid_of
-from qnas.network import Affine, Network, affine_step, bias_steps
-from qnas.quantization import WEIGHT_SCALE_BITS, QuantParams
+from qnas.network.layers import Layer, grid_of
+from qnas.quantization.quantizers import WEIGHT_SCALE_BITS, QuantParams
+from qnas.torch.fake_quantization import snap_scale
+from qnas.torch.network import Affine, Network, affine_step, bias_steps
 
 INT32_MAX = 2**31 - 1
 LARGEST_SCALE = 2.0**32  # with SMALLEST_SCALE, what any requantization computes stays inside float32

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qnas.checkpoint import Found
 from qnas.errors import ImageError
-from qnas.evaluation import Image
-from qnas.fake_quantization import Quantizer
-from qnas.inference import upscaler
-from qnas.layers import Layer, by_name, scale_owner
-from qnas.lowering import lower
-from qnas.network import Network
-from qnas.quantization import QuantSpec, on_grid
+from qnas.images.evaluation import Image
+from qnas.network.layers import Layer, by_name, scale_owner
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import QuantSpec, on_grid
+from qnas.torch.checkpoint import Found
+from qnas.torch.fake_quantization import Quantizer
+from qnas.torch.inference import upscaler
+from qnas.torch.network import Network
 
 SAMPLE = 1 << 14  # values of a tensor and image
 Sample = tuple[NDArray[np.float32], QuantSpec]

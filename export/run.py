@@ -12,7 +12,6 @@ from rich.console import Console
 
 from qnas.calibration.document import write_calibration
 from qnas.errors import ModelError, UsageError
-from qnas.evaluation import Image
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.report import CheckReport
 from qnas.export.float_source import compared_images, read_float_source, references
@@ -26,9 +25,10 @@ from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.files import atomic_write, check_output
-from qnas.fusion import count_integer_convolutions
-from qnas.inference import freezing_price, mean_psnr
-from qnas.integer_network import saturating_layers
+from qnas.images.evaluation import Image
+from qnas.integer.network import saturating_layers
+from qnas.onnx.fusion import count_integer_convolutions
+from qnas.torch.inference import freezing_price, mean_psnr
 
 SUFFIXES: dict[str, str] = {"onnx-qdq": ".onnx", "onnx-float32": ".onnx", "tflite": ".tflite"}
 STATIC_SIZE = (128, 128)  # of a .tflite file that has no form for every size

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 from onnx import ModelProto
 
-from qnas.checkpoint import Found, load_found
 from qnas.errors import UsageError
-from qnas.evaluation import pairs
 from qnas.export.from_qdq.reader import InputRange, integer_network_of
 from qnas.export.integers import Adq, integer_network, refuse_paper
 from qnas.export.model import float_twin, integers_only
 from qnas.export.residuals import with_residual_grids
-from qnas.inference import calibrate_deviations
-from qnas.integer_network import IntegerNetwork
-from qnas.network import Network
-from qnas.onnx_shapes import read_model
+from qnas.images.evaluation import pairs
+from qnas.integer.network import IntegerNetwork
+from qnas.onnx.shapes import read_model
+from qnas.torch.checkpoint import Found, load_found
+from qnas.torch.inference import calibrate_deviations
+from qnas.torch.network import Network
 
 if TYPE_CHECKING:
     from qnas.export.float_source import Calibrated

@@ -12,7 +12,7 @@ from qnas.export.passes.channel_padding import pad_channels
 from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
 from qnas.export.passes.repeats import fold_repeats
-from qnas.integer_network import IntegerNetwork, refuse_image_gains
+from qnas.integer.network import IntegerNetwork, refuse_image_gains
 
 Layout = Literal["nchw", "nhwc"]
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qnas.cost import NetworkCost
+from qnas.cost.file_cost import FileCost
+from qnas.cost.network_cost import NetworkCost
 from qnas.errors import ModelError, UsageError
-from qnas.file_cost import FileCost
-from qnas.fusion import FusionReport, count_integer_convolutions
+from qnas.onnx.fusion import FusionReport, count_integer_convolutions
 from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
 from qnas.runtime_bench.inputs import CHANNELS, image_axes, parse_shape
 from qnas.runtime_bench.machine_state import Conditions, State, between

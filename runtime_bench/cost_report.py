@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from rich.markup import escape
 from rich.table import Table
 
-from qnas.cost import CONVENTIONS, NetworkCost
-from qnas.file_cost import FileCost, NodeCost
+from qnas.cost.file_cost import FileCost, NodeCost
+from qnas.cost.network_cost import CONVENTIONS, NetworkCost
 from qnas.files import atomic_write
 from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.model_cost import ModelCost

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qnas.cost import NetworkCost
+from qnas.cost.network_cost import NetworkCost
 from qnas.files import atomic_write
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport, Settings
 from qnas.runtime_bench.cost_report import cost_document

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from qnas.architecture import from_json
-from qnas.cost import NetworkCost, network_cost
+from qnas.cost.file_cost import FileCost
+from qnas.cost.network_cost import NetworkCost, network_cost
 from qnas.errors import ArchitectureError, ModelError, UsageError
-from qnas.file_cost import FileCost
-from qnas.lowering import lower
-from qnas.onnx_cost import model_cost
-from qnas.onnx_shapes import damage_refused, read_model
+from qnas.network.architecture import from_json
+from qnas.network.lowering import lower
+from qnas.onnx.cost import model_cost
+from qnas.onnx.shapes import damage_refused, read_model
 from qnas.runtime_bench.inputs import Input, Shape, ShapeRequest, image_axes, resolve_shapes
 from qnas.runtime_bench.model_files import SUFFIXES
-from qnas.tflite_cost import tflite_cost
-from qnas.tflite_reader import read_tflite
+from qnas.tflite.cost import tflite_cost
+from qnas.tflite.reader import read_tflite
 
 ARCHITECTURE = "qnas.architecture"
 TFLITE_PROPERTIES = "qnas"  # the metadata entry that holds them, as JSON

@@ -7,7 +7,7 @@ from pathlib import Path
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from qnas.errors import ModelError
-from qnas.onnx_shapes import read_model
+from qnas.onnx.shapes import read_model
 
 SUFFIXES = (".onnx", ".tflite")
 

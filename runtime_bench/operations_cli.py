@@ -38,7 +38,7 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
         with_operations,
     )
     from qnas.runtime_bench.latency_model.table import read_latency_model
-    from qnas.search.space import find_space
+    from qnas.search.space.search_space import find_space
 
     check_output(output, force)
     model = read_latency_model(table)

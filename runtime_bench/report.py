@@ -6,8 +6,8 @@ from collections.abc import Callable
 from rich.markup import escape
 from rich.table import Table
 
-from qnas.cost import CONVENTIONS, NetworkCost
-from qnas.file_cost import FileCost
+from qnas.cost.file_cost import FileCost
+from qnas.cost.network_cost import CONVENTIONS, NetworkCost
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport
 from qnas.runtime_bench.cost_report import UNKNOWN, count_text
 from qnas.runtime_bench.devices.names import parse_device

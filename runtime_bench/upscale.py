@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.images import full_range_luma
-from qnas.resize import resize_bicubic
-from qnas.session import first_line, open_session
+from qnas.images.files import full_range_luma
+from qnas.images.resize import resize_bicubic
+from qnas.onnx.session import first_line, open_session
 
 TILE = 256
 OVERLAP = 16

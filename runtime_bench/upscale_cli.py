@@ -40,7 +40,7 @@ def main(model: Path, image: Path, output: Path, tile: int, overlap: int, thread
     Transparency is kept, enlarged bicubically.
     """
     from qnas.files import check_output
-    from qnas.images import check_png_name, read_image_with_alpha, write_png
+    from qnas.images.files import check_png_name, read_image_with_alpha, write_png
     from qnas.runtime_bench.upscale import load_upscaler, upscale, upscale_alpha
 
     check_png_name(output)

@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from qnas.evaluation import shrink
-from qnas.images import write_png
-from qnas.quality import psnr_y
-from qnas.resize import resize_bicubic
-from qnas.samples import sample_photographs
+from qnas.images.evaluation import shrink
+from qnas.images.files import write_png
+from qnas.images.quality import psnr_y
+from qnas.images.resize import resize_bicubic
+from qnas.images.samples import sample_photographs
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "basic-w48" / "found.pt"

@@ -21,7 +21,8 @@ def main(checkpoint: Path, genotype: Path, output: Path, deployable: Path | None
     It computes what the released code does, much of it in float. For integers train its deployable twin:
     qnas-train ARCH.json --warm-start found.pt, with the ARCH.json of --deployable.
     """
-    from qnas.search import paper_import, run
+    from qnas.search.imports import paper_import
+    from qnas.search.training import train_run as run
 
     found = paper_import.import_files(checkpoint, genotype, output, deployable, force)
     a = found.architecture

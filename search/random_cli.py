@@ -32,10 +32,10 @@ def main(
 
     Writes OUTPUT/0, OUTPUT/1, ... each with an arch.json for `qnas-train` and a result.json.
     """
-    from qnas.search.random_search import giga, parse_amount, random_architectures, write_random
-    from qnas.search.result import check_folder, image_cost
-    from qnas.search.space import find_space
-    from qnas.search.space_options import changed_space, parse_image
+    from qnas.search.runs.random_search import giga, parse_amount, random_architectures, write_random
+    from qnas.search.runs.result import check_folder, image_cost
+    from qnas.search.space.search_space import find_space
+    from qnas.search.space.space_options import changed_space, parse_image
 
     check_folder(output, force)
     changes = {"bits": bits, "channels": channels, "blocks": blocks}

@@ -6,8 +6,8 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from qnas.architecture import Normalization
 from qnas.cli import QnasCommand
+from qnas.network.architecture import Normalization
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
@@ -70,8 +70,8 @@ def main(
     same bits.
     """
     from qnas.errors import UsageError
-    from qnas.search.run_folder import read_plan
-    from qnas.search.search_options import search_plan
+    from qnas.search.runs.run_folder import read_plan
+    from qnas.search.runs.search_options import search_plan
     from qnas.search.search_run import run_search
 
     if resume and force:

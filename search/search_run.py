@@ -7,15 +7,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from qnas.cost import layer_sizes
 from qnas.errors import CheckpointError, QnasError, UsageError
-from qnas.images import list_images
-from qnas.lowering import lower
-from qnas.search.alphas import certainty
-from qnas.search.candidate_costs import CandidateCosts, counted_costs
-from qnas.search.compiled import check_compiler
-from qnas.search.result import make_folder, write_result
-from qnas.search.run_folder import (
+from qnas.images.files import list_images
+from qnas.search.runs.plan_checks import candidate_costs, check_plan
+from qnas.search.runs.result import make_folder, write_result
+from qnas.search.runs.run_folder import (
     ARCHITECTURE,
     PLAN,
     REPORT,
@@ -25,12 +21,14 @@ from qnas.search.run_folder import (
     read_plan,
     write_plan,
 )
-from qnas.search.search_display import display, shown_cost
-from qnas.search.search_log import SearchLog
-from qnas.search.state import Search, start
-from qnas.search.state import resume as resumed
-from qnas.search.supernet_search import StepNews, search_on
-from qnas.search.world import World, joined_world, own_device, own_threads
+from qnas.search.runs.search_display import display, shown_cost
+from qnas.search.runs.search_log import SearchLog
+from qnas.search.space.candidate_costs import CandidateCosts
+from qnas.search.supernet.alphas import certainty
+from qnas.search.supernet.state import Search, start
+from qnas.search.supernet.state import resume as resumed
+from qnas.search.supernet.supernet_search import StepNews, search_on
+from qnas.search.supernet.world import World, joined_world, own_device, own_threads
 
 
 def run_search(
@@ -59,41 +57,6 @@ def run_search(
         finally:
             if log:
                 log.close()
-
-
-def check_plan(plan: SearchPlan) -> None:
-    """Raise UsageError when its parts do not go together."""
-    recipe = plan.recipe
-    if not recipe.data:
-        raise UsageError("no training images: pass --data FOLDER (repeatable)")
-    if recipe.warm_up >= recipe.epochs:
-        raise UsageError(
-            f"--warm-up {recipe.warm_up} of --epochs {recipe.epochs} leaves no epoch for the alphas: "
-            "use a shorter one"
-        )
-    if recipe.compile:
-        if recipe.mixer == "san":
-            raise UsageError("--compile is for --mixer shared or independent: san quantizes no input")
-        check_compiler()
-    if (recipe.cost == "latency") != (recipe.latency_table is not None):
-        raise UsageError("--cost latency and --latency-table FILE need each other: pass both or neither")
-    layers, (height, width) = lower(plan.space.placeholder), plan.image
-    given = {f"--patch {recipe.patch}": (recipe.patch, recipe.patch), f"--image {height}x{width}": plan.image}
-    for option, size in given.items():
-        if min(min(each) for each in layer_sizes(layers, *size).values()) < 1:
-            raise UsageError(
-                f"{option} is too small for the pooling of {plan.space.network}: use a larger one"
-            )
-
-
-def candidate_costs(plan: SearchPlan) -> CandidateCosts:
-    """The cost of every candidate, as the plan weighs it. Raises QnasError for a bad table of latencies."""
-    recipe = plan.recipe
-    if recipe.cost == "latency":
-        from qnas.search.latency_costs import latency_costs
-
-        return latency_costs(plan.space, Path(str(recipe.latency_table)), *plan.image)
-    return counted_costs(plan.space, recipe.cost, *plan.image)
 
 
 def _prepared(folder: Path, plan: SearchPlan, resume: bool, force: bool) -> SearchLog:

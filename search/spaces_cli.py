@@ -25,9 +25,9 @@ def main(space: str | None, bits: str | None, json_path: Path | None, force: boo
     from rich.console import Console
 
     from qnas.files import atomic_write, check_output
-    from qnas.search.space import find_space, named_spaces
-    from qnas.search.space_options import parse_bits
-    from qnas.search.space_table import space_size, space_table
+    from qnas.search.space.search_space import find_space, named_spaces
+    from qnas.search.space.space_options import parse_bits
+    from qnas.search.space.space_table import space_size, space_table
 
     if json_path is not None:
         check_output(json_path, force)

@@ -63,7 +63,7 @@ def main(output: Path, workers: int, threads: int, ray: str | None, resume: bool
     import sys
 
     from qnas.search.sweep.flags import plan_of_flags
-    from qnas.search.sweep.sweep_run import Resources, run_sweep
+    from qnas.search.sweep_run import Resources, run_sweep
 
     plan = plan_of_flags(settings, resume)
     if not run_sweep(plan, output, Resources(workers, threads, ray), resume=resume):

@@ -44,7 +44,7 @@ def main(
 
     The state of the run lives in OUTPUT.run while it lasts: after Ctrl-C, or a kill, add --resume.
     """
-    from qnas.search import run
+    from qnas.search.training import train_run as run
 
     architecture = run.architecture(arch, bits, levels)
     if show:

@@ -1,6 +1,5 @@
 """What several tests share: one torch thread, repeatable properties, pictures, calibrated networks."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from qnas.architecture import Architecture
-from qnas.images import write_png
-from qnas.inference import to_network
-from qnas.lowering import lower
-from qnas.network import Network
-from qnas.samples import sample_photographs
-
-ROOT = Path(__file__).parent.parent
+from qnas.images.files import write_png
+from qnas.images.samples import sample_photographs
+from qnas.network.architecture import Architecture
+from qnas.network.lowering import lower
+from qnas.testing.places import REFERENCE
+from qnas.torch.inference import to_network
+from qnas.torch.network import Network
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=60)
@@ -26,10 +24,9 @@ hypothesis.settings.load_profile("house")
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of the reference vectors: outputs of the released code of the QuantNAS paper."""
-    folder = Path(os.environ.get("QNAS_REFERENCE", ROOT.parent / "shared" / "reference"))
-    if not folder.is_dir():
-        pytest.skip(f"no reference vectors in {folder}: set QNAS_REFERENCE")
-    return folder
+    if not REFERENCE.is_dir():
+        pytest.skip(f"no reference vectors in {REFERENCE}: set QNAS_REFERENCE")
+    return REFERENCE
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.calibration.document import Score
-from qnas.calibration.histogram import Histogram
-from qnas.calibration.ranges import Range
+from qnas.calibration.ranges.histogram import Histogram
+from qnas.calibration.ranges.ranges import Range
 from qnas.html_page import Markup, element
 
 BINS = 96

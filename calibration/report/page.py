@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from qnas.calibration.calibrate import Run
 from qnas.calibration.candidates import CLIPPED
-from qnas.calibration.histogram import Histogram
 from qnas.calibration.progress import Display
-from qnas.calibration.ranges import Range
+from qnas.calibration.ranges.histogram import Histogram
+from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.report.charts import STYLE as CHART_STYLE
 from qnas.calibration.report.charts import decibels, number, range_histogram, score_bars
 from qnas.calibration.report.pictures import (

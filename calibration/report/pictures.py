@@ -12,12 +12,12 @@ from onnx import ModelProto
 from PIL import Image as Pillow
 
 from qnas.calibration.calibrate import Run
-from qnas.calibration.float_model import Runner
 from qnas.calibration.judge import as_bytes
+from qnas.calibration.patches.representative import Crop, RepresentativeSet
+from qnas.calibration.patches.taming import TOLERANCE, shrink_contrast
+from qnas.calibration.prepare.float_model import Runner
 from qnas.calibration.progress import Display, Pixels
-from qnas.calibration.ptq import IntegerRunner
-from qnas.calibration.representative import Crop, RepresentativeSet
-from qnas.calibration.taming import TOLERANCE, shrink_contrast
+from qnas.calibration.ptq.integer_model import IntegerRunner
 from qnas.html_page import Markup, element
 
 ROWS = 6  # patches of each kind

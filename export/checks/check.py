@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qnas import __version__
-from qnas.cost import network_cost
+from qnas.cost.network_cost import network_cost
 from qnas.errors import ImageError, ModelError, UsageError
-from qnas.evaluation import Image
 from qnas.export.checks.cases import BUDGET, SMALLEST_SIDE, Case, Effort
 from qnas.export.checks.comparison import Comparison
 from qnas.export.checks.report import CheckReport, FileResult, Thresholds
 from qnas.export.checks.runtimes import RUNTIMES, Kind, Runner, pixels, planes
-from qnas.fusion import FusionReport, count_integer_convolutions
-from qnas.images import list_images, read_image
-from qnas.integer_network import IntegerNetwork
-from qnas.interpreter import NearTies, run, sizes
-from qnas.samples import sample_photographs
+from qnas.images.evaluation import Image
+from qnas.images.files import list_images, read_image
+from qnas.images.samples import sample_photographs
+from qnas.integer.interpreter import NearTies, run, sizes
+from qnas.integer.network import IntegerNetwork
+from qnas.onnx.fusion import FusionReport, count_integer_convolutions
 
 if TYPE_CHECKING:
-    from qnas.network import Network
+    from qnas.torch.network import Network
 
 FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
@@ -133,7 +133,7 @@ def _references(
     if network is not None:
         import torch
 
-        from qnas.inference import upscaler
+        from qnas.torch.inference import upscaler
 
         against = ("interpreter",) if found else ()
         found.append(Comparison("torch", torch.__version__, True, Runner(upscaler(network)), against=against))

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.evaluation import Image
 from qnas.export.checks.cases import SLOW_SIDE, Case, Effort, Window, windows
 from qnas.export.checks.layers import layer_table
 from qnas.export.checks.report import Difference, Evidence, LayerTable, RuntimeResult
 from qnas.export.checks.runtimes import Kind, Runner
-from qnas.images import planar
-from qnas.integer_network import IntegerNetwork
-from qnas.quality import psnr_y
+from qnas.images.evaluation import Image
+from qnas.images.files import planar
+from qnas.images.quality import psnr_y
+from qnas.integer.network import IntegerNetwork
 
 LAYER_IMAGES = 2
 EVIDENCE_SIDE = 96

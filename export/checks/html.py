@@ -11,7 +11,7 @@ from PIL import Image
 from qnas.export.checks.report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
 from qnas.export.checks.table import decibel, file_lines, layer_line, psnr_y, rows, verdict
 from qnas.html_page import Markup, element, facts, page, table
-from qnas.images import planar
+from qnas.images.files import planar
 
 FULL_BAR = 60.0  # dB
 EXPLANATION = (

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.evaluation import Image
 from qnas.export.checks.report import LayerResult, LayerTable
 from qnas.export.checks.runtimes import Kind, Runner, planes
 from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
-from qnas.integer_network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
-from qnas.integer_network import Image as ImageNode
-from qnas.interpreter import NearTies, trace
+from qnas.images.evaluation import Image
+from qnas.integer.interpreter import NearTies, trace
+from qnas.integer.network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
+from qnas.integer.network import Image as ImageNode
 
 
 @dataclass

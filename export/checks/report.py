@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.fusion import FusionReport
+from qnas.onnx.fusion import FusionReport
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,9 +16,9 @@ import onnx
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.integer_network import IntegerNode
-from qnas.quantization import GREY_LEVEL
-from qnas.session import first_line, open_session
+from qnas.integer.network import IntegerNode
+from qnas.onnx.session import first_line, open_session
+from qnas.quantization.quantizers import GREY_LEVEL
 
 Image = NDArray[np.uint8]  # [H, W, C]
 Planes = NDArray[np.uint8]  # [1, C, H, W]
@@ -193,7 +193,7 @@ def _openvino(data: bytes) -> Runner:
 
 
 def _litert(data: bytes, xnnpack: bool) -> Runner:
-    from qnas.litert_session import LiteRtSession
+    from qnas.tflite.session import LiteRtSession
 
     with _asking():
         session = LiteRtSession(data, threads=1, xnnpack=xnnpack)

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
 from qnas.export.from_qdq.per_channel import per_channel
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once, sigmoid
-from qnas.integer_network import Add, Multiply
+from qnas.integer.network import Add, Multiply
 
 Floats = NDArray[np.float32]
 Function = Callable[..., Any]  # attributes and float32 arrays -> array

@@ -21,9 +21,9 @@ from qnas.export.from_qdq.values import (
     Pending,
     Value,
 )
-from qnas.onnx_graph import TYPE_BITS, node_name
-from qnas.onnx_shapes import op_name
-from qnas.quantization import QuantParams
+from qnas.onnx.graph import TYPE_BITS, node_name
+from qnas.onnx.shapes import op_name
+from qnas.quantization.quantizers import QuantParams
 
 # The integers that an activation or a weight may be, and their range.
 RANGES = {

@@ -17,8 +17,8 @@ from qnas.export.from_qdq.values import (
     once,
     same_grid,
 )
-from qnas.integer_network import Concat, DepthToSpace, MaxPool, Pad
-from qnas.quantization import QuantParams
+from qnas.integer.network import Concat, DepthToSpace, MaxPool, Pad
+from qnas.quantization.quantizers import QuantParams
 
 WIDEST_EDGE = 16
 

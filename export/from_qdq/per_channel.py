@@ -13,8 +13,8 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
-from qnas.integer_network import INT32_MAX, Add, Conv
-from qnas.quantization import QuantParams, dequantize, quantize
+from qnas.integer.network import INT32_MAX, Add, Conv
+from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Floats = NDArray[np.float32]
 UNIT = 64  # the weight of a slope: scales stay short (decision 0003), offsets are whole 64ths of a step

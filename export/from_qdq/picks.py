@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer_network import Add, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
+from qnas.integer.network import Add, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
 
 Rows = NDArray[np.int64]
 Edits = dict[str, tuple[IntegerNode, ...]]  # name of a node -> what stands in its place

@@ -22,8 +22,8 @@ from qnas.export.from_qdq.values import (
     bounded_grid,
     lowered,
 )
-from qnas.onnx_graph import TYPE_BITS, metadata_bits
-from qnas.quantization import FLOAT_BITS, dequantize
+from qnas.onnx.graph import TYPE_BITS, metadata_bits
+from qnas.quantization.quantizers import FLOAT_BITS, dequantize
 
 
 def quantize_linear(graph: QdqGraph, node: NodeProto) -> Value:

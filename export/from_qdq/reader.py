@@ -28,7 +28,8 @@ from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
 from qnas.export.from_qdq.graph import NAMES, QdqGraph, attributes, constant, printable, refused
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
-from qnas.integer_network import (
+from qnas.integer.interpreter import sizes
+from qnas.integer.network import (
     Add,
     Concat,
     Image,
@@ -37,9 +38,8 @@ from qnas.integer_network import (
     check_accumulators,
     pruned,
 )
-from qnas.interpreter import sizes
-from qnas.onnx_shapes import op_name, read_model
-from qnas.quantization import GREY_LEVEL, QuantParams, quantize
+from qnas.onnx.shapes import op_name, read_model
+from qnas.quantization.quantizers import GREY_LEVEL, QuantParams, quantize
 
 InputRange = Literal["0..1", "0..255"]
 DIVISORS: dict[InputRange, float] = {"0..1": 255, "0..255": 1}  # what a pixel is divided by

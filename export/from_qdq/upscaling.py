@@ -11,10 +11,10 @@ from onnx import NodeProto
 from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
 from qnas.export.integers import bilinear_weights
-from qnas.integer_network import Conv, DepthToSpace, Interpolate, Pad
-from qnas.onnx_interpolation import interpolation_weights
-from qnas.onnx_nodes import GraphNodes
-from qnas.quantization import QuantParams
+from qnas.integer.network import Conv, DepthToSpace, Interpolate, Pad
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.interpolation import interpolation_weights
+from qnas.quantization.quantizers import QuantParams
 
 HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")  # the same where images grow
 # The nearest of positions, by nearest_mode.

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.integer_network import IntegerNode, Table
-from qnas.quantization import QuantParams, dequantize, quantize
+from qnas.integer.network import IntegerNode, Table
+from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Array = NDArray[Any]
 Write = Callable[[QuantParams], str]
@@ -243,5 +243,5 @@ def leaky_slope(values: NDArray[np.float32], bytes_: NDArray[np.int32], grid: Qu
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Computed in float64 and rounded once, as in `qnas.network`."""
+    """Computed in float64 and rounded once, as in `qnas.torch.network`."""
     return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float32)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.evaluation import shrink
 from qnas.export.inspection.layer_rows import LayerRow, layer_rows, network_rows
-from qnas.images import crop_to_multiple, list_images, read_image
-from qnas.integer_network import IntegerNetwork
-from qnas.samples import sample_photographs
+from qnas.images.evaluation import shrink
+from qnas.images.files import crop_to_multiple, list_images, read_image
+from qnas.images.samples import sample_photographs
+from qnas.integer.network import IntegerNetwork
 
 MOST_IMAGES = 5
 
@@ -78,8 +78,8 @@ def inspect(path: Path, request: Request) -> Inspection:
 
 
 def _found(path: Path, request: Request) -> Inspection:  # Case 1
-    from qnas.checkpoint import load_found  # torch, which the other kinds do without
     from qnas.export.integers import integer_network
+    from qnas.torch.checkpoint import load_found  # torch, which the other kinds do without
 
     found = load_found(path)
     try:
@@ -106,7 +106,7 @@ def _onnx(path: Path, request: Request) -> Inspection:  # Case 2
 
 def _tflite(path: Path, request: Request) -> Inspection:  # Case 3
     from qnas.export.inspection.tflite_rows import tflite_rows
-    from qnas.tflite_reader import read_tflite
+    from qnas.tflite.reader import read_tflite
 
     model = read_tflite(path)
     try:

@@ -11,9 +11,10 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.cost import layer_sizes, network_cost, stored_bytes
+from qnas.cost.network_cost import layer_sizes, network_cost, stored_bytes
 from qnas.errors import UsageError
-from qnas.integer_network import (
+from qnas.integer.interpreter import sizes, trace
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,
@@ -29,9 +30,8 @@ from qnas.integer_network import (
     accumulator_bounds,
     saturating_pairs,
 )
-from qnas.interpreter import sizes, trace
-from qnas.layers import Layer, by_name
-from qnas.quantization import QuantParams
+from qnas.network.layers import Layer, by_name
+from qnas.quantization.quantizers import QuantParams
 
 BIAS_BYTES = 4
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from qnas.cost.file_cost import NodeCost
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
-from qnas.file_cost import NodeCost
-from qnas.onnx_cost import FORMULAS, model_cost, stored_bytes
-from qnas.onnx_graph import UNPACKING, Graph, node_name
-from qnas.onnx_shapes import Shape, damage_refused, op_name, read_model
+from qnas.onnx.cost import FORMULAS, model_cost, stored_bytes
+from qnas.onnx.graph import UNPACKING, Graph, node_name
+from qnas.onnx.shapes import Shape, damage_refused, op_name, read_model
 
 _CONVERSIONS = UNPACKING - {"Clip"} | {"Constant"}
 _SIGNED = {TensorProto.INT8, TensorProto.INT4}

@@ -1,6 +1,6 @@
 """Rows of `qnas-inspect` for a .tflite file, at the size that it is written for.
 
-Its types say 8 bits where fewer are used, so the bits are those of the values (`qnas.tflite_levels`).
+Its types say 8 bits where fewer are used, so the bits are those of the values (`qnas.tflite.levels`).
 """
 
 from dataclasses import replace
@@ -8,13 +8,13 @@ from math import prod
 
 import numpy as np
 
+from qnas.cost.macs import convolution
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow, convolution_row, convolution_words
-from qnas.integer_network import Conv
-from qnas.macs import convolution
-from qnas.tflite_cost import FREE
-from qnas.tflite_levels import Grids, tensor_levels, value_bits, weight_bits
-from qnas.tflite_reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
+from qnas.integer.network import Conv
+from qnas.tflite.cost import FREE
+from qnas.tflite.levels import Grids, tensor_levels, value_bits, weight_bits
+from qnas.tflite.reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
 
 _ACTIVATIONS = {1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh", 5: "sign"}
 _WORDS = {"CONCATENATION": "concat", "MAX_POOL_2D": "max pool", "MUL": "multiply"}

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qnas.integer_network import (
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer_network import Conv, IntegerNetwork, rewritten
+from qnas.integer.network import Conv, IntegerNetwork, rewritten
 
 
 def dense_groups(network: IntegerNetwork) -> IntegerNetwork:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from qnas.export.passes.dense_groups import ungrouped
-from qnas.integer_network import Add, Conv, DepthToSpace, IntegerNetwork, IntegerNode, Table
+from qnas.integer.network import Add, Conv, DepthToSpace, IntegerNetwork, IntegerNode, Table
 
 WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing
 

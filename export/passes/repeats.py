@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer_network import Concat, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
+from qnas.integer.network import Concat, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
 
 
 def fold_repeats(network: IntegerNetwork) -> IntegerNetwork:

@@ -8,11 +8,11 @@ import onnx
 from onnx import TensorProto
 
 from qnas.export.parameters import float_convolution, multiply_gain
-from qnas.interpolation import STEPS
-from qnas.layers import Layer
-from qnas.network import Network
-from qnas.onnx_interpolation import interpolation_nodes
-from qnas.onnx_nodes import GraphNodes
+from qnas.integer.interpolation import STEPS
+from qnas.network.layers import Layer
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.interpolation import interpolation_nodes
+from qnas.torch.network import Network
 
 OPSET, IR_VERSION = 21, 10
 

@@ -1,15 +1,15 @@
 """ADQ's gain of an image in an ONNX graph: sums that are exact in float64, a comparison, a factor.
 
 The first three nodes read the image, all others work on numbers. The variance is rounded as
-`qnas.image_gain.variance` rounds it, operation by operation.
+`qnas.quantization.image_gain.variance` rounds it, operation by operation.
 """
 
 import numpy as np
 from onnx import TensorProto
 
-from qnas.image_gain import ImageGain
-from qnas.onnx_nodes import GraphNodes
-from qnas.quantization import QuantParams
+from qnas.onnx.builder import GraphNodes
+from qnas.quantization.image_gain import ImageGain
+from qnas.quantization.quantizers import QuantParams
 
 
 def image_gain_nodes(

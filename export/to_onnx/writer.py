@@ -15,8 +15,7 @@ from onnx import TensorProto
 
 from qnas.export.targets import Layout, Target
 from qnas.export.to_onnx.image_gains import image_gain_nodes
-from qnas.image_gain import ImageGain
-from qnas.integer_network import (
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,
@@ -31,10 +30,11 @@ from qnas.integer_network import (
     Table,
     image_gain,
 )
-from qnas.onnx_graph import BITS_KEY
-from qnas.onnx_interpolation import interpolation_weights
-from qnas.onnx_nodes import INPUT, OUTPUT, GraphNodes
-from qnas.quantization import QuantParams
+from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
+from qnas.onnx.graph import BITS_KEY
+from qnas.onnx.interpolation import interpolation_weights
+from qnas.quantization.image_gain import ImageGain
+from qnas.quantization.quantizers import QuantParams
 
 FULL = (0, 255)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.export.to_tflite.file import Grid, OpName, TfliteFile
-from qnas.quantization import QuantParams
+from qnas.quantization.quantizers import QuantParams
 
 MOST_PARTS = 5  # XNNPACK concatenates up to five tensors
 RELU = 1  # ActivationFunctionType

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer_network import (
+from qnas.integer.network import (
     Add,
     Conv,
     DepthToSpace,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.tflite_reader import IDENTIFIER, load_schema
+from qnas.tflite.reader import IDENTIFIER, load_schema
 
 ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 

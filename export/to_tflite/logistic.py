@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.export.to_tflite.file import Grid, TfliteFile
-from qnas.litert_session import LiteRtSession
+from qnas.tflite.session import LiteRtSession
 
 
 def logistic_table(scale: np.float32, zero_point: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.interpreter` defines it.
+"""IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.integer` defines it.
 
 XNNPACK requantizes convolutions, matrix products and products as the definition does: float32, half to even.
 Its ADD and QUANTIZE round ties up: they stand only where nothing is rounded, a convolution does the rest
@@ -19,7 +19,9 @@ from qnas.export.to_tflite.blocks import SAME, VALID, Blocks, Kernel, Tensor
 from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.export.to_tflite.file import Grid
 from qnas.export.to_tflite.logistic import logistic_table
-from qnas.integer_network import (
+from qnas.integer.interpolation import STEPS, interpolation_steps
+from qnas.integer.interpreter import sizes
+from qnas.integer.network import (
     Add,
     Concat,
     Conv,
@@ -34,9 +36,7 @@ from qnas.integer_network import (
     Table,
     refuse_image_gains,
 )
-from qnas.interpolation import STEPS, interpolation_steps
-from qnas.interpreter import sizes
-from qnas.quantization import GREY_LEVEL, QuantParams
+from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
 
 METADATA = "qnas"  # the entry that holds the properties, as JSON
 BYTE_ZERO = -128  # the byte of q = 0 in the file's input and output

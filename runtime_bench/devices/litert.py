@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.litert_session import load_litert
+from qnas.onnx.session import first_line
 from qnas.runtime_bench.devices.device import Device, Options
 from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.inputs import Feed, Input
-from qnas.session import first_line
+from qnas.tflite.session import load_litert
 
 XNNPACK = "xnnpack"
 EXTERNAL = "external="

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
+from qnas.onnx.session import first_line, open_session
 from qnas.runtime_bench.devices.device import Device, Options
 from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.inputs import Feed, Input, shape_text
-from qnas.session import first_line, open_session
 
 CPU = "CPUExecutionProvider"
 SUFFIX = "ExecutionProvider"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from qnas.cost.file_cost import FileCost
 from qnas.errors import ModelError, UsageError
-from qnas.evaluation import pairs
-from qnas.file_cost import FileCost
-from qnas.quality import psnr_y
+from qnas.images.evaluation import pairs
+from qnas.images.quality import psnr_y
 from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.gate.limits import Limit
 from qnas.runtime_bench.gate.request import Request

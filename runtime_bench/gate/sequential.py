@@ -4,8 +4,9 @@ Every ratio comes from a pair of fresh processes, so that what a process draws o
 memory lies, which core it is on) is drawn anew. The interval of their median has two of them as its ends,
 chosen by binomial probabilities: it holds for any distribution, and a few disturbed pairs do not move it.
 Repeated looks at growing data would inflate its error. `LEVEL` is that of one look and one side; over all of
-`LOOKS` together an end is on the wrong side of the true median with 1.8 % (tests/test_gate_sequential.py
-computes it). A fail needs a second sample, of its own looks, to agree: both are wrong with 0.3 % at most.
+`LOOKS` together an end is on the wrong side of the true median with 1.8 %
+(tests/runtime_bench/gate/test_gate_sequential.py computes it). A fail needs a second sample, of its
+own looks, to agree: both are wrong with 0.3 % at most.
 """
 
 import math

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from qnas.architecture import Architecture, Choice, Space
-from qnas.lowering import lower, slot_operations
+from qnas.network.architecture import Architecture, Choice, Space
+from qnas.network.lowering import lower, slot_operations
 from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 
 SPACES: dict[str, Space] = {"basic": "basic", "rfdn": "rfdn_space"}

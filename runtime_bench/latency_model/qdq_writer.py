@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qnas.layers import Layer, by_name, grid_of, scale_owner
+from qnas.network.layers import Layer, by_name, grid_of, scale_owner
 
 PAD_TO = 4
 NARROW = 16  # inputs of fewer channels are padded where they are read
@@ -20,7 +20,7 @@ WIDEST_PHASE = 64  # channels of a convolution between the phases of a shuffle
 OPSET, IR_VERSION = 21, 10
 SCALE = np.float32(2.0**-6)
 
-# The steps of a bilinear resize: (operation, inputs, output), as qnas.interpolation has the arithmetic.
+# The steps of a bilinear resize: (operation, inputs, output), as qnas.integer has the arithmetic.
 _STEPS = (
     ("Range", "0 out 1", "o"), ("Mul", "o 2", "2o"), ("Add", "2o 1", "2o1"), ("Mul", "2o1 in", "odd"),
     ("Mul", "odd 64", "num"), ("Mul", "out 2", "2out"), ("Div", "num 2out", "at"), ("Sub", "in 1", "in1"),

@@ -10,7 +10,7 @@ The file, JSON, is what `qnas-bench fit` writes and `qnas-bench predict` and a s
      "operations": [{"op", "in_channels", "out_channels", "bits", "height", "width", "scale", "ms"}, ...]}
 
 `kernels` are the nodes that the runtime ran, each once (`latency_model.kernels`); `ns` is the median over
-`samples` networks and rounds. `operations` says what one operation of `qnas.operations` costs at a bit width:
+`samples` networks and rounds. `operations` says what one operation of `qnas.network` costs at a bit width:
 its convolutions, and the clips in front of those below 8 bits. `height` and `width` are its result's; `scale`
 is how many times those are the image's, and 1 where the row does not say. All times of a file are of one
 machine.

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qnas.litert_session import delegated_operators, operators
 from qnas.runtime_bench.devices.litert import BUILT_IN, give, open_interpreter, provider_of
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
-from qnas.tflite_cost import FORMULAS
-from qnas.tflite_reader import TfliteOperator, TfliteTensor, read_tflite
+from qnas.tflite.cost import FORMULAS
+from qnas.tflite.reader import TfliteOperator, TfliteTensor, read_tflite
+from qnas.tflite.session import delegated_operators, operators
 
 
 def executed_nodes(runtime: Any, model: Path, feed: Feed, argument: str = "") -> tuple[ExecutedNode, ...]:

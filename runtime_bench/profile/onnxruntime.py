@@ -11,13 +11,13 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from qnas import macs
+from qnas.cost import macs
 from qnas.errors import ModelError
-from qnas.onnx_shapes import read_model
+from qnas.onnx.session import first_line, open_session
+from qnas.onnx.shapes import read_model
 from qnas.runtime_bench.devices.ort import CPU
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
-from qnas.session import first_line, open_session
 
 _KERNEL = "_kernel_time"
 # Position of the weights among the inputs of what multiplies. By type alone: twins stand in other domains.

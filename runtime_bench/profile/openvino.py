@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qnas.cost.macs import convolution, product, transposed
 from qnas.errors import ModelError
-from qnas.macs import convolution, product, transposed
+from qnas.onnx.session import first_line
 from qnas.runtime_bench.devices.openvino import load_openvino, open_compiled
 from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor, Shape
 from qnas.runtime_bench.inputs import Feed
-from qnas.session import first_line
 
 PROVIDER = "OpenVINO"
 WARMUP = 5

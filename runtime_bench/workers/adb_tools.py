@@ -21,7 +21,7 @@ from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.inputs import Input, Shape
 from qnas.runtime_bench.profile.litert import file_nodes
 from qnas.runtime_bench.profile.onnxruntime import profiled_nodes
-from qnas.tflite_reader import read_tflite
+from qnas.tflite.reader import read_tflite
 
 RESULT = "result.csv"
 PROFILE = "profile"  # onnxruntime appends the date and .json

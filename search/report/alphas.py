@@ -10,7 +10,7 @@ from qnas.search.report.colours import INK, PAPER, bits_chip, bits_colour
 from qnas.search.report.numbers import percent
 from qnas.search.report.plots import plot
 from qnas.search.report.run_record import RunRecord, winner
-from qnas.search.space import SearchSpace
+from qnas.search.space.search_space import SearchSpace
 
 SIZE = 350, 170  # pixels
 PLOT = 0.07, 0.12, 0.53, 0.84  # left, bottom, width, height as shares: labels at the right

@@ -3,8 +3,8 @@
 matplotlib draws with the light ones; `plots.py` puts the names of these CSS variables in their place.
 """
 
-from qnas.architecture import Architecture
 from qnas.html_page import Markup, element
+from qnas.network.architecture import Architecture
 
 LIGHT = (
     "#2a6fdb", "#c8600b", "#188a5a", "#a03fb8", "#c22e4f", "#6a7a16", "#0f8a9d", "#7a5230", "#69707f",

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from qnas.checkpoint import Found, load_found
 from qnas.errors import CheckpointError
-from qnas.evaluation import Image, shrink
 from qnas.html_page import Markup, element
-from qnas.images import crop_to_multiple
-from qnas.inference import upscaler
-from qnas.quality import luma, psnr_y
-from qnas.resize import resize_bicubic
+from qnas.images.evaluation import Image, shrink
+from qnas.images.files import crop_to_multiple
+from qnas.images.quality import luma, psnr_y
+from qnas.images.resize import resize_bicubic
+from qnas.torch.checkpoint import Found, load_found
+from qnas.torch.inference import upscaler
 
 SIDE = 96  # pixels of a crop, shown twice as large
 LARGEST = 512  # side of what is upscaled of a photograph, its middle

@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from qnas.html_page import Markup, element
-from qnas.search.candidate_costs import Cost
 from qnas.search.report.colours import LIGHT, LINE, SOFT
 from qnas.search.report.numbers import short
 from qnas.search.report.plots import plot
 from qnas.search.report.run_record import RunRecord, Step
+from qnas.search.space.candidate_costs import Cost
 
 SIZE = 430, 250  # pixels
 MOST_POINTS = 300  # of a line: means of neighbours where there are more

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qnas.architecture import Architecture
 from qnas.html_page import Markup, element, table
+from qnas.network.architecture import Architecture
 from qnas.search.report.colours import bits_chip, bits_class, bits_legend
 from qnas.search.report.graph import SOURCE, Block, Box, Graph, Picture, picture
 from qnas.search.report.layout import Shape, place, wire

@@ -8,11 +8,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from qnas.html_page import Markup, element
-from qnas.search.pareto import front
 from qnas.search.report.colours import INK, LIGHT, PAPER
 from qnas.search.report.numbers import si
 from qnas.search.report.plots import plot
 from qnas.search.report.sweep_record import MemberRecord
+from qnas.search.runs.pareto import front
 
 SIZE = 660, 410  # pixels
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")

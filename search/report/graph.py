@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from qnas.architecture import Architecture, Choice
-from qnas.cost import LayerCost, network_cost
-from qnas.layers import Layer, by_name
-from qnas.lowering import lower
-from qnas.quantization import FLOAT_BITS
-from qnas.search.candidate_costs import owns
+from qnas.cost.network_cost import LayerCost, network_cost
+from qnas.network.architecture import Architecture, Choice
+from qnas.network.layers import Layer, by_name
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.search.space.candidate_costs import owns
 
 # A layer that a search chooses, one that it does not, a sum, what has no weights, image and result, and a row
 # of equal blocks in one box.

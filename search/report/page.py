@@ -6,9 +6,9 @@ from pathlib import Path
 from qnas.errors import UsageError
 from qnas.files import atomic_write, check_output
 from qnas.html_page import Markup, element, page
-from qnas.images import read_image
+from qnas.images.files import read_image
+from qnas.images.samples import sample_photographs
 from qnas.json_fields import printable
-from qnas.samples import sample_photographs
 from qnas.search.report import colours, crops, drawing, sweep_page
 from qnas.search.report.run_page import run_parts
 from qnas.search.report.run_record import is_run, read_run

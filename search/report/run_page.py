@@ -5,12 +5,12 @@ from typing import Any
 
 from qnas.html_page import Markup, element, facts, table
 from qnas.json_fields import printable
-from qnas.search.recipe import recipe_document
 from qnas.search.report.alphas import alpha_cards, certainties
 from qnas.search.report.curves import curve_cards
 from qnas.search.report.drawing import architecture_section, architecture_text
 from qnas.search.report.numbers import percent, short, si
 from qnas.search.report.run_record import RunRecord
+from qnas.search.supernet.recipe import recipe_document
 
 
 def run_parts(run: RunRecord, crops: Sequence[Markup]) -> list[Markup]:

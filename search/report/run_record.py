@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qnas.architecture import Architecture, Choice, from_json
 from qnas.errors import UsageError
 from qnas.json_fields import Fields, parse, printable
-from qnas.search.alphas import softmax
+from qnas.network.architecture import Architecture, Choice, from_json
 from qnas.search.report.files import ADVICE, read_record, record
-from qnas.search.result import FORMAT, VERSION
-from qnas.search.run_folder import ARCHITECTURE, LOG, PLAN, RESULT, SearchPlan, read_plan
-from qnas.search.space import SearchSpace
+from qnas.search.runs.result import FORMAT, VERSION
+from qnas.search.runs.run_folder import ARCHITECTURE, LOG, PLAN, RESULT, SearchPlan, read_plan
+from qnas.search.space.search_space import SearchSpace
+from qnas.search.supernet.alphas import softmax
 
 FOUND = "found.pt"
 USUAL_IMAGE = (32, 32)  # of the paper's tables

@@ -7,9 +7,9 @@ from typing import Any
 
 from qnas.errors import QnasError, UsageError
 from qnas.json_fields import Fields, printable
-from qnas.search.pareto import FORMAT, VERSION
 from qnas.search.report.files import LONGEST, read_record, record
 from qnas.search.report.run_record import RunRecord, is_run, read_run
+from qnas.search.runs.pareto import FORMAT, VERSION
 from qnas.search.sweep.member import PLAIN
 from qnas.search.sweep.stages import FAILED, TRAINED
 

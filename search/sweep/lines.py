@@ -4,14 +4,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qnas.architecture import FIXED_SPACES, Architecture, find_architecture
 from qnas.errors import UsageError
-from qnas.images import list_images
-from qnas.lowering import lower
-from qnas.quantization import FLOAT_BITS
-from qnas.search.random_search import random_architectures
-from qnas.search.space import find_space
-from qnas.search.space_options import changed_space
+from qnas.images.files import list_images
+from qnas.network.architecture import FIXED_SPACES, Architecture, find_architecture
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.search.runs.random_search import random_architectures
+from qnas.search.space.search_space import find_space
+from qnas.search.space.space_options import changed_space
 from qnas.search.sweep.member import Member
 from qnas.search.sweep.options import arguments, parsed
 
@@ -71,8 +71,8 @@ def check(member: Member) -> None:
 
 
 def _check_search(member: Member) -> None:
-    from qnas.search.search_options import search_plan
-    from qnas.search.search_run import check_plan
+    from qnas.search.runs.plan_checks import check_plan
+    from qnas.search.runs.search_options import search_plan
 
     for folder in _listed(member.search["data"]):
         _check_images(str(folder))

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any, assert_never
 
-from qnas.architecture import FIXED_SPACES
 from qnas.errors import UsageError
-from qnas.quantization import FLOAT_BITS
-from qnas.search.random_search import giga
-from qnas.search.space import find_space
+from qnas.network.architecture import FIXED_SPACES
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.search.runs.random_search import giga
+from qnas.search.space.search_space import find_space
 from qnas.search.sweep.member import Member, Method, spelled
 from qnas.search.sweep.plan import Plan, search_keys, train_keys
 

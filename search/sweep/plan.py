@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qnas.errors import UsageError
-from qnas.search.random_search import parse_amount
-from qnas.search.space_options import parse_bits, parse_image
+from qnas.search.runs.random_search import parse_amount
+from qnas.search.space.space_options import parse_bits, parse_image
 from qnas.search.sweep.member import METHODS, Method
 from qnas.search.sweep.options import absolute, check_names
 

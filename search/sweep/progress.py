@@ -12,8 +12,8 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from qnas.search.random_search import giga
-from qnas.search.run_folder import LOG, RESULT
+from qnas.search.runs.random_search import giga
+from qnas.search.runs.run_folder import LOG, RESULT
 from qnas.search.sweep.stages import FAILED, FULL_PRECISION, TRAINED, Job
 
 State = Literal["waiting", "searching", "training", "trained", "failed"]

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, assert_never
 
-from qnas.architecture import Architecture, find_architecture
 from qnas.errors import QnasError, UsageError
-from qnas.quantization import FLOAT_BITS
-from qnas.search.file_lock import is_free
-from qnas.search.result import image_cost, make_folder, write_json, write_result, write_text
-from qnas.search.run_folder import ARCHITECTURE, PLAN, RESULT
+from qnas.network.architecture import Architecture, find_architecture
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.search.runs.file_lock import is_free
+from qnas.search.runs.result import image_cost, make_folder, write_json, write_result, write_text
+from qnas.search.runs.run_folder import ARCHITECTURE, PLAN, RESULT
 from qnas.search.sweep.lines import random_architecture, search_line, train_line, uniform_architecture
 from qnas.search.sweep.member import Member
 from qnas.search.sweep.options import Command, module
@@ -148,7 +148,7 @@ def _trained(job: Job, line: list[str], found: Path, output: BinaryIO) -> None:
 
 def _tell(job: Job, architecture: Architecture) -> None:
     """Write trained.json. Raises CheckpointError."""
-    from qnas.checkpoint import load_found
+    from qnas.torch.checkpoint import load_found
 
     record = load_found(job.folder / FOUND).training
     quality, cost = record["validation"], image_cost(architecture, job.member.image)

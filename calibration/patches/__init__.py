@@ -1,0 +1,1 @@
+"""The patches that calibrate: chosen, written down, tamed."""

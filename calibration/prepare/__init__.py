@@ -1,0 +1,1 @@
+"""A float network from elsewhere, brought into few operations and understood."""

@@ -1,0 +1,124 @@
+"""Channels that are copied, picked or put in order, by whatever operations -> one Concat or Gather.
+
+An exporter writes `repeat_interleave`, `chunk` or a channel shuffle as four to ten operations that move
+values and compute shapes. What they do is found out by running them: on noise, every channel of the result
+is that of one channel of what they read.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+from qnas.calibration.prepare.sr_shape import SrShape
+from qnas.onnx.session import open_session
+
+# What may do no more than that; what moves pixels as well is no part of it.
+MOVERS = frozenset({
+    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
+})  # fmt: skip
+Array = NDArray[np.float32]
+
+
+def channel_copies(model: ModelProto, shape: SrShape) -> bool:
+    """Rewrite all of `model`; whether there were any. Leaves behind what nobody reads any more."""
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    wanted = {
+        end: start
+        for end, start in _ends(graph, stored).items()
+        if not _is_plain(graph.node[writers[end]], start, stored)
+    }
+    if not wanted:
+        return False
+    found = _found(model, shape, wanted)
+    added: dict[int, list[NodeProto]] = {}
+    for end, copy in found.items():
+        node = graph.node[writers[end]]
+        names = [f"{end}.unread" if name == end else name for name in node.output]  # a Split has others
+        del node.output[:]
+        node.output.extend(names)
+        added.setdefault(writers[end], []).append(copy.node(graph, wanted[end], end))
+    nodes = [each for index, node in enumerate(graph.node) for each in (node, *added.get(index, ()))]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return bool(found)
+
+
+def _ends(graph: GraphProto, stored: Collection[str]) -> dict[str, str]:
+    """Tensor behind the last of some MOVERS of one tensor -> that tensor."""
+    starts: dict[str, str | None] = {}
+    for node in graph.node:
+        for name in node.output:
+            starts[name] = name
+        if node.op_type in MOVERS:
+            data = node.input if node.op_type == "Concat" else node.input[:1]
+            read = {None if name in stored else starts.get(name, name) for name in data}
+            starts |= dict.fromkeys(node.output, read.pop() if len(read) == 1 else None)
+    moved = {name: start for name, start in starts.items() if start not in (None, name)}
+    last = {value.name for value in graph.output}
+    for node in graph.node:
+        if not moved.keys() & set(node.output):
+            last.update(node.input)
+    return {name: start for name, start in moved.items() if name in last and start is not None}
+
+
+def _is_plain(node: NodeProto, start: str, stored: Collection[str]) -> bool:
+    """Whether it is a Concat of `start` alone, or a Gather of constants."""
+    plain = node.op_type == "Concat" or (node.op_type == "Gather" and node.input[1] in stored)
+    return plain and {name for name in node.input if name not in stored} == {start}
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Channel i of the result is channel rows[i] of `channels`."""
+
+    rows: tuple[int, ...]
+    channels: int
+
+    def node(self, graph: GraphProto, start: str, end: str) -> NodeProto:
+        """A Concat where all channels are there, some times over; else a Gather."""
+        times = len(self.rows) // self.channels
+        if self.rows == tuple(range(self.channels)) * times:
+            return helper.make_node("Concat", [start] * times, [end], axis=1)
+        graph.initializer.append(numpy_helper.from_array(np.array(self.rows), f"{end}.channels"))
+        return helper.make_node("Gather", [start, f"{end}.channels"], [end], axis=1)
+
+
+def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict[str, _Copy]:
+    """The ends that are copies of channels, at the probe's size and, if it is free, at twice that."""
+    probed = ModelProto()
+    probed.CopyFrom(model)
+    feed = probed.graph.input[0].name
+    names = sorted({*wanted, *wanted.values()} - {feed})
+    del probed.graph.output[:]
+    probed.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    session = open_session(probed.SerializeToString(), threads=1, optimized=False)
+    height, width = shape.probe
+    sizes = [shape] if shape.size else [shape, replace(shape, probe=(2 * height, 2 * width))]
+    runs = []
+    for size in sizes:
+        image = np.random.default_rng(0).uniform(size=size.input_shape()).astype(np.float32)
+        try:
+            values = dict(zip(names, session.run(names, {feed: image}), strict=True)) | {feed: image}
+        except Exception:  # onnxruntime's many exception types share no base but Exception
+            return {}  # it does not take that size, though it says so
+        runs.append({end: _copy(values[start], values[end]) for end, start in wanted.items()})
+    return {end: copy for end, copy in runs[0].items() if copy and all(each[end] == copy for each in runs)}
+
+
+def _copy(start: Array, end: Array) -> _Copy | None:
+    """None where a channel of `end` is none of `start`, or two."""
+    if start.ndim != 4 or end.ndim != 4 or start.shape[2:] != end.shape[2:]:
+        return None
+    places: dict[bytes, list[int]] = {}
+    for index, channel in enumerate(start[0]):
+        places.setdefault(channel.tobytes(), []).append(index)
+    rows = [places.get(channel.tobytes(), []) for channel in end[0]]
+    if any(len(each) != 1 for each in rows):
+        return None
+    return _Copy(tuple(index for (index,) in rows), start.shape[1])

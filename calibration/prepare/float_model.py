@@ -1,0 +1,146 @@
+"""A float32 super-resolution network from elsewhere: read, prepared, and run on grey levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from qnas.calibration.prepare.final_clip import find_final_clip
+from qnas.calibration.prepare.preparation import prepared, read_float_file
+from qnas.calibration.prepare.sr_shape import (
+    SIZES,
+    WHITES,
+    InputRange,
+    Layout,
+    declared_sizes,
+    find_white,
+    from_layout,
+    to_layout,
+)
+from qnas.errors import ModelError
+from qnas.onnx.session import first_line, open_session
+from qnas.onnx.shapes import damage_refused, infer_shapes
+
+
+@dataclass(frozen=True, eq=False)
+class FloatModel:
+    """A network as `qnas.calibration.prepare.preparation` leaves it; `input` and `output` are tensor names.
+
+    `name` is that of its file, `sha256` of the file and of the weights beside it. `white` is the value of a
+    white pixel, in and out; `size` the fixed (height, width) of its input, None where these are free.
+    """
+
+    name: str
+    sha256: str
+    model: ModelProto
+    input: str
+    output: str
+    layout: Layout
+    channels: int
+    scale: int
+    white: float
+    size: tuple[int, int] | None
+
+    def feed(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Grey levels [N, H, W, C], 0..255, in the units and the layout of the network."""
+        return to_layout(np.asarray(pixels, np.float32) * np.float32(self.white / 255), self.layout)
+
+    def pixels(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network wrote as grey levels [N, H, W, C], neither clipped nor rounded."""
+        return from_layout(output, self.layout) * np.float32(255 / self.white)
+
+    @property
+    def batched(self) -> bool:
+        """Whether it takes any number of images at once."""
+        return declared_sizes(self.model.graph.input[0])[0] is None
+
+
+def read_float_model(path: Path, input_range: InputRange | None = None) -> FloatModel:
+    """Read and prepare the network at `path`, with the weights that lie beside it.
+
+    Without `input_range` the value of white is found out by upscaling an image. Raises ModelError for what
+    is no float32 super-resolution network of one image in and one out, saying what it is instead.
+    """
+    original, digest = read_float_file(path)
+    with damage_refused(path):
+        model, shape = prepared(original, path.name)
+        if input_range is not None:
+            white = WHITES[input_range]
+        else:
+            white = find_white(model, shape, find_final_clip(model).high, path.name)
+    return FloatModel(
+        name=path.name,
+        sha256=digest,
+        model=model,
+        input=model.graph.input[0].name,
+        output=model.graph.output[0].name,
+        layout=shape.layout,
+        channels=shape.channels,
+        scale=shape.scale,
+        white=white,
+        size=shape.size,
+    )
+
+
+class Runner:
+    """The network in onnxruntime, with the values of `tensors` beside its output."""
+
+    def __init__(
+        self, network: FloatModel, tensors: Sequence[str] = (), threads: int = 1, optimized: bool = True
+    ) -> None:
+        """Open the session; ModelError when the network has no such tensor."""
+        model = ModelProto()
+        model.CopyFrom(network.model)
+        written = {name for node in model.graph.node for name in node.output}
+        for name in dict.fromkeys(tensors):
+            if name not in written | {network.input}:
+                raise ModelError(f"{network.name} has no tensor {name!r}: it was calibrated as another file")
+            if name not in (network.input, network.output):
+                model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        self.network, self.names = network, tuple(tensors)
+        self._session = open_session(model.SerializeToString(), threads, optimized)
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Grey levels [N, H, W, C] -> [N, scale H, scale W, C], neither clipped nor rounded."""
+        return self.network.pixels(self._run((self.network.output,), self.network.feed(pixels))[0])
+
+    def tensors(self, pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """The values of the tensors asked for, in the network's units and layout."""
+        x = self.network.feed(pixels)
+        asked = [name for name in self.names if name != self.network.input]
+        found = dict(zip(asked, self._run(asked, x), strict=True)) | {self.network.input: x}
+        return {name: found[name] for name in self.names}
+
+    def _run(self, names: Sequence[str], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """At once, or image by image where the network takes only one; ModelError when it fails."""
+        if not names:
+            return []
+        parts = [x] if self.network.batched or len(x) == 1 else [x[i : i + 1] for i in range(len(x))]
+        try:
+            results = [self._session.run(list(names), {self.network.input: part}) for part in parts]
+        except Exception as error:  # onnxruntime's many exception types share no base but Exception
+            raise ModelError(
+                f"{self.network.name} does not run on {'x'.join(map(str, x.shape))} ({first_line(error)}): "
+                "use images of a size that it takes"
+            ) from error
+        return [np.concatenate(each) for each in zip(*results, strict=True)]
+
+
+def activations(network: FloatModel) -> tuple[str, ...]:
+    """Names of all float tensors that an image determines, in order, input and output included."""
+    height, width = network.size or SIZES[0]
+    c = network.channels
+    shape = (1, c, height, width) if network.layout == "nchw" else (1, height, width, c)
+    shapes = infer_shapes(network.model, {network.input: shape})
+    names = (network.input, *(name for node in network.model.graph.node for name in node.output))
+    return tuple(name for name in names if name not in shapes.derived and _is_float(shapes.types.get(name)))
+
+
+def _is_float(known: Any) -> bool:
+    return known is not None and known.elem_type == TensorProto.FLOAT

@@ -1,0 +1,273 @@
+"""A model file as others export it -> the same function in few standard operations, or refused by name.
+
+onnxruntime folds the constants, takes batch norms, factors and terms into convolutions, takes out what does
+nothing and moves transpositions out of the way, with operations of ONNX alone; onnx converts the opset;
+`standard_forms` does what neither does. What comes out is compared with what went in.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_converter
+from onnx.external_data_helper import uses_external_data
+
+from qnas.calibration.prepare import standard_forms
+from qnas.calibration.prepare.channel_copies import channel_copies
+from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
+from qnas.errors import ModelError
+from qnas.onnx.graph import node_name
+from qnas.onnx.session import open_session
+from qnas.onnx.shapes import damage_refused, infer_shapes, op_name, read_model
+
+OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
+MOST_NODES = 100_000
+NEEDED_OPSET = 13  # scales per channel
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+OTHER_FLOATS = {
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.DOUBLE: "float64",
+}
+NEAR = 1e-4  # of the largest output: float32 sums in another order
+
+
+def read_float_file(path: Path) -> tuple[ModelProto, str]:
+    """The model of a file with its weights in it, functions inlined; and the SHA-256 of all that it lies in.
+
+    Raises ModelError when it cannot be read, is quantized, is not float32, has other than one input and one
+    output, or operations that are not ONNX's own or hold graphs of their own.
+    """
+    model = read_model(path, external_data=False)
+    files = _external_files(model, path)
+    model = read_model(path)
+    with damage_refused(path):
+        _check_functions(model, path.name)
+        plain = onnx.inliner.inline_local_functions(model) if model.functions else model
+        _check_operations(plain, path.name)
+        _check_tensors(plain, path.name)
+    digest = sha256(path.read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
+    return plain, digest.hexdigest()
+
+
+def _external_files(model: ModelProto, path: Path) -> list[Path]:
+    """Where the weights are that are not in the file itself, in the order of their names."""
+    stored = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    names = {e.value for tensor in stored for e in tensor.external_data if e.key == "location"}
+    files = {name: path.parent / name for name in sorted(names)}
+    for name, file in files.items():
+        if not file.is_file():
+            raise ModelError(
+                f"{path} keeps its weights in {name!r}, which is not beside it: copy that file there too"
+            )
+    return list(files.values())
+
+
+def _check_functions(model: ModelProto, name: str) -> None:
+    """Few functions that call each other many times would become more nodes than memory holds."""
+    bodies = {(f.domain, f.name): [(n.domain, n.op_type) for n in f.node] for f in model.functions}
+    for function in model.functions:
+        _check_branches(function.node, name)
+    calls = {key: bodies.keys() & set(body) for key, body in bodies.items()}
+    sizes: dict[tuple[str, str], int] = {}
+    for key in TopologicalSorter(calls).static_order():  # CycleError where one calls itself
+        sizes[key] = sum(sizes.get(called, 1) for called in bodies[key])
+    if sum(sizes.get((node.domain, node.op_type), 1) for node in model.graph.node) > MOST_NODES:
+        raise ModelError(f"{name} has more than {MOST_NODES} operations in its functions: export it without")
+
+
+def _check_branches(nodes: Iterable[NodeProto], name: str) -> None:
+    for node in nodes:
+        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+            raise ModelError(
+                f"{name} has the operation {op_name(node)} (node {node_name(node)}), which repeats or "
+                "chooses parts of the network: export it without branches"
+            )
+
+
+def _check_operations(model: ModelProto, name: str) -> None:
+    nodes = model.graph.node
+    if not nodes:
+        raise ModelError(f"{name} has no operations: export it again")
+    quantized = [n for n in nodes if n.op_type in QUANTIZED or n.op_type.startswith(("QLinear", "QGemm"))]
+    if quantized:
+        raise ModelError(
+            f"{name} is quantized already ({len(quantized)} nodes such as {op_name(quantized[0])}): "
+            "qnas-export takes it as it is, or calibrate the float model that it was made of"
+        )
+    for node in nodes:
+        if node.domain not in ("", "ai.onnx"):
+            raise ModelError(
+                f"{name} has the operation {op_name(node)} (node {node_name(node)}), which is not of ONNX: "
+                "export it with ONNX's own operations"
+            )
+    _check_branches(nodes, name)
+
+
+def _check_tensors(model: ModelProto, name: str) -> None:
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    for what, values in (("inputs", inputs), ("outputs", graph.output)):
+        if len(values) != 1:
+            names = ", ".join(value.name for value in values) or "none"
+            raise ModelError(
+                f"{name} has {len(values)} {what} ({names}): a network of one image in and one image out can "
+                "be calibrated, export it so"
+            )
+    constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+    # Fewer dimensions: sizes and factors of a Resize may be float64 in a float32 network.
+    kinds = {t.data_type for t in [*graph.initializer, *constants] if len(t.dims) > 1}
+    kinds |= {value.type.tensor_type.elem_type for value in [*inputs, *graph.output]}
+    if wrong := sorted(kinds & OTHER_FLOATS.keys()):
+        raise ModelError(f"{name} is a {OTHER_FLOATS[wrong[0]]} model: export it in float32")
+
+
+def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
+    """The model ready for calibration, and what it is as a network; `name` is for the messages.
+
+    Ensures: opset 21 where onnx can convert to it, at least 13; constants are initializers; every node has a
+    name of its own; the number of images at once is free where the operations allow it, which the declared
+    input says; the input and the output keep their names. Raises ModelError.
+    """
+    model.ir_version = min(model.ir_version, IR_VERSION)  # a newer onnx writes what onnxruntime does not read
+    _give_names(model)  # onnxruntime loads no two nodes of one name
+    shape = find_shape(model, name)
+    opset = opset_of(model, name)
+    failure = f"onnx cannot convert its opset {opset}"
+    for target, free_batch in product(dict.fromkeys((OPSET, opset)), (True, False)):
+        if target < NEEDED_OPSET:
+            continue
+        try:
+            result = _finished(_converted(simplified(_declared(model, shape, free_batch)), target), shape)
+            if _same(model, result, shape, free_batch):
+                return result, shape
+            failure = f"it computes something else in opset {target}"
+        except ModelError as error:
+            failure = str(error)
+    raise ModelError(f"{name} cannot be prepared ({failure}): export it again, with opset {OPSET}")
+
+
+def opset_of(model: ModelProto, name: str) -> int:
+    """The version of ONNX's own operations."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise ModelError(f"{name} names {len(versions)} opsets: export it again")
+    return int(versions[0])
+
+
+def simplified(model: ModelProto) -> ModelProto:
+    """What onnxruntime's basic optimizations leave, in ONNX's own operations."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "simplified.onnx"
+        open_session(model.SerializeToString(), threads=1, optimized_model_path=path, standard=True)
+        result = onnx.load(path)
+    kept = [entry for entry in result.opset_import if entry.domain in ("", "ai.onnx")]
+    del result.opset_import[:]
+    result.opset_import.extend(kept)
+    return result
+
+
+def _converted(model: ModelProto, opset: int) -> ModelProto:
+    """In another opset; ModelError where onnx cannot."""
+    if model.opset_import[0].version == opset:
+        return model
+    try:
+        return version_converter.convert_version(model, opset)
+    except Exception as error:  # RuntimeError, onnx's own and what C++ throws have no common base
+        raise ModelError(f"onnx cannot convert it to opset {opset}") from error
+
+
+def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto:
+    """A copy whose input and output say what is known of their dimensions, and nothing else."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    stored = {tensor.name for tensor in copy.graph.initializer}
+    inputs = [value for value in copy.graph.input if value.name not in stored]
+    del copy.graph.input[:]  # up to IR 3 initializers were inputs too, which kept them from being folded
+    copy.graph.input.extend(inputs)
+    copy.ir_version = max(copy.ir_version, 4)
+    del copy.graph.value_info[:]
+    for value, factor, letters in ((copy.graph.input[0], 1, "hw"), (copy.graph.output[0], shape.scale, "HW")):
+        sides = letters if shape.size is None else [side * factor for side in shape.size]
+        dims = ["n" if free_batch else 1, shape.channels, *sides]
+        if shape.layout == "nhwc":
+            dims = [dims[0], *dims[2:], dims[1]]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, TensorProto.FLOAT, dims))
+    return copy
+
+
+def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
+    """In standard forms, small again, every node named."""
+    graph = model.graph
+    if channel_copies(model, shape):
+        standard_forms.unread_nodes_removed(graph)
+    standard_forms.single_concatenations_removed(graph)
+    standard_forms.explicit_paddings(graph)
+    standard_forms.means_as_pools(graph)
+    standard_forms.batch_norms_as_convolutions(graph)
+    if any(node.op_type == "Transpose" for node in graph.node):
+        shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
+        standard_forms.shuffles_as_depth_to_space(graph, shapes)
+    for _ in range(len(graph.node) ** 2):  # each time one factor stands one node nearer to the input
+        if not standard_forms.factors_moved_forward(graph):
+            break
+    standard_forms.scaled_inputs_folded(graph)
+    standard_forms.unread_nodes_removed(graph)
+    result = model
+    while len((smaller := simplified(result)).graph.node) < len(result.graph.node):
+        result = smaller  # it leaves work undone where there is much
+    result.ir_version = max(result.ir_version, IR_VERSION)
+    del result.graph.value_info[:], result.metadata_props[:]
+    for node in result.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    _give_names(result)
+    return result
+
+
+def _give_names(model: ModelProto) -> None:
+    """A name of its own to every node: the one that it has, or that of what it writes, numbered if taken."""
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()
+    for node in model.graph.node:
+        plain = name = node.name or node.output[0]
+        while name in taken:
+            numbers[plain] += 1
+            name = f"{plain}_{numbers[plain]}"
+        taken.add(name)
+        node.name = name
+
+
+def _same(model: ModelProto, other: ModelProto, shape: SrShape, batched: bool) -> bool:
+    """Whether both write the same for an image in 0..1 and one in 0..255, at once where `batched`."""
+    image = to_layout(probe_image(shape.probe, shape.channels).astype(np.float32)[None], shape.layout)
+    images: list[NDArray[np.float32]] = [image / np.float32(255), image]
+    first = open_session(model.SerializeToString(), threads=1)
+    second = open_session(other.SerializeToString(), threads=1)
+    feed, asked = other.graph.input[0].name, [other.graph.output[0].name]
+    wanted = np.concatenate([np.asarray(first.run(asked, {feed: x})[0]) for x in images])
+    try:
+        parts = [np.concatenate(images)] if batched else images
+        found = np.concatenate([np.asarray(second.run(asked, {feed: x})[0]) for x in parts])
+    except Exception:  # onnxruntime's many exception types share no base but Exception
+        return False
+    if found.shape != wanted.shape:
+        return False
+    largest = [np.abs(image[np.isfinite(image)]).max(initial=0) for image in wanted]
+    return all(
+        np.allclose(f, w, rtol=0, atol=NEAR * top, equal_nan=True)  # in the wrong unit it may overflow
+        for f, w, top in zip(found, wanted, largest, strict=True)
+    )

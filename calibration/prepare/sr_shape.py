@@ -1,0 +1,195 @@
+"""What a float model is as a super-resolution network: found out by running it.
+
+1. layout, channels and scale: the declared shapes leave few possibilities; the first whose output is an image
+   of the same layout and channels, a whole number of times larger, is it.
+2. the value of a white pixel: an image is upscaled in either unit, and the one whose result is nearer to the
+   bicubic upscaling is it. The bound of a final clip goes before that; where there is none and both are as
+   near, as in a network without biases, it is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from qnas.errors import ModelError
+from qnas.images.resize import resize_bicubic
+from qnas.onnx.session import first_line, open_session
+
+InputRange = Literal["0..1", "0..255"]
+Layout = Literal["nchw", "nhwc"]
+WHITES: dict[InputRange, float] = {"0..1": 1.0, "0..255": 255.0}
+# Tried in this order where a network takes any size: some need multiples of 8, 16 or 64, or windows of it.
+SIZES = ((48, 80), (64, 128), (128, 192))
+CHANNELS = (3, 1)
+NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or untrained, it is below 10
+MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
+LARGEST_PROBE = 1024  # rows and columns of the output that are compared
+KINDS = {number: name.lower() for name, number in TensorProto.DataType.items()}
+
+
+@dataclass(frozen=True)
+class SrShape:
+    """`size` = fixed (height, width) of the input, None where these are free; `probe` = one that it takes."""
+
+    layout: Layout
+    channels: int
+    scale: int
+    size: tuple[int, int] | None
+    probe: tuple[int, int]
+
+    def input_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
+        """The input at the probe's size."""
+        return _laid_out(self.layout, batch, self.channels, self.probe)
+
+
+def _laid_out(layout: Layout, batch: int, channels: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    return (batch, channels, *size) if layout == "nchw" else (batch, *size, channels)
+
+
+def to_layout(pixels: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """[N, H, W, C] in the layout of a network."""
+    return np.ascontiguousarray(pixels if layout == "nhwc" else pixels.transpose(0, 3, 1, 2))
+
+
+def from_layout(output: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """[N, H, W, C] from the layout of a network."""
+    return np.ascontiguousarray(output if layout == "nhwc" else output.transpose(0, 2, 3, 1))
+
+
+# Layout, channels, scale ---------------------------------------------------------------------------------
+
+
+def declared_sizes(value: ValueInfoProto) -> list[int | None]:
+    """Dimensions of an input or output, None where they are free."""
+    dims = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
+
+
+def find_shape(model: ModelProto, name: str) -> SrShape:
+    """Layout, channels and scale of a model of one input and one output; `name` is for the messages.
+
+    Raises ModelError when it reads or writes no images, or does not upscale by one whole factor.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    source = next(value for value in model.graph.input if value.name not in stored)
+    dims = declared_sizes(source)
+    kind = source.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        raise ModelError(f"{name} reads {KINDS[kind]}: a float32 network is needed, export it as one")
+    if len(dims) != 4:
+        raise ModelError(
+            f"{name} reads {_shown(dims)}: images [N, C, H, W] or [N, H, W, C] are needed, export it so"
+        )
+    if dims[0] not in (None, 1):
+        raise ModelError(f"{name} reads {dims[0]} images at a time: export it for one, or for any number")
+    session = open_session(model.SerializeToString(), threads=1)
+    no_image, failed = "", f"it reads {_shown(dims)}, and grey (1) or RGB (3) channels are needed"
+    for layout, channels, size in _possibilities(dims):
+        image = np.full(_laid_out(layout, 1, channels, size), 0.5, np.float32)
+        try:
+            output = session.run(None, {source.name: image})[0]
+        except Exception as error:  # onnxruntime's many exception types share no base but Exception
+            if not failed.startswith("onnxruntime"):  # the likeliest possibility's is told
+                failed = f"onnxruntime says: {first_line(error)}"
+            continue
+        scale = _scale(output, layout, channels, size)
+        if isinstance(scale, int):
+            fixed = size if None not in _spatial(dims, layout) else None
+            return SrShape(layout, channels, scale, fixed, size)
+        no_image = no_image or scale
+    raise ModelError(f"{name} is no super-resolution network that can be calibrated: {no_image or failed}")
+
+
+def _possibilities(dims: list[int | None]) -> Iterator[tuple[Layout, int, tuple[int, int]]]:
+    """(layout, channels, (height, width)) that fit the declared input, the likeliest first."""
+    layouts: tuple[Layout, ...] = ("nchw", "nhwc")
+    forms = [(layout, c) for c, layout in product(CHANNELS, layouts) if _channels(dims, layout) in (c, None)]
+    forms.sort(key=lambda form: _channels(dims, form[0]) is None)
+    for layout, c in forms:
+        height, width = _spatial(dims, layout)
+        sizes = dict.fromkeys((height or h, width or w) for h, w in SIZES)
+        yield from ((layout, c, size) for size in sizes)
+
+
+def _channels(dims: list[int | None], layout: Layout) -> int | None:
+    return dims[1] if layout == "nchw" else dims[3]
+
+
+def _spatial(dims: list[int | None], layout: Layout) -> tuple[int | None, int | None]:
+    return (dims[2], dims[3]) if layout == "nchw" else (dims[1], dims[2])
+
+
+def _scale(output: NDArray[Any], layout: Layout, channels: int, size: tuple[int, int]) -> int | str:
+    """The scale, or why there is none."""
+    if output.dtype != np.float32 or output.ndim != 4:
+        return f"it writes {output.dtype} {list(output.shape)}, not float32 images"
+    height, width = _spatial(list(output.shape), layout)
+    written = _channels(list(output.shape), layout)
+    shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {written}"
+    if height is None or width is None or written != channels:
+        return f"{shown}: the channels have to be the same"
+    if (height, width) == size:
+        return f"{shown}: there is no upscaling in it"
+    if height % size[0] or width % size[1] or height // size[0] != width // size[1]:
+        return f"{shown}: one whole factor for both sides is needed"
+    return height // size[0]
+
+
+def _shown(dims: list[int | None]) -> str:
+    return "x".join("?" if d is None else str(d) for d in dims) or "a tensor of unknown shape"
+
+
+# White ---------------------------------------------------------------------------------------------------
+
+
+def probe_image(size: tuple[int, int], channels: int) -> NDArray[np.float64]:
+    """Grey levels [H, W, C] within 20..235: coloured patches with soft borders, always the same."""
+    coarse = np.random.default_rng(0).uniform(20, 235, (-(-size[0] // 8), -(-size[1] // 8), channels))
+    return np.clip(resize_bicubic(coarse, size), 20, 235)
+
+
+def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str) -> float:
+    """1.0 or 255.0; `bound` is the upper bound of the network's final clip. ModelError when it is neither."""
+    image = probe_image(shape.probe, shape.channels)
+    height, width = (side * shape.scale for side in shape.probe)
+    box = (0, 0, min(width, LARGEST_PROBE), min(height, LARGEST_PROBE))
+    wanted = resize_bicubic(image, (height, width), box)
+    session = open_session(model.SerializeToString(), threads=1)
+    results = {}
+    for white in WHITES.values():
+        x = to_layout((image * white / 255).astype(np.float32)[None], shape.layout)
+        results[white] = session.run(None, {session.get_inputs()[0].name: x})[0]
+    nearness = {(i, o): _nearness(y, o, wanted, shape) for i, y in results.items() for o in WHITES.values()}
+    same = {white: nearness[white, white] for white in WHITES.values()}
+    best = max(nearness, key=lambda pair: nearness[pair])
+    if max(same.values()) < NEAR_DB:
+        hint = "is it trained on images of another range? then say which: --input-range 0..1 or 0..255"
+        if nearness[best] >= NEAR_DB:
+            hint = f"it seems to read 0..{best[0]:g} and to write 0..{best[1]:g}: let it write what it reads"
+        raise ModelError(
+            f"{name} upscales no image, neither in 0..1 ({same[1.0]:.1f} dB to bicubic) nor in 0..255 "
+            f"({same[255.0]:.1f} dB): {hint}"
+        )
+    if bound in same and same[bound] >= NEAR_DB:
+        return bound
+    return 255.0 if same[255.0] > same[1.0] + MARGIN_DB else 1.0
+
+
+def _nearness(
+    output: NDArray[np.float32], white: float, wanted: NDArray[np.float64], shape: SrShape
+) -> float:
+    """PSNR in dB of what the network wrote to `wanted` grey levels; without a number in it, -inf."""
+    height, width = wanted.shape[:2]
+    pixels = from_layout(output, shape.layout)[0, :height, :width].astype(np.float64) * 255 / white
+    if not np.isfinite(pixels).all():
+        return -np.inf
+    error = float(np.mean((pixels - wanted) ** 2))
+    return 10 * math.log10(255**2 / max(error, 1e-6))

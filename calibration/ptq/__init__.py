@@ -1,0 +1,1 @@
+"""Ranges -> grids, integer weights and the QDQ model."""

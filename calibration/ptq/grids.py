@@ -1,0 +1,378 @@
+"""Which tensors of a float network share an integer grid, and what grid that is.
+
+1. Operations that move values, and bounds (Relu, Clip, Min, Max with constants), read and write one grid:
+   they are done on the bytes. A bound at the end of its grid is the grid's own saturation, so it vanishes.
+   So do products with interpolation weights: these sum to 1, and keep the range.
+2. A bound narrows the grid of what it reads when nothing else reads that: Conv -> Relu is a grid from 0 on.
+3. Parts of a concatenation take its grid when nothing else reads them.
+4. The input and the output have the grid of pixels: white / 255, zero point 0.
+5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ): the sum
+   is then exact in float32, and every runtime rounds the same number.
+6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+
+from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.ranges.ranges import Range
+from qnas.errors import ModelError
+from qnas.quantization.quantizers import QuantParams, quantize
+
+MOVERS = frozenset({
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+TOP = 255
+EVEN_TOP = 254
+# What is added has scales base * n / NOTCHES * 2**k. Sums of products with bytes are float32 numbers where
+# the base has FAMILY_BITS and no scale is below a quarter of the largest one; else it has fewer bits.
+FAMILY_BITS = 9
+FLOAT32_BITS = 24
+SIGMOID = Range(0.0, 255 / 256)
+NOTCHES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A float network and who reads and writes its tensors. `floats`: float tensors that an image decides."""
+
+    network: FloatModel
+    kept_clips: frozenset[str] = frozenset()
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        """In order."""
+        return list(self.network.model.graph.node)
+
+    @cached_property
+    def constants(self) -> dict[str, TensorProto]:
+        """Stored tensors, and what Constant nodes hold."""
+        found = {tensor.name: tensor for tensor in self.network.model.graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                found[node.output[0]] = node.attribute[0].t
+        return found
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        """Tensor -> the node that writes it."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> dict[str, list[NodeProto]]:
+        """Tensor -> the nodes that compute with its values, each once; what asks for its shape does not."""
+        found: dict[str, list[NodeProto]] = {name: [] for name in self.floats}
+        for node in self.nodes:
+            for name in dict.fromkeys(self.data(node)):
+                found[name].append(node)
+        return found
+
+    @cached_property
+    def floats(self) -> frozenset[str]:
+        """The float tensors that depend on the image."""
+        types = _element_types(self.network.model)
+        found = {self.network.input}
+        for node in self.nodes:
+            if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
+                found.update(n for n in node.output if types.get(n, TensorProto.FLOAT) == TensorProto.FLOAT)
+        return frozenset(found)
+
+    def data(self, node: NodeProto) -> list[str]:
+        """The inputs of `node` whose values an image decides and that it computes with or moves."""
+        if node.op_type in ("Shape", "Size"):
+            return []
+        return [name for name in node.input if name in self.floats]
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """Constant `name` as float32."""
+        return np.asarray(numpy_helper.to_array(self.constants[name]), np.float32)
+
+    def number(self, name: str) -> float | None:
+        """The one number that constant `name` holds, or None."""
+        if name not in self.constants:
+            return None
+        array = numpy_helper.to_array(self.constants[name])
+        return float(array.reshape(-1)[0]) if array.size == 1 else None
+
+    def bounds(self, node: NodeProto) -> tuple[float, float] | None:
+        """(low, high) of a bound of values that may become one of bytes, or None."""
+        if node.name in self.kept_clips or len(self.data(node)) != 1:
+            return None
+        others = [self.number(name) for name in node.input if name and name not in self.floats]
+        if any(value is None for value in others):
+            return None
+        numbers = [value for value in others if value is not None]
+        match node.op_type:
+            case "Relu":
+                return 0.0, math.inf
+            case "Min":
+                return -math.inf, min(numbers, default=math.inf)
+            case "Max":
+                return max(numbers, default=-math.inf), math.inf
+            case "Clip":
+                ends = [self.number(name) if name else None for name in [*node.input[1:], "", ""][:2]]
+                low, high = (
+                    end if end is not None else e for end, e in zip(ends, (-math.inf, math.inf), strict=True)
+                )
+                return low, high
+            case _:
+                return None
+
+    def moves(self, node: NodeProto) -> bool:
+        """Whether `node` gives its values on, all from one grid: case 1."""
+        if node.op_type == "Resize":
+            mode = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("mode", b"nearest")
+            return bool(mode == b"nearest")
+        if node.op_type == "Concat":
+            return self.concat_moves(node)
+        if node.op_type == "MaxPool" and len(node.output) > 1:
+            return False
+        return node.op_type in MOVERS or self.bounds(node) is not None
+
+    def interpolates(self, node: NodeProto) -> bool:
+        """Whether `node` is a product of a tensor and weights that sizes alone determine."""
+        others = [name for name in node.input if name not in self.floats]
+        computed = all(name in self.producers and name not in self.constants for name in others)
+        return node.op_type == "MatMul" and len(others) == 1 and computed
+
+    def concat_moves(self, node: NodeProto) -> bool:
+        """Whether all parts are of the image's making; constants among them stay float."""
+        return all(name in self.floats for name in node.input)
+
+    def alone(self, name: str) -> bool:
+        """Whether one node reads tensor `name`, and it is neither the input nor the output."""
+        outside = name in (self.network.input, self.network.output)
+        return len(self.readers[name]) == 1 and not outside
+
+    def exclusive(self, name: str) -> bool:
+        """Whether tensor `name`, and what it was before it was moved, is read by one node each."""
+        if not self.alone(name):
+            return False
+        node = self.producers[name]
+        return not self.moves(node) or all(self.exclusive(each) for each in self.data(node))
+
+
+def _element_types(model: ModelProto) -> dict[str, int]:
+    inferred = shape_inference.infer_shapes(model).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+@dataclass
+class Sets:
+    """Disjoint sets of names, joined one by one."""
+
+    parents: dict[str, str] = field(default_factory=dict)
+
+    def of(self, name: str) -> str:
+        """The member that stands for the set of `name`."""
+        while self.parents.get(name, name) != name:
+            name = self.parents[name]
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        """Make one set of two; that of `a` stands for it."""
+        self.parents[self.of(b)] = self.of(a)
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """`groups`: tensors of one grid. `params`: grid of each group, by the tensor that stands for it."""
+
+    groups: Sets
+    params: Mapping[str, QuantParams]
+
+    def of(self, tensor: str) -> QuantParams:
+        """The grid of a tensor."""
+        return self.params[self.groups.of(tensor)]
+
+
+def pixel_grid(white: float) -> QuantParams:
+    """The grid of images: one step is one grey level."""
+    return QuantParams(np.asarray(white / TOP, np.float32), 0, 0, TOP)
+
+
+def bound_on(grid: QuantParams, low: float, high: float) -> tuple[int, int]:
+    """`low` and `high` in steps of `grid`; (0, 255) says that the grid saturates there by itself."""
+    ends = quantize(np.asarray([low, high], np.float32), grid)
+    return int(ends[0]), int(ends[1])
+
+
+def plan_grids(graph: Graph, ranges: Mapping[str, Range]) -> Grids:
+    """The grid of every tensor. Raises ModelError where `ranges` lacks a tensor."""
+    groups, narrowed = _groups(graph)
+    members: dict[str, list[str]] = {}
+    for name in sorted(graph.floats):
+        members.setdefault(groups.of(name), []).append(name)
+    pinned = {groups.of(name) for name in (graph.network.input, graph.network.output)}
+    spans = {
+        group: _span([name for name in names if name not in narrowed], ranges)
+        for group, names in members.items()
+        if group not in pinned
+    }
+    for node in graph.nodes:
+        group = groups.of(node.output[0])
+        if node.op_type == "Sigmoid" and group in spans and 0.5 < spans[group].high <= 1:
+            spans[group] = SIGMOID
+    pixels = pixel_grid(graph.network.white)
+    params = {group: span.params() for group, span in spans.items()}
+    needed = {group: float(grid.scale) * TOP / EVEN_TOP for group, grid in params.items()}
+    needed |= dict.fromkeys(pinned, float(pixels.scale))
+    for family in _families(graph, groups, dict.fromkeys(pinned, pixels)):
+        scales = _family_scales(family, needed)
+        params |= {g: grid_of_step(spans[g], scale) for g, scale in scales.items() if g not in pinned}
+    return Grids(groups, params | dict.fromkeys(pinned, pixels))
+
+
+def _groups(graph: Graph) -> tuple[Sets, set[str]]:
+    """Tensors that share a grid, and those whose range a bound behind them makes smaller."""
+    groups, narrowed = Sets(), set[str]()
+    for node in graph.nodes:
+        if graph.interpolates(node):
+            groups.join(graph.data(node)[0], node.output[0])
+        if not (graph.data(node) and graph.moves(node)):
+            continue
+        for name in graph.data(node):
+            if node.op_type != "Concat" or _joins(graph, node, name):
+                for output in node.output:
+                    groups.join(name, output)
+            if graph.bounds(node) is not None and graph.exclusive(name):
+                narrowed.update(_before(graph, name))
+    return groups, narrowed
+
+
+def _joins(graph: Graph, node: NodeProto, part: str) -> bool:
+    """Case 3; and one tensor several times is on one grid with all of itself."""
+    return graph.alone(part) or len(set(node.input)) == 1
+
+
+def _before(graph: Graph, name: str) -> Iterator[str]:
+    """Tensor `name` and what it was before it was moved."""
+    yield name
+    node = graph.producers[name]
+    if graph.moves(node):
+        for each in graph.data(node):
+            yield from _before(graph, each)
+
+
+def _span(names: list[str], ranges: Mapping[str, Range]) -> Range:
+    found = [ranges[name] for name in names if name in ranges]
+    if not found:
+        raise ModelError(
+            f"the calibration has no range of the tensor {names[0]!r}: calibrate this model again"
+        )
+    return Range(min(r.low for r in found), max(r.high for r in found)).with_zero()
+
+
+# Case 5 ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """Groups that additions bring together. `added`: one that only additions read -> what they write.
+
+    `sums` are what additions write; `pinned` is the scale of the pixels, where the family has it.
+    """
+
+    groups: tuple[str, ...]
+    sums: frozenset[str]
+    added: Mapping[str, tuple[str, ...]]
+    pinned: float | None
+
+
+def _families(graph: Graph, groups: Sets, pinned: Mapping[str, QuantParams]) -> list[Family]:
+    sets, sums = Sets(), set[str]()
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.nodes:
+        for name in graph.data(node) if not graph.moves(node) else ():
+            readers.setdefault(groups.of(name), []).append(node)
+        if node.op_type == "Add" and len(graph.data(node)) == 2:
+            sums.add(groups.of(node.output[0]))
+            for name in graph.data(node):
+                sets.join(groups.of(node.output[0]), groups.of(name))
+    added = {
+        group: tuple(groups.of(node.output[0]) for node in nodes)
+        for group, nodes in readers.items()
+        if all(node.op_type == "Add" for node in nodes) and group not in pinned
+    }
+    families: dict[str, list[str]] = {}
+    for group in sorted({groups.of(name) for name in graph.floats}):
+        families.setdefault(sets.of(group), []).append(group)
+    return [
+        Family(
+            tuple(family), frozenset(sums.intersection(family)), added,
+            next((float(pinned[group].scale) for group in family if group in pinned), None),
+        )
+        for family in families.values() if len(family) > 1
+    ]  # fmt: skip
+
+
+def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, float]:
+    """The scale of each group that may follow the others; `needed` is the least that its range allows.
+
+    1. Of the pixels' family: the pixels' scale, which has too many bits for any other ratio.
+    2. What is only added has the scale of the sum: then the sum rounds nothing.
+    3. Other sums have powers of two of a base, and their inputs multiples of NOTCHES-ths of those. Of the
+       bases that the sums propose the one that coarsens the family least is taken, of as many bits as
+       leave the sums exact.
+    """
+    if family.pinned is not None:  # Case 1
+        return {group: family.pinned for group in family.groups if needed[group] <= family.pinned}
+    best: dict[str, float] = {}
+    for bits in range(FAMILY_BITS, 0, -1):
+        bases = [_short(needed[group], bits) for group in sorted(family.sums)]
+        found = [_scales_of_base(family, needed, base) for base in bases]
+        best = min(found, key=lambda scales: sum((scales[g] / needed[g]) ** 2 for g in family.groups))
+        if _adds_exactly(best.values()):
+            break
+    return best
+
+
+def _adds_exactly(scales: Collection[float]) -> bool:
+    """Whether float32 holds every sum of two bytes times two of `scales`."""
+    parts_of_one = max(scale.as_integer_ratio()[1] for scale in scales)
+    return bool(2 * TOP * max(scales) * parts_of_one <= 2**FLOAT32_BITS)
+
+
+def _scales_of_base(family: Family, needed: Mapping[str, float], base: float) -> dict[str, float]:
+    found: dict[str, float] = {}
+
+    def scale(group: str) -> float:
+        if group not in found:
+            own = _scale_above(needed[group], base, group in family.sums)
+            found[group] = own
+            sums = [scale(each) for each in family.added.get(group, ()) if each != group]
+            found[group] = max([own, min(sums)]) if sums else own  # Case 2
+        return found[group]
+
+    for group in family.groups:
+        scale(group)
+    return found
+
+
+def _scale_above(needed: float, base: float, is_sum: bool) -> float:
+    """The next scale of case 3 that is not smaller than `needed`."""
+    power = base * 2.0 ** math.ceil(math.log2(needed / base))
+    return power if is_sum else power * math.ceil(NOTCHES * needed / power) / NOTCHES
+
+
+def _short(scale: float, bits: int) -> float:
+    """The next scale of `bits` bits that is not smaller."""
+    mantissa, exponent = math.frexp(scale)
+    return math.ldexp(math.ceil(mantissa * 2**bits), exponent - bits)
+
+
+def grid_of_step(span: Range, step: float) -> QuantParams:
+    """The grid of that step which holds `span`, with an even zero point.
+
+    onnxruntime adds the zero point of a sum before it rounds: ties go the same way only if it is even.
+    """
+    zero_point = min(2 * max(round(-span.low / step / 2), 0), EVEN_TOP)
+    return QuantParams(np.asarray(step, np.float32), zero_point, 0, TOP)

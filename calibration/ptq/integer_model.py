@@ -1,0 +1,174 @@
+"""Post-training quantization: float network and ranges -> QDQ ONNX, uint8 pixels in, uint8 pixels out.
+
+1. `rewrites.py`: the same function in operations that integer kernels have;
+2. `grids.py`: which tensors share a grid, and the grids;
+3. `rounding.py`: integer weights, rounded for what the filters read;
+4. `qdq_writer.py`: the graph. At the output the quantizer's saturation is the clip, and its bytes the pixels.
+
+Why onnxruntime.quantization does not write it: docs/decisions/0017-own-qdq-graphs.md.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.prepare.rewrites import rewritten
+from qnas.calibration.prepare.sr_shape import from_layout, to_layout
+from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
+from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter, touched
+from qnas.calibration.ptq.rounding import fitted
+from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
+from qnas.calibration.ranges.ranges import Range
+from qnas.errors import ModelError, UsageError
+from qnas.onnx.session import open_session
+
+
+@dataclass(frozen=True)
+class PtqOptions:
+    """How a network becomes integers. Names are those of nodes.
+
+    `weight_bits` 8 or 4; `weight_range`: the scale of a channel reaches its largest weight (max), or is the
+    one with the least squared error of what the filter computes (mse). `float_layers` compute in float32.
+    `kept_clips` stay operations, behind a quantizer with the range that they cut.
+    """
+
+    weight_bits: int = 8
+    weight_range: WeightRange = "mse"
+    float_layers: tuple[str, ...] = ()
+    kept_clips: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for weights of other than 4 or 8 bits."""
+        if self.weight_bits not in (4, 8):
+            raise UsageError(f"--weight-bits {self.weight_bits}: weights have 4 or 8 bits")
+
+
+def quantized(
+    network: FloatModel,
+    ranges: Mapping[str, Range],
+    options: PtqOptions = PtqOptions(),
+    weights: Mapping[str, IntegerWeights] | None = None,
+) -> ModelProto:
+    """The integer model of `network`: uint8 pixels in, uint8 pixels out, layout and names as they were.
+
+    `ranges` has every activation tensor, in the network's units; what they say of input and output is left
+    aside for the pixels' own grid. `weights` are those of `fitted_weights`; a convolution that is not among
+    them is rounded for assumed images. Raises ModelError where a range is missing, or a node of `options`.
+    """
+    plan = plan_layers(network, options)
+    return write_layers(plan, plan_grids(plan.graph, ranges), options, weights or {})
+
+
+def fitted_weights(
+    network: FloatModel,
+    ranges: Mapping[str, Range],
+    options: PtqOptions,
+    batches: Iterable[NDArray[np.float32]],
+) -> dict[str, IntegerWeights]:
+    """Integer weights of the convolutions, rounded for the images of `batches`, grey levels [N, H, W, C].
+
+    The first `rounding.IMAGES` are looked at. Node -> weights; exact and the same on any number of threads.
+    """
+    return fitted(rewritten(network), ranges, options.weight_bits, options.weight_range, batches)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """`layers`: the nodes that compute, in order. `integer`: those of them that are to do it on grids."""
+
+    graph: Graph
+    layers: tuple[str, ...]
+    integer: frozenset[str]
+
+    @cached_property
+    def weighted(self) -> frozenset[str]:
+        """The convolutions among the layers."""
+        return frozenset(n.name for n in self.graph.nodes if n.op_type in WEIGHTED) & {*self.layers}
+
+
+def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
+    """Which nodes compute, and which of them in integers. Raises ModelError for a node that is not there.
+
+    What has no weights and reads the results of float layers alone is float with them.
+    """
+    graph = Graph(rewritten(network), frozenset(options.kept_clips))
+    layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
+    unknown = {*options.float_layers} - {*layers}
+    if unknown:
+        raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
+    floating, floats = {*options.float_layers}, set[str]()  # layers, and the tensors that they write
+    for node in graph.nodes:
+        follows = bool(graph.data(node)) and floats.issuperset(graph.data(node))
+        if node.name in floating or (follows and node.op_type not in WEIGHTED):
+            floating.add(node.name)
+            floats.update(node.output)
+    return Plan(graph, layers, frozenset(layers) - floating)
+
+
+def write_layers(
+    plan: Plan, grids: Grids, options: PtqOptions, weights: Mapping[str, IntegerWeights]
+) -> ModelProto:
+    """The model, uint8 in and out, whose integer layers compute on grids."""
+    graph = plan.graph
+    placed = {grids.groups.of(name) for name in (graph.network.input, graph.network.output)}
+    for node in graph.nodes:
+        if node.name in plan.integer:
+            placed.update(grids.groups.of(name) for name in touched(graph, node))
+    return QdqWriter(
+        graph, grids, frozenset(placed), plan.integer, options.weight_bits, options.weight_range, weights,
+        TensorProto.UINT8,
+    ).written()  # fmt: skip
+
+
+def write_one(
+    plan: Plan, grids: Grids, layer: str, options: PtqOptions, weights: Mapping[str, IntegerWeights]
+) -> ModelProto:
+    """The float model, float in and out; node `layer` alone has integer weights and writes on a grid."""
+    graph = plan.graph
+    node = next(node for node in graph.nodes if node.name == layer)
+    placed = frozenset(grids.groups.of(name) for name in node.output if name in graph.floats)
+    return QdqWriter(
+        graph, grids, placed, frozenset({layer}), options.weight_bits, options.weight_range, weights,
+        TensorProto.FLOAT,
+    ).written()  # fmt: skip
+
+
+class IntegerRunner:
+    """The model that `quantized` made of `network`, in onnxruntime; `tensors` are names of bytes in it."""
+
+    def __init__(
+        self, network: FloatModel, model: ModelProto, tensors: Sequence[str] = (), threads: int = 1,
+        optimized: bool = True,
+    ) -> None:  # fmt: skip
+        """Open the session."""
+        shown = ModelProto()
+        shown.CopyFrom(model)
+        for name in dict.fromkeys(tensors):
+            if name != network.output:
+                shown.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
+        self.network, self.names = network, tuple(tensors)
+        self._session = open_session(shown.SerializeToString(), threads, optimized)
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Grey levels [N, H, W, C], rounded to whole ones -> grey levels [N, scale H, scale W, C]."""
+        step = len(pixels) if self.network.batched else 1
+        parts = [pixels[i : i + step] for i in range(0, len(pixels), step)]
+        outputs = [self._run([self.network.output], part)[0] for part in parts]
+        return from_layout(np.concatenate(outputs), self.network.layout).astype(np.float32)
+
+    def tensors(self, pixels: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
+        """The bytes of the tensors asked for, in the network's layout, of one image [1, H, W, C]."""
+        return dict(zip(self.names, self._run(list(self.names), pixels), strict=True))
+
+    def _run(self, names: list[str], pixels: NDArray[Any]) -> list[NDArray[np.uint8]]:
+        whole = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        found: list[NDArray[np.uint8]] = self._session.run(
+            names, {self.network.input: to_layout(whole, self.network.layout)}
+        )
+        return found

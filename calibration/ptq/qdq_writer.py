@@ -1,0 +1,307 @@
+"""Float graph and grids -> QDQ graph, in the forms that onnxruntime runs as integers.
+
+A tensor on a grid is a uint8 tensor of the graph, under its own name; it is dequantized once for all that
+computes with it, and what only moves values works on the bytes. Weights are int8, or INT4 and a Cast, which
+folds when the session loads; biases int32. A bound at the end of its grid vanishes: the grid saturates there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from qnas.calibration.ptq.grids import Graph, Grids, bound_on
+from qnas.calibration.ptq.rounding import assumed, rounded
+from qnas.calibration.ptq.weights import (
+    ENDS,
+    IntegerWeights,
+    WeightRange,
+    largest_scale,
+    nearest,
+    quantize_bias,
+    rows_of,
+    with_room,
+)
+from qnas.errors import ModelError
+from qnas.quantization.quantizers import quantize
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose"})
+# onnxruntime quantizes float weights between a DequantizeLinear and a QuantizeLinear by itself, per tensor,
+# unless something stands between: a LeakyRelu of slope 1 changes nothing.
+KEPT_FLOAT = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+INT4_OPSET = 21
+FULL = (0, 255)
+
+
+def touched(graph: Graph, node: NodeProto) -> list[str]:
+    return [*graph.data(node), *(name for name in node.output if name in graph.floats)]
+
+
+@dataclass(eq=False)
+class QdqWriter:
+    """One model. `placed`: groups that are bytes. `integer`: nodes with integer weights, those of
+    `weights` where it has them. `io`: ONNX type of input and output.
+    """
+
+    graph: Graph
+    grids: Grids
+    placed: frozenset[str]
+    integer: frozenset[str]
+    weight_bits: int
+    weight_range: WeightRange
+    weights: Mapping[str, IntegerWeights]
+    io: int
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: dict[str, TensorProto] = field(default_factory=dict)
+    stored: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    dequantized: dict[str, str] = field(default_factory=dict)
+    vanished: set[str] = field(default_factory=set)
+
+    def written(self) -> ModelProto:
+        """The whole model."""
+        network = self.graph.network
+        if self.on_grid(network.input) and self.io == TensorProto.FLOAT:
+            self.quantize(network.input, network.input)
+        for node in self.graph.nodes:
+            self.write(node)
+        if self.on_grid(network.output) and self.io == TensorProto.FLOAT:
+            inputs = [self.bytes_of(network.output), *self.grid_inputs(network.output)]
+            self.node("DequantizeLinear", inputs, network.output)
+        return self._model()
+
+    # Tensors --------------------------------------------------------------------------------------------
+
+    def on_grid(self, tensor: str) -> bool:
+        """Whether a tensor of the float network is one of bytes here."""
+        return tensor in self.graph.floats and self.grids.groups.of(tensor) in self.placed
+
+    def bytes_of(self, tensor: str) -> str:
+        """The name of the uint8 tensor: its own, unless that is a float input or output."""
+        outside = (self.graph.network.input, self.graph.network.output)
+        return f"{tensor}.uint8" if self.io == TensorProto.FLOAT and tensor in outside else tensor
+
+    def moved(self, tensor: str) -> str:
+        """The tensor that a node which moves values, or asks for a shape, reads."""
+        return self.bytes_of(tensor) if self.on_grid(tensor) else tensor
+
+    def computed(self, tensor: str) -> str:
+        """The float tensor that a node computes with."""
+        if not self.on_grid(tensor):
+            return tensor
+        if tensor not in self.dequantized:
+            inputs = [self.bytes_of(tensor), *self.grid_inputs(tensor)]
+            self.dequantized[tensor] = self.node("DequantizeLinear", inputs, f"{tensor}.dequantized")
+        return self.dequantized[tensor]
+
+    def quantize(self, source: str, tensor: str) -> None:
+        """Put the float tensor `source` on the grid of `tensor`."""
+        self.node("QuantizeLinear", [source, *self.grid_inputs(tensor)], self.bytes_of(tensor))
+
+    def grid_inputs(self, tensor: str) -> list[str]:
+        """Scale and zero point."""
+        grid = self.grids.of(tensor)
+        return [
+            self.constant(f"{tensor}.scale", np.float32(grid.scale)),
+            self.constant(f"{tensor}.zero_point", np.uint8(grid.zero_point)),
+        ]
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """One node, named after what it writes."""
+        self.nodes.append(helper.make_node(op, inputs, [output], f"{output}.{op}", **attributes))  # type: ignore[arg-type]
+        return output
+
+    def constant(self, name: str, value: NDArray[Any] | np.generic, kind: int | None = None) -> str:
+        """An initializer, of ONNX type `kind` or that of its array; equal ones are stored once."""
+        array = np.asarray(value)
+        key = (array.tobytes(), array.shape, array.dtype.str, kind)
+        if key not in self.stored:
+            tensor = numpy_helper.from_array(array, name)
+            if kind is not None:
+                tensor = helper.make_tensor(name, kind, array.shape, array.flatten().tolist())
+            self.stored[key] = name
+            self.constants[name] = tensor
+        return self.stored[key]
+
+    # Nodes ----------------------------------------------------------------------------------------------
+
+    def write(self, node: NodeProto) -> None:
+        """What `node` is here.
+
+        1. It computes no values of the image (shapes, constants): as it is.
+        2. It moves or bounds bytes. 3. It computes in float, between the quantizers of its tensors.
+        """
+        if not self.graph.data(node):  # Case 1
+            self._copied(node, [self.moved(name) for name in node.input], list(node.output))
+        elif self._moves_bytes(node):  # Case 2
+            self._moved(node)
+        else:  # Case 3
+            self._computed(node)
+
+    def _computed(self, node: NodeProto) -> None:
+        is_integer = node.op_type in WEIGHTED and node.name in self.integer
+        named = self._integer_weights(node) if is_integer else list(node.input)
+        inputs = [self._operand(node, name) for name in named]
+        outputs = [f"{name}.float" if self.on_grid(name) else name for name in node.output]
+        self._copied(node, inputs, outputs)
+        stays_float = node.op_type in KEPT_FLOAT and node.input[1] in self.graph.constants and not is_integer
+        for name, source in zip(node.output, outputs, strict=True):
+            if self.on_grid(name):
+                if stays_float:
+                    source = self.node("LeakyRelu", [source], f"{name}.same", alpha=1.0)
+                self.quantize(source, name)
+
+    def _copied(self, node: NodeProto, inputs: list[str], outputs: list[str]) -> None:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:], copy.output[:] = inputs, outputs
+        self.nodes.append(copy)
+
+    def _moves_bytes(self, node: NodeProto) -> bool:
+        """Parts of a concatenation may be on other grids than its own."""
+        groups = {self.grids.groups.of(name) for name in touched(self.graph, node)}
+        return self.graph.moves(node) and len(groups) == 1 and groups <= self.placed
+
+    def _moved(self, node: NodeProto) -> None:
+        grid, bounds = self.grids.of(node.output[0]), self.graph.bounds(node)
+        inputs, outputs = ([self.moved(name) for name in names] for names in (node.input, node.output))
+        if bounds is not None:
+            low, high = ends = bound_on(grid, *bounds)
+            (source,) = self.graph.data(node)
+            if ends == FULL:
+                self.vanished.add(self.node("Identity", [self.moved(source)], outputs[0]))
+            else:
+                limits = [self.constant(f"{node.name}.{end}", np.uint8(end)) for end in (low, high)]
+                self.node("Clip", [self.moved(source), *limits], outputs[0])
+            return
+        if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"constant":
+            value = self.graph.number(inputs[2]) if len(inputs) > 2 and inputs[2] else 0.0
+            q = quantize(np.asarray(value, np.float32), grid)
+            inputs[2:3] = [self.constant(f"{node.name}.value", np.uint8(q))]
+        self._copied(node, inputs, outputs)
+
+    def _operand(self, node: NodeProto, name: str) -> str:
+        """A tensor as float. The one number of a sum or product is an integer, or it would run in float."""
+        number = self.graph.number(name)
+        if name in self.graph.floats or number is None or node.name not in self.integer:
+            return self.computed(name)
+        if node.op_type not in ("Add", "Mul"):
+            return name
+        # |number| is the step: 1 - 0 of them, or 0 - 1, and 0 - 0 for zero.
+        shape = tuple(self.graph.constants[name].dims)
+        q, zero = np.full(shape, number > 0, np.uint8), np.uint8(number < 0)
+        stored = self.constant(f"{name}.uint8", q)
+        scale = self.constant(f"{name}.scale", np.float32(abs(number) or 1))
+        return self.node(
+            "DequantizeLinear", [stored, scale, self.constant(f"{name}.zero_point", zero)],
+            f"{node.name}.{name}.dequantized",
+        )  # fmt: skip
+
+    def _integer_weights(self, node: NodeProto) -> list[str]:
+        """Inputs of a convolution, its weights and bias dequantized in the graph."""
+        inputs, graph = list(node.input), self.graph
+        if not all(name in graph.constants for name in inputs[1:] if name):
+            return inputs
+        weight, found = graph.array(inputs[1]), self._rounded(node)
+        bias = graph.array(inputs[2]) if len(inputs) > 2 and inputs[2] else None
+        bias = bias if found.bias is None else found.bias
+        if bias is not None and self.on_grid(inputs[0]):
+            read, per_scale = np.float32(self.grids.of(inputs[0]).scale), _per_scale(bias, len(found.scale))
+            largest = np.abs(per_scale).max(axis=0)
+            found = with_room(weight, found, largest, float(read), self.weight_bits)
+            q, step = quantize_bias(per_scale, found.scale, read)
+            stored = self.constant(f"{node.name}.bias", q.reshape(-1))
+            steps = self.constant(f"{node.name}.bias_scale", np.tile(step, len(per_scale)))
+            name = self.node("DequantizeLinear", [stored, steps], f"{node.name}.bias_dequantized", axis=0)
+            inputs[2:] = [name]
+        elif bias is not None:
+            inputs[2:] = [self.constant(f"{node.name}.bias", bias)]
+        inputs[1] = self._stored_weights(node.name, found)
+        return inputs
+
+    def _rounded(self, node: NodeProto) -> IntegerWeights:
+        """The weights of `node`, given or rounded here."""
+        weight, bits = self.graph.array(node.input[1]), self.weight_bits
+        if node.name in self.weights:
+            found = self.weights[node.name]
+            low, high = ENDS[bits]
+            if found.q.shape != weight.shape or found.q.min() < low or found.q.max() > high:
+                raise ModelError(
+                    f"the calibration's weights of {node.name!r} are of another network: calibrate again"
+                )
+            return found
+        if node.op_type == "Conv":
+            moments = assumed(weight, attribute(node, "group", 1))
+            return rounded(weight, None, moments, bits, self.weight_range)
+        scale = largest_scale(rows_of(weight, 1), bits)
+        return IntegerWeights(nearest(weight, scale, bits, 1), scale, 1)
+
+    def _stored_weights(self, name: str, found: IntegerWeights) -> str:
+        if self.weight_bits == 4:
+            stored = self.constant(f"{name}.weight", found.q, TensorProto.INT4)
+            stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
+        else:
+            stored = self.constant(f"{name}.weight", found.q)
+        scale = self.constant(f"{name}.weight_scale", found.scale)
+        zero = self.constant(f"{name}.weight_zero_point", np.zeros(len(found.scale), np.int8))
+        return self.node(
+            "DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=found.axis
+        )
+
+    # The model ------------------------------------------------------------------------------------------
+
+    def _model(self) -> ModelProto:
+        network = self.graph.network
+        model, old = ModelProto(), network.model
+        opset = max(entry.version for entry in old.opset_import if entry.domain in ("", "ai.onnx"))
+        if self.weight_bits == 4 and opset < INT4_OPSET:
+            raise ModelError(
+                f"{network.name} is of opset {opset}: weights of 4 bits need {INT4_OPSET}, export it so"
+            )
+        model.CopyFrom(old)
+        model.ir_version = helper.find_min_ir_version_for(list(old.opset_import), ignore_unknown=True)
+        model.producer_name, model.producer_version = "qnas", ""
+        graph = model.graph
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(_without_identities(self.nodes, self.vanished, {network.input, network.output}))
+        used = {name for node in graph.node for name in node.input}
+        stored = [*old.graph.initializer, *self.constants.values()]
+        graph.initializer.extend(tensor for tensor in stored if tensor.name in used)
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.elem_type = self.io
+        return model
+
+
+def _without_identities(nodes: list[NodeProto], vanished: set[str], outside: set[str]) -> list[NodeProto]:
+    """Where a bound vanished (what it wrote), what it read has its name. The names `outside` stay."""
+    names: dict[str, str] = {}
+
+    def last(name: str) -> str:
+        while name in names:
+            name = names[name]
+        return name
+
+    kept = []
+    for node in nodes:
+        ends = (last(node.input[0]), node.output[0]) if node.output[0] in vanished else ("", "")
+        if ends[0] and ends[0] not in outside:
+            names[ends[0]] = ends[1]
+        elif ends[1] and ends[1] not in outside:
+            names[ends[1]] = ends[0]
+        else:
+            kept.append(node)
+    for node in kept:
+        node.input[:], node.output[:] = map(last, node.input), map(last, node.output)
+    return kept
+
+
+def _per_scale(bias: NDArray[np.float32], scales: int) -> NDArray[np.float32]:
+    """[O] -> [groups, scales]: a transposed convolution has one scale for all its groups."""
+    return bias.reshape(-1, scales)
+
+
+def attribute(node: NodeProto, name: str, otherwise: Any) -> Any:
+    """The value of an attribute."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), otherwise)

@@ -1,0 +1,1 @@
+"""Ranges of tensors, from histograms of what patches make of them."""

@@ -1,0 +1,1 @@
+"""The folder of a search: plan, log, result, and random competitors."""

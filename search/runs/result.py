@@ -1,0 +1,73 @@
+"""`arch.json` and `result.json`: what a search, of whatever method, leaves in its folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qnas.cost.network_cost import NetworkCost, network_cost
+from qnas.errors import OutputError
+from qnas.files import atomic_write
+from qnas.network.architecture import Architecture
+from qnas.network.lowering import lower
+
+FORMAT = "qnas-search-result"
+VERSION = 1
+
+
+def write_result(
+    folder: Path, architecture: Architecture, *, space_name: str, method: str, image: tuple[int, int],
+    cost: str = "bitops", certainty: Mapping[str, float] | None = None, seconds: float = 0.0, steps: int = 0,
+) -> None:  # fmt: skip
+    """Write both files, result.json last: where it is, the search has ended. Raises OutputError.
+
+    `image`: (height, width) in pixels, for which MACs and BitOps are counted; `certainty`: of each variable.
+    """
+    counted = image_cost(architecture, image)
+    result = {
+        "format": FORMAT,
+        "version": VERSION,
+        "space_name": space_name,
+        "method": method,
+        "cost": cost,
+        "image": list(image),
+        "macs": counted.macs,
+        "bitops": counted.bitops,
+        "certainty": dict(certainty or {}),
+        "seconds": round(seconds, 1),
+        "steps": steps,
+    }
+    write_text(folder / "arch.json", architecture.to_json())
+    write_json(folder / "result.json", result)
+
+
+def image_cost(architecture: Architecture, image: tuple[int, int]) -> NetworkCost:
+    """What the network costs for one image of (height, width) pixels."""
+    return network_cost(lower(architecture), *image)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}, choose another") from error
+
+
+def check_folder(folder: Path, force: bool = False) -> None:
+    """Refuse a folder to write that is a file, or holds something and not `force`. Raises OutputError."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise OutputError(f"{folder} is not empty: pass --force to write into it, or name another folder")
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace `path`, whole or not at all. Raises OutputError."""
+    write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path`, whole or not at all. Raises OutputError."""
+    with atomic_write(path, force=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,134 @@
+"""The folder of one search: what was asked of it, and which files it holds."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from qnas import __version__
+from qnas.errors import CheckpointError, SpaceError, UsageError
+from qnas.search.runs.result import write_json
+from qnas.search.space.search_space import SearchSpace, from_document
+from qnas.search.supernet.recipe import SearchRecipe, recipe_document, recipe_from
+
+PLAN = "search.json"  # a SearchPlan, written first
+STATE = "state.pt"  # the checkpoint
+LOG = "log.jsonl"
+EVENTS = "tensorboard"
+ARCHITECTURE = "arch.json"
+RESULT = "result.json"
+REPORT = "report.html"
+
+FORMAT = "qnas-search-run"
+VERSION = 1
+
+# Recipe field or key of a space -> the option of `qnas-search run`, where its name is another.
+_OPTIONS = {
+    "learning_rate": "--lr",
+    "alpha_rate": "--alpha-lr",
+    "merged": "--mixing",
+    "network": "--space",
+    "scale": "--space",
+    "identical_blocks": "--space",
+    "operations": "--operations",
+}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What is asked of a search: `image` (height, width) is the one whose cost is weighed."""
+
+    space: SearchSpace
+    recipe: SearchRecipe
+    image: tuple[int, int] = (32, 32)
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain data that `plan_from` reads back."""
+        return {
+            "space_name": self.space.name,
+            "space": self.space.to_document(),
+            "recipe": recipe_document(self.recipe),
+            "image": list(self.image),
+        }
+
+    def differences(self, other: "SearchPlan") -> Iterator[tuple[str, str, str]]:
+        """(option, its value here, its value there) for all that differs, the most telling first."""
+        if self.space.name != other.space.name:
+            yield "--space", self.space.name, other.space.name
+        mine, its = self.to_document(), other.to_document()
+        pairs = [(part, key) for part in ("space", "recipe") for key in mine[part]]
+        for part, key in pairs:
+            here, there = mine[part][key], its[part][key]
+            if json.dumps(here) != json.dumps(there):  # the order of patterns counts
+                yield option_of(key), _shown(key, here), _shown(key, there)
+        if self.image != other.image:
+            here, there = ("x".join(map(str, plan.image)) for plan in (self, other))
+            yield "--image", here, there
+
+
+def option_of(field: str) -> str:
+    """The option of `qnas-search run` that sets a field of the recipe or a key of the space."""
+    return _OPTIONS.get(field, "--" + field.replace("_", "-"))
+
+
+def _shown(field: str, value: Any) -> str:
+    """As the option would have it."""
+    match value:
+        case bool() if field == "merged":
+            return "merged" if value else "exact"
+        case list():
+            return ",".join(map(str, value))
+        case float():
+            return f"{value:g}"
+        case dict():
+            return f"of {len(value)} patterns"
+        case None:
+            return "the default"
+    return str(value)
+
+
+def write_plan(folder: Path, plan: SearchPlan, torch_version: str) -> None:
+    """Write search.json. Raises OutputError."""
+    versions = {"qnas": __version__, "torch": torch_version}
+    write_json(
+        folder / PLAN, {"format": FORMAT, "version": VERSION, **plan.to_document(), "versions": versions}
+    )
+
+
+def read_plan(folder: Path) -> SearchPlan:
+    """What search.json asks for. Raises UsageError when there is none, CheckpointError when it is damaged."""
+    path = folder / PLAN
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no search (no {PLAN}): leave --resume out to begin one")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ValueError(f"no {FORMAT} file")
+        if document.get("version") != VERSION:
+            raise ValueError(f"version {document.get('version')!r}, this qnas reads {VERSION}")
+        space = from_document(document["space"], str(path), str(document["space_name"]))
+        height, width = document["image"]
+        return SearchPlan(space, _checked(recipe_from(document["recipe"])), (int(height), int(width)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SpaceError) as error:
+        what = f"no key {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{path} cannot be used ({what}): begin again with --force") from error
+
+
+def _checked(recipe: SearchRecipe) -> SearchRecipe:
+    """The recipe, when its fields have the types of their annotations. Raises ValueError."""
+    hints = get_type_hints(SearchRecipe)
+    for field in fields(recipe):
+        value, hint = getattr(recipe, field.name), hints[field.name]
+        options = get_args(hint) or (hint,)
+        kinds = tuple(each for each in options if isinstance(each, type))
+        kinds += (int,) if float in kinds else ()
+        if not kinds:
+            right = value in options  # a Literal
+        elif isinstance(value, tuple):
+            right = all(isinstance(each, kinds) for each in value)
+        else:
+            right = isinstance(value, kinds)
+        if not right:
+            raise ValueError(f"{field.name} is {value!r}")
+    return recipe

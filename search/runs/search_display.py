@@ -1,0 +1,100 @@
+"""The progress of a search: a live table on a terminal, a line every 30 seconds elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from qnas.cost.network_cost import DECIMAL_G
+from qnas.quantization.quantizers import PIXELS_PER_UNIT
+from qnas.search.space.candidate_costs import CandidateCosts, Cost
+from qnas.search.supernet.recipe import SearchRecipe
+from qnas.search.supernet.supernet_search import StepNews
+
+LINE_SECONDS = 30
+SMOOTHING = 0.05  # share of the newest loss in the one that is shown
+UNITS: dict[Cost, tuple[float, str]] = {
+    "bitops": (DECIMAL_G, "GBitOps"),
+    "macs": (DECIMAL_G, "GMACs"),
+    "latency": (1.0, "ms in searched layers"),
+}
+
+
+def shown_cost(value: float, cost: Cost) -> str:
+    """With its unit; G is 10^9."""
+    size, unit = UNITS[cost]
+    return f"{value / size:.4g} {unit}"
+
+
+@contextmanager
+def display(
+    console: Console, recipe: SearchRecipe, costs: CandidateCosts, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[StepNews], None]]:
+    """Yield what shows the news of a step."""
+    if console.quiet:
+        yield lambda news: None
+        return
+    facts = Facts(recipe, costs)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            yield lambda news: live.update(_table(facts.of(news), news, recipe))
+        return
+    last = clock()
+
+    def line(news: StepNews) -> None:
+        nonlocal last
+        told, now = facts.of(news), clock()
+        if now - last > LINE_SECONDS or news.step == recipe.steps:
+            last = now
+            parts = [f"step {news.step}/{recipe.steps}", *(f"{name} {text}" for name, text in told.items())]
+            console.print("  ".join(parts), markup=False, highlight=False, soft_wrap=True)
+
+    yield line
+
+
+class Facts:
+    """The news of a step as texts; the parts of the alphas' loss are all in grey levels."""
+
+    def __init__(self, recipe: SearchRecipe, costs: CandidateCosts) -> None:
+        self.recipe, self.costs = recipe, costs
+        self._smooth: dict[str, float] = {}
+
+    def of(self, news: StepNews) -> dict[str, str]:
+        """Name -> text."""
+        recipe, grey = self.recipe, PIXELS_PER_UNIT["short"]
+        loss = f"{self._smoothed('weights', news.loss):.3f}"
+        if news.alpha_loss is None:
+            alphas = f"- (from epoch {recipe.warm_up + 1} on)"
+        else:
+            share = (news.expected_cost - self.costs.fixed) / self.costs.mean_searched
+            cost, disorder = recipe.penalty * share * grey, news.entropy_weight * news.entropy * grey
+            l1 = self._smoothed("alphas", news.alpha_loss)
+            alphas = f"{l1:.3f} + {cost:.3g} cost + {disorder:.3g} entropy"
+        return {
+            "epoch": f"{news.epoch + 1}/{recipe.epochs}",
+            "loss": loss,
+            "alphas": alphas,
+            "entropy": f"{news.entropy:.2f} nats x {news.entropy_weight:.2g}",
+            "expected": shown_cost(news.expected_cost, recipe.cost),
+            "best": shown_cost(news.best_cost, recipe.cost),
+            "speed": f"{news.images_per_second:.1f} images/s",
+            "left": str(timedelta(seconds=round(news.seconds_left))),
+        }
+
+    def _smoothed(self, name: str, value: float) -> float:
+        before = self._smooth.get(name, value)
+        self._smooth[name] = before + SMOOTHING * (value - before)
+        return self._smooth[name]
+
+
+def _table(told: dict[str, str], news: StepNews, recipe: SearchRecipe) -> Group:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("step", f"{news.step}/{recipe.steps}")
+    for name, text in told.items():
+        grid.add_row(name, text)
+    return Group(ProgressBar(recipe.steps, news.step, width=60), grid)

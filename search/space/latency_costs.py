@@ -1,0 +1,144 @@
+"""Measured milliseconds of every candidate of a search space, from a table in JSON:
+
+    {"format": "qnas-latency-model", "version": 1, "operations": [
+        {"op": "simple_3x3", "in_channels": 36, "out_channels": 36, "bits": 4,
+         "height": 128, "width": 128, "scale": 1, "ms": 0.41}, ...]}
+
+`qnas-bench fit` and `qnas-bench operations` write such files. A row is what an operation adds to a network in
+which its result has so many pixels, `scale` times as many a side as the image (1 where the row does not say).
+Other keys of the file are not looked at.
+"""
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qnas.cost.network_cost import layer_sizes
+from qnas.errors import UsageError
+from qnas.network.layers import by_name
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.search.space.candidate_costs import Candidate, CandidateCosts, owns
+from qnas.search.space.search_space import SearchSpace
+
+FORMAT, VERSION = "qnas-latency-model", 1
+Size = tuple[int, int]  # height and width
+Times = dict[tuple[str, int, int, int, int], dict[Size, float]]  # op, channels, bits, scale -> size -> ms
+_COUNTS = ("in_channels", "out_channels", "bits", "height", "width", "scale")
+_KEYS = {"op", "ms", *_COUNTS}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A searched layer: its channels, the size of its result, and how many times that is the image's."""
+
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    scale: int
+
+
+def latency_costs(space: SearchSpace, table: Path, height: int, width: int) -> CandidateCosts:
+    """Milliseconds of every candidate for an image of `height` x `width` pixels.
+
+    What the rest of the network takes is in no table: `fixed` is 0, and sums are short of the network's
+    latency by about the same amount for all of a space (docs/latency-model.md). Between measured sizes time
+    is linear in the number of pixels, beyond them proportional to it; nothing is guessed for other channels.
+    Raises UsageError when the table cannot be read or lacks a candidate.
+    """
+    times = read_times(table)
+    found = places(space, height, width)
+    costs: dict[str, dict[Candidate, float]] = {}
+    for name, slots in space.variables.items():
+        costs[name] = {
+            (op, bits): sum(_milliseconds(times, op, bits, slot, found[slot], table) for slot in slots)
+            for op in space.candidates(name)
+            for bits in space.bits
+        }
+    latency = CandidateCosts(costs, 0.0)
+    if latency.largest == 0:
+        raise UsageError(f"{table}: all times are 0, there is nothing to weigh: measure larger images")
+    return latency
+
+
+def places(space: SearchSpace, height: int, width: int) -> dict[str, Place]:
+    """Where each searched layer stands for an image of `height` x `width`; no choice moves it."""
+    layers = lower(space.placeholder)
+    named, sizes = by_name(layers), layer_sizes(layers, height, width)
+    found = {}
+    for slot in space.slots:
+        convs = [layer for layer in layers if layer.op == "conv" and owns(slot, layer.name)]
+        read, (rows, columns) = named[convs[0].inputs[0]].channels, sizes[convs[-1].name]
+        found[slot] = Place(read, convs[-1].channels, rows, columns, rows // height)
+    return found
+
+
+def _milliseconds(times: Times, op: str, bits: int, slot: str, place: Place, table: Path) -> float:
+    sizes = times.get((op, place.in_channels, place.out_channels, bits, place.scale))
+    if sizes is None:
+        what = f"{op} from {place.in_channels} to {place.out_channels} channels at {bits} bits"
+        where = f"layer {slot}, {place.scale} times the image" if place.scale > 1 else f"layer {slot}"
+        advice = f"add it with `qnas-bench operations --model {table} --space NAME_OR_FILE -o NEW`"
+        if bits == FLOAT_BITS:
+            advice = f"only integer kernels are timed, leave {FLOAT_BITS} out of the bits"
+        raise UsageError(f"{table} has no time of {what} ({where}): {advice}")
+    return _at(sizes, place.height, place.width)
+
+
+def _at(sizes: Mapping[Size, float], height: int, width: int) -> float:
+    """Case 1: this very size. Case 2: between two numbers of pixels. Case 3: less or more than all."""
+    if (height, width) in sizes:  # Case 1
+        return sizes[height, width]
+    points = sorted((h * w, ms) for (h, w), ms in sizes.items())
+    pixels = height * width
+    below = [point for point in points if point[0] <= pixels]
+    above = [point for point in points if point[0] >= pixels]
+    if below and above:  # Case 2
+        (low, start), (high, end) = below[-1], above[0]
+        return start if high <= low else start + (end - start) * (pixels - low) / (high - low)
+    nearest, ms = below[-1] if below else above[0]  # Case 3
+    return ms * pixels / nearest
+
+
+def read_times(path: Path) -> Times:
+    """The rows of a table, checked. Raises UsageError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise UsageError(f"{path} cannot be read ({reason}): name a file of `qnas-bench fit`") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UsageError(f"{path} is no table of latencies: name a file of `qnas-bench fit`")
+    if type(document.get("version")) is not int or document["version"] != VERSION:
+        found = reprlib.repr(document.get("version"))
+        raise UsageError(f"{path} is version {found} of its format, this is {VERSION}: fit again")
+    rows = document.get("operations")
+    if not isinstance(rows, list):
+        raise UsageError(f"{path}: operations is no list: write the file again with `qnas-bench fit`")
+    times: Times = {}
+    for index, row in enumerate(rows):
+        _add(times, row, f"{path}: operations[{index}]")
+    return times
+
+
+def _add(times: Times, row: Any, where: str) -> None:
+    again = "write the file again with `qnas-bench fit`"
+    row = {"scale": 1, **row} if isinstance(row, dict) else {}
+    if row.keys() != _KEYS:
+        raise UsageError(f"{where} has not the keys {', '.join(sorted(_KEYS))}: {again}")
+    for key in _COUNTS:
+        if type(row[key]) is not int or not 1 <= row[key] < 2**31:
+            raise UsageError(f"{where}: {key} is {reprlib.repr(row[key])}, no count: {again}")
+    op, ms = row["op"], row["ms"]
+    if not isinstance(op, str):
+        raise UsageError(f"{where}: op is {reprlib.repr(op)}, no name: {again}")
+    if type(ms) not in (int, float) or not 0 <= ms < 2**31:
+        raise UsageError(f"{where}: ms is {reprlib.repr(ms)}, no time: {again}")
+    sizes = times.setdefault((op, row["in_channels"], row["out_channels"], row["bits"], row["scale"]), {})
+    size = (row["height"], row["width"])
+    if sizes.setdefault(size, float(ms)) != ms:
+        raise UsageError(f"{where}: {op} has another time at {size[0]}x{size[1]} in a row before: {again}")

@@ -1,0 +1,1 @@
+"""The supernet and its search."""

@@ -1,0 +1,66 @@
+"""Everything that decides a search besides its space."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from qnas.search.space.candidate_costs import Cost
+from qnas.search.supernet.alphas import Selector
+from qnas.search.supernet.bit_mixing import Mixer
+
+
+@dataclass(frozen=True)
+class SearchRecipe:
+    """Everything that decides a search besides its space. `patch` counts LR pixels.
+
+    Learning rates: of weights by a cosine to zero, of alphas constant. `alpha_rate` None is the paper's 3e-4
+    for epochs of a thousand steps, and as many times more as epochs are shorter.
+    """
+
+    data: tuple[str, ...]
+    penalty: float = 1e-4
+    cost: Cost = "bitops"
+    latency_table: str | None = None
+    mixer: Mixer = "san"
+    merged: bool = False
+    compile: bool = False  # mixtures of quantized inputs, by torch.compile
+    selector: Selector = "softmax"
+    epochs: int = 20
+    epoch_steps: int = 1000
+    warm_up: int = 5  # epochs of weights alone
+    batch: int = 16
+    patch: int = 32
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 1e-3
+    weight_decay: float = 3e-7
+    clip: float = 5.0  # of the norm of the weights' gradient
+    alpha_rate: float | None = None
+    entropy: float = 1e-4  # mu0
+    temperatures: tuple[float, float] = (10.0, 0.1)  # of Gumbel, first and last epoch after the warm-up
+    seed: int = 0
+    cache_mib: int = 1024
+
+    @property
+    def steps(self) -> int:
+        """Of the weights."""
+        return self.epochs * self.epoch_steps
+
+    @property
+    def alpha_learning_rate(self) -> float:
+        """Of Adam."""
+        return 0.3 / self.epoch_steps if self.alpha_rate is None else self.alpha_rate
+
+    def temperature(self, epoch: int) -> float:
+        """Of Gumbel's selector: linear in the epoch."""
+        first, last = self.temperatures
+        return first + (last - first) * max(0, epoch - self.warm_up) / max(self.epochs - 1 - self.warm_up, 1)
+
+
+def recipe_document(recipe: SearchRecipe) -> dict[str, Any]:
+    """Plain data that `recipe_from` reads back."""
+    return {**asdict(recipe), "data": list(recipe.data), "temperatures": list(recipe.temperatures)}
+
+
+def recipe_from(document: dict[str, Any]) -> SearchRecipe:
+    """The recipe in `recipe_document`'s data. Raises TypeError, KeyError."""
+    first, last = document["temperatures"]
+    return SearchRecipe(**{**document, "data": tuple(document["data"]), "temperatures": (first, last)})

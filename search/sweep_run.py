@@ -1,0 +1,188 @@
+"""A sweep from its plan, or its folder, to the Pareto front."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from qnas import __version__
+from qnas.errors import CheckpointError, UsageError
+from qnas.search.runs.pareto import Entry, ordered, write_pareto
+from qnas.search.runs.random_search import giga
+from qnas.search.runs.result import make_folder, write_json
+from qnas.search.stopping import stop_requests
+from qnas.search.sweep.lines import check
+from qnas.search.sweep.member import Member, member_from
+from qnas.search.sweep.members import members
+from qnas.search.sweep.plan import Plan
+from qnas.search.sweep.pools import local_outcomes, ray_outcomes
+from qnas.search.sweep.progress import Status, news, read_object, status, table
+from qnas.search.sweep.stages import STOP, TRAINED, Job, Outcome
+
+RECORD = "sweep.json"
+FORMAT = "qnas-sweep"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """`threads` 0: the cores divided among the workers; `ray`: the address of a cluster, or "local"."""
+
+    workers: int = 1
+    threads: int = 0
+    ray: str | None = None
+
+
+def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: bool) -> bool:
+    """Do what is missing of the sweep in `folder`, and write its front and page; False when members failed.
+
+    `plan` None: the members that `folder` was begun with; else those and what is new. Ctrl-C lets the members
+    save their states and raises KeyboardInterrupt. Raises QnasError before anything has run.
+    """
+    console = Console(stderr=True)
+    asked = _asked(plan, folder, resume)
+    jobs = [Job(member, folder.absolute(), resources.threads) for member in asked.values()]
+    missing = [job.member for job in jobs if not (job.folder / TRAINED).exists()]
+    for member in missing:
+        check(member)
+    outcomes = _outcomes(missing, folder, resources)
+    make_folder(folder)
+    (folder / STOP).unlink(missing_ok=True)
+    plain = {name: member.to_document() for name, member in asked.items()}
+    versions = {"qnas": __version__}
+    write_json(
+        folder / RECORD, {"format": FORMAT, "version": VERSION, "versions": versions, "members": plain}
+    )
+    with _display(console, jobs) as show:
+        ended = _follow(outcomes, folder / STOP, show, console)
+    failed = {outcome.name: outcome.text for outcome in ended if outcome.state == "failed"}
+    entries = [_entry(job, failed.get(job.member.name)) for job in jobs]
+    write_pareto(folder, entries)
+    if any(outcome.state == "stopped" for outcome in ended):
+        _tell(console, f"stopped; continue with: qnas-search sweep -o {folder} --resume")
+        raise KeyboardInterrupt
+    _print_front(entries)
+    _write_report(folder)
+    for name, text in failed.items():
+        _tell(console, f"failed: {name}: {text}")
+    return not failed
+
+
+def _asked(plan: Plan | None, folder: Path, resume: bool) -> dict[str, Member]:
+    """The members of the record and of the plan. Raises QnasError where these disagree."""
+    wanted = {} if plan is None else members(plan)
+    path = folder / RECORD
+    if not resume:
+        if path.exists():
+            raise UsageError(f"{folder} holds a sweep: continue it with --resume, or name another folder")
+        return wanted
+    recorded = _read_record(path)
+    for name, member in wanted.items():
+        if name in recorded:
+            _check_same(recorded[name].to_document(), member.to_document(), f"{folder}: member {name}")
+    return {**recorded, **wanted}
+
+
+def _read_record(path: Path) -> dict[str, Member]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent} holds no sweep (no {RECORD}): leave --resume out to begin one")
+    document = read_object(path)
+    if document is None or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
+        raise CheckpointError(f"{path} is no {FORMAT} file of version {VERSION}: begin in another folder")
+    found = document.get("members")
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} has no members: begin in another folder")
+    return {name: member_from(name, each, str(path)) for name, each in found.items()}
+
+
+def _check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError, naming the first setting that differs."""
+    for key in then:
+        old, new = then[key], now[key]
+        if isinstance(old, dict) and old != new:
+            key = next(each for each in {**old, **new} if old.get(each) != new.get(each))
+            old, new = old.get(key), new.get(key)
+        if old != new:
+            raise UsageError(
+                f"{where} was begun with {key} {json.dumps(old)}, not {json.dumps(new)}: repeat the settings "
+                "of that sweep, leave them out, or name another folder"
+            )
+
+
+def _outcomes(missing: list[Member], folder: Path, resources: Resources) -> Iterator[list[Outcome]]:
+    place, workers, threads = folder.absolute(), resources.workers, resources.threads
+    if resources.ray is None:
+        return local_outcomes(missing, place, workers, threads)
+    return ray_outcomes(missing, place, workers, threads, resources.ray)
+
+
+def _follow(
+    outcomes: Iterator[list[Outcome]], stop: Path, show: Callable[[], None], console: Console
+) -> list[Outcome]:
+    """All outcomes, shown as they come. A first Ctrl-C asks all members to save and end."""
+    ended: list[Outcome] = []
+    with stop_requests() as stop_requested:
+        for some in outcomes:
+            ended += some
+            if stop_requested() and not stop.exists():
+                stop.touch()
+                _tell(console, "stopping: members save their states")
+            show()
+    stop.unlink(missing_ok=True)
+    return ended
+
+
+@contextmanager
+def _display(console: Console, jobs: list[Job]) -> Iterator[Callable[[], None]]:
+    """A live table on a terminal, else a line whenever a member's state changes."""
+    begun = time.time()
+
+    def statuses() -> list[Status]:
+        return [status(job, begun) for job in jobs]
+
+    seen = {each.name: each for each in statuses()}
+    if console.is_terminal:
+        with Live(table(list(seen.values())), console=console, auto_refresh=False) as live:
+            yield lambda: live.update(table(statuses()), refresh=True)
+        return
+
+    def lines() -> None:
+        now = statuses()
+        for text in news(seen, now):
+            _tell(console, text)
+        seen.update({each.name: each for each in now})
+
+    yield lines
+
+
+def _entry(job: Job, failed: str | None) -> Entry:
+    member, trained = job.member, read_object(job.folder / TRAINED) or {}
+    numbers = {key: trained.get(key) for key in ("macs", "bitops", "psnr_y", "ssim")}
+    return Entry(
+        member.name, member.method, Path(member.space).stem, member.bits, member.penalty, member.seed,
+        failed=failed, **numbers,
+    )  # fmt: skip
+
+
+def _print_front(entries: list[Entry]) -> None:
+    console = Console()
+    for entry, on_front in ordered(entries):
+        if entry.bitops is not None:
+            mark = "*" if on_front else " "
+            _tell(console, f"{mark} {entry.psnr_y:7.3f} dB {giga(entry.bitops):>8} BitOps  {entry.name}")
+
+
+def _tell(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_report(folder: Path) -> None:
+    from qnas.search.report.page import write_report
+
+    write_report(folder, folder / "report.html", force=True)

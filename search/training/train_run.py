@@ -1,0 +1,144 @@
+"""One training at a terminal: checks first, live progress, found.pt at the end."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from qnas import __version__
+from qnas.cost.network_cost import PAPER_G, layer_sizes, network_cost
+from qnas.errors import ArchitectureError, UsageError
+from qnas.files import check_output
+from qnas.images.files import list_images
+from qnas.network.architecture import Architecture, find_architecture
+from qnas.network.lowering import lower
+from qnas.quantization.quantizers import BIT_WIDTHS, Levels
+from qnas.search.training import train as training
+from qnas.search.training.train import Progress, Recipe
+from qnas.torch.checkpoint import save_found
+from qnas.torch.inference import validate
+
+
+def architecture(name: str, bits: int | None, levels: Levels | None = None) -> Architecture:
+    """The architecture by name or file, at `bits` and with `levels` when given. Raises ArchitectureError."""
+    found = find_architecture(name)
+    if bits is not None:
+        if bits not in BIT_WIDTHS:
+            widths = ", ".join(map(str, BIT_WIDTHS))
+            raise ArchitectureError(f"--bits {bits} is no bit width: use one of {widths}")
+        found = found.with_bits(bits)
+    if levels is not None:
+        found = replace(found, levels=levels)
+    layers = lower(found)
+    if levels == "lloyd" and not any(layer.quant and layer.quant.levels == "lloyd" for layer in layers):
+        raise ArchitectureError(f"--levels lloyd changes nothing in {name}: it needs --bits below 8")
+    return found
+
+
+def cost_line(found: Architecture) -> str:
+    """What the network costs for an image of 32x32."""
+    cost = network_cost(lower(found), 32, 32)
+    return (
+        f"at 32x32: {cost.macs / 1e6:.2f} MMACs, {cost.bitops / PAPER_G:.3f} GBitOps (G = 2^30), "
+        f"{cost.parameters} parameters, {cost.weight_bytes} bytes of weights"
+    )
+
+
+def recipe(
+    found: Architecture, data: Sequence[Path], *, warm_start: Path | None, patch: int, **options: Any
+) -> Recipe:
+    """A Recipe with its folders and the size of its crops checked. Raises UsageError, ImageError."""
+    if not data:
+        raise UsageError("no training images: pass --data FOLDER (repeatable)")
+    for folder in data:
+        list_images(folder)
+    if min(min(size) for size in layer_sizes(lower(found), patch, patch).values()) < 1:
+        raise UsageError(f"--patch {patch} is too small for the pooling of {found.space}: use a larger one")
+    if options.get("activation_steps") == "hwgq" and not training.has_hwgq_steps(lower(found)):
+        raise UsageError("--activation-steps hwgq is for quantized activations: use --bits below 32")
+    start = str(warm_start) if warm_start else None
+    return Recipe(tuple(map(str, data)), warm_start=start, patch=patch, **options)
+
+
+def run(
+    found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *,
+    resume: bool, force: bool,
+) -> None:  # fmt: skip
+    """Train, showing progress on stderr, and write `output`. Raises QnasError; Ctrl-C saves the state."""
+    check_output(output, force)
+    if validation:
+        list_images(validation)
+    state = output.with_name(output.name + ".run")
+    if state.exists() and not (resume or force):
+        raise UsageError(
+            f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
+        )
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if resume:
+        current = training.resume(state, device)
+        if (current.recipe, current.architecture) != (wanted, found):
+            raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
+    else:
+        current = training.start(found, wanted, device)
+    console = Console(stderr=True)
+    try:
+        with _display(console, wanted.steps) as show:
+            training.train(current, state, validation, show)
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
+        )
+        raise
+    record: dict[str, Any] = {
+        "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
+        "seconds": round(current.seconds, 1),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"qnas": __version__, "torch": str(torch.__version__)},
+    }
+    if validation:
+        quality = validate(current.network, validation, found.scale)
+        record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
+        console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
+    save_found(output, found, current.network, record, force)
+    state.unlink(missing_ok=True)
+    console.print(f"wrote {output}")
+
+
+@contextmanager
+def _display(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+    """A live bar on a terminal, else a line every 30 seconds."""
+    text = "loss {task.fields[loss]:.3f}  PSNR-Y {task.fields[psnr]}  {task.fields[speed]:.0f} images/s"
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn(text), TimeRemainingColumn())
+    if console.is_terminal:
+        with Bar(*columns, console=console) as bar:
+            task = bar.add_task("train", total=steps, loss=0.0, psnr="-", speed=0.0)
+            yield lambda p: bar.update(
+                task, completed=p.step, loss=p.loss, psnr=_db(p.psnr), speed=p.images_per_second
+            )
+        return
+    last, mean = [time.monotonic()], [0.0]
+
+    def line(p: Progress) -> None:
+        mean[0] += (p.loss - mean[0]) * (0.01 if mean[0] else 1.0)
+        if time.monotonic() - last[0] > 30 or p.step == p.steps:
+            last[0] = time.monotonic()
+            console.print(
+                f"step {p.step}/{p.steps}  loss {mean[0]:.3f}  PSNR-Y {_db(p.psnr)}  "
+                f"{p.images_per_second:.0f} images/s  {p.seconds_left / 60:.1f} min left"
+            )
+
+    yield line
+
+
+def _db(psnr: float | None) -> str:
+    return "-" if psnr is None else f"{psnr:.2f} dB"

@@ -1,0 +1,1 @@
+"""What networks and files cost: MACs, BitOps, bytes."""

@@ -1,0 +1,1 @@
+"""TFLite files: reading, counting and running them."""

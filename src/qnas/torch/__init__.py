@@ -1,0 +1,1 @@
+"""The trained network: all that needs torch and is no search."""

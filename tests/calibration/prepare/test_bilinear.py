@@ -1,0 +1,75 @@
+"""A bilinear Resize to the size of another tensor is two products with weights of 64ths."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qnas.calibration.prepare.bilinear import bilinear_as_products
+from qnas.calibration.prepare.float_model import FloatModel, Runner
+from qnas.testing.small_ptq import patches, text_network
+
+ATTENTION = """
+net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled)
+<int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}>
+{
+    small = MaxPool <kernel_shape = [3, 3], strides = [3, 3]> (image)
+    all = Shape (small)
+    first = Slice (all, zero, two)
+    asked = Shape (OTHER)
+    last = Slice (asked, two, four)
+    sizes = Concat <axis = 0> (first, last)
+    mask = Resize <mode = "linear"ATTRIBUTES> (small, , , sizes)
+    upscaled = Mul (mask, image)
+}"""
+IMAGE = patches(count=1, side=32)
+
+
+def network(attributes: str = "", other: str = "image") -> FloatModel:
+    return text_network(ATTENTION.replace("ATTRIBUTES", attributes).replace("OTHER", other))
+
+
+def kinds(found: FloatModel) -> list[str]:
+    return [node.op_type for node in found.model.graph.node]
+
+
+@pytest.mark.parametrize("sides", [(32, 32), (31, 20), (9, 32)])
+def test_the_products_are_the_resize_to_two_64ths(sides: tuple[int, int]) -> None:
+    original = network(', coordinate_transformation_mode = "half_pixel"')
+    found = bilinear_as_products(original)
+    assert "Resize" not in kinds(found)
+    assert kinds(found).count("MatMul") == 2
+    image = IMAGE[:, : sides[0], : sides[1]]
+    (wanted,), (got,) = (list(Runner(each, ["mask"]).tensors(image).values()) for each in (original, found))
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max() <= 2 / 64 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        ', coordinate_transformation_mode = "align_corners"',
+        ', coordinate_transformation_mode = "asymmetric"',
+        ", antialias = 1",
+    ],
+)
+def test_other_interpolations_stay(attributes: str) -> None:
+    original = network(attributes)
+    assert bilinear_as_products(original) is original or "Resize" in kinds(bilinear_as_products(original))
+
+
+def test_a_size_that_no_tensor_before_has_stays() -> None:
+    body = ATTENTION.replace("upscaled = Mul (mask, image)", "upscaled = Relu (mask)")
+    twice = body.replace(
+        "last = Slice (asked, two, four)", "once = Slice (asked, two, four)\n last = Mul (once, two)"
+    )
+    found = bilinear_as_products(text_network(twice.replace("ATTRIBUTES", "").replace("OTHER", "image")))
+    assert "Resize" in kinds(found)
+
+
+def test_channels_last_and_old_opsets_stay() -> None:
+    original = network()
+    last = replace(original, layout="nhwc")
+    assert bilinear_as_products(last) is last
+    old = text_network(ATTENTION.replace("ATTRIBUTES", "").replace("OTHER", "image"), opset=14)
+    assert bilinear_as_products(old) is old

@@ -1,0 +1,134 @@
+"""Single nodes as ONNX: what the file computes is what the interpreter defines."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from qnas.export.targets import TARGETS, Target
+from qnas.export.to_onnx.writer import tensor_names, write_onnx
+from qnas.integer.interpreter import run
+from qnas.integer.network import (
+    Add,
+    Concat,
+    Conv,
+    DepthToSpace,
+    IntegerNetwork,
+    Interpolate,
+    MaxPool,
+    Multiply,
+    Pad,
+    Table,
+)
+from qnas.onnx.cost import model_cost
+from qnas.onnx.session import open_session
+from qnas.quantization.quantizers import QuantParams
+from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights
+
+FAST, PLAIN = TARGETS["onnxruntime"], TARGETS["portable"]
+
+
+def outputs(net: IntegerNetwork, target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
+    model = write_onnx(net, target)
+    data = model.SerializeToString()
+    return {
+        "reference": ReferenceEvaluator(model).run(None, {"image": x})[0],
+        "unoptimized": open_session(data, threads=1, optimized=False).run(None, {"image": x})[0],
+        "onnxruntime": open_session(data, threads=1).run(None, {"image": x})[0],
+    }
+
+
+def assert_exact(net: IntegerNetwork, x: np.ndarray) -> None:
+    expected = run(net, x)
+    for target in (FAST, PLAIN):
+        for runtime, got in outputs(net, target, x).items():
+            np.testing.assert_array_equal(got, expected, err_msg=f"{target.name} in {runtime}")
+
+
+@st.composite
+def grids(draw: st.DrawFn, lowest: int = -9, highest: int = -4) -> QuantParams:
+    """A short grid of 2 to 8 bits, signed or not."""
+    bits, scale = draw(st.integers(2, 8)), 2.0 ** draw(st.integers(lowest, highest))
+    top = 2**bits - 1
+    return draw(st.sampled_from([grid(scale, 0, 0, top), grid(scale, 2 ** (bits - 1), 0, top)]))
+
+
+@given(
+    output=grids(), bits=st.integers(2, 8), groups=st.sampled_from([1, 1, 3]), stride=st.integers(1, 2),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3])),
+    size=st.tuples(st.integers(1, 7), st.integers(1, 7)), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_a_convolution_is_exact_at_any_bits_groups_kernel_and_size(
+    output: QuantParams, bits: int, groups: int, stride: int, kernel: tuple[int, int],
+    size: tuple[int, int], seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    weight = weights(rng, 3 * groups, 3 // groups, *kernel, bits=bits)
+    node = conv(
+        "c", "image", weight, output, bias=rng.integers(-5000, 5000, 3 * groups), bits=bits, groups=groups,
+        stride=stride,
+    )  # fmt: skip
+    scales = (rng.integers(8, 16, 3 * groups) * 2.0 ** -rng.integers(8, 12, 3 * groups)).astype(np.float32)
+    assert_exact(network(image(), replace(node, weight_scale=scales)), pixels(*size, seed=seed % 1000))
+
+
+@given(grids(), grids(), grids())
+@settings(max_examples=20, deadline=None)
+def test_sums_products_and_tables_are_exact_on_short_grids(
+    first: QuantParams, second: QuantParams, output: QuantParams
+) -> None:
+    def copy(name: str, on: QuantParams) -> Conv:
+        return conv(name, "image", np.eye(3).reshape(3, 3, 1, 1), on, scale=2.0)
+
+    both = copy("a", first), copy("b", second)
+    x = pixels(16, 17)
+    assert_exact(network(image(), *both, Add("sum", ("a", "b"), 3, output)), x)
+    assert_exact(network(image(), *both, Multiply("product", ("a", "b"), 3, output, np.float32(1.5))), x)
+
+
+def test_moved_bytes_and_interpolated_ones_are_exact() -> None:
+    signed = grid(2**-6, 128)
+    nodes = (
+        conv("a", "image", weights(np.random.default_rng(0), 8, 3, 3, 3), signed, scale=2**-6),
+        MaxPool("pool", ("a",), 8, signed, (3, 2), 2),
+        Interpolate("tall", ("pool", "a"), 8, signed, 2),
+        Interpolate("wide", ("tall", "a"), 8, grid(2**-5, 128), 3),
+        Pad("edged", ("wide",), 8, grid(2**-5, 128), edge=1),
+        Concat("both", ("edged", "edged"), 16, grid(2**-5, 128)),
+        DepthToSpace("large", ("both",), 4, grid(2**-5, 128), 2),
+    )
+    assert_exact(network(image(), *nodes), pixels(9, 8))
+
+
+def test_levels_are_looked_up_and_count_as_their_bits() -> None:
+    levels = np.sort(np.random.default_rng(0).choice(256, 4, replace=False))[np.arange(256) // 64]
+    table = Table("t", ("image",), 3, PIXELS, levels.astype(np.uint8), "levels")
+    net = network(image(), table, conv("c", "t", np.ones((1, 3, 1, 1)), grid(2**-6), bits=4))
+    assert_exact(net, pixels(5, 5))
+    cost = model_cost(write_onnx(net, FAST), {"image": (1, 3, 5, 5)})
+    assert cost.bitops == 3 * 25 * 4 * 2
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if "onnx-qdq" in target.formats])
+def test_weights_of_four_bits_are_stored_as_the_target_wants_them(name: str) -> None:
+    node = conv("c", "image", weights(np.random.default_rng(0), 4, 3, 3, 3, bits=4), PIXELS, bits=4)
+    model = write_onnx(network(image(), node), TARGETS[name])
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    packed, casts = kinds["c.weight"] == 22, sum(n.op_type == "Cast" for n in model.graph.node)  # 22: INT4
+    assert (packed, casts) == {
+        "onnxruntime": (True, 1), "openvino": (True, 1), "portable": (False, 0), "portable-int4": (True, 0),
+    }[name]  # fmt: skip
+    assert model_cost(model, {"image": (1, 3, 2, 2)}).bitops == 4 * 27 * 4 * 4 * 8
+
+
+def test_tensors_named_as_the_ends_of_the_graph_do_not_collide() -> None:
+    identity = np.eye(3).reshape(3, 3, 1, 1)
+    net = network(
+        image(), conv("upscaled", "image", identity, PIXELS), conv("z", "upscaled", identity, PIXELS)
+    )
+    assert tensor_names(net) == {"image": "image", "upscaled": "upscaled.value", "z": "upscaled"}
+    assert_exact(net, pixels(2, 2))

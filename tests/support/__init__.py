@@ -1,0 +1,1 @@
+"""Small networks, files and mutations that tests and benchmarks share."""
