@@ -12,6 +12,10 @@ from qnas.errors import ModelError
 if TYPE_CHECKING:
     import onnxruntime
 
+# Without it, kernels of x86 processors without VNNI add pairs of products in 16 bits and cut off what is beyond
+# (docs/runtime-differences.md); elsewhere it changes nothing.
+EXACT_SUMS = "session.x64quantprecision"
+
 
 def open_session(
     model: Path | bytes,
@@ -48,14 +52,30 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+    providers: list[object] = ["CPUExecutionProvider"]
+    if provider is not None:
+        providers.insert(0, (provider, dict(provider_options or {})))
     try:
-        source = model if isinstance(model, bytes) else str(model)
-        providers: list[object] = ["CPUExecutionProvider"]
-        if provider is not None:
-            providers.insert(0, (provider, dict(provider_options or {})))
-        return onnxruntime.InferenceSession(source, options, providers=providers)
+        return _exact_session(model if isinstance(model, bytes) else str(model), options, providers)
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
+
+
+def _exact_session(
+    source: bytes | str, options: onnxruntime.SessionOptions, providers: list[object]
+) -> onnxruntime.InferenceSession:
+    """A session whose integer sums are exact on x86 processors without VNNI too, where it can be had.
+
+    onnxruntime 1.31 turns such a session down when two convolutions share a constant.
+    """
+    import onnxruntime
+
+    options.add_session_config_entry(EXACT_SUMS, "1")
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception:  # the second one says what is wrong with the model
+        options.add_session_config_entry(EXACT_SUMS, "0")
+        return onnxruntime.InferenceSession(source, options, providers=providers)
 
 
 def first_line(error: Exception) -> str:
