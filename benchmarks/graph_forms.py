@@ -113,7 +113,7 @@ def rows(name: str, found: Found, forms: dict[str, Build]) -> list[str]:
         command = [bench, *paths.values(), "--shape", "128x128", "--min-time", "4", "--json", report]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for form, measured in zip(forms, json.loads(report.read_text())["models"], strict=True):
-            (file,) = check([WrittenFile(paths[form], "onnx")], None, found.network, images).files
+            (file,) = check([WrittenFile(paths[form])], None, found.network, images).files
             fused, fusion = file.runtimes[0].against["torch"], file.fusion
             assert fusion is not None
             ratio = measured["ratio_to_first"]

@@ -55,7 +55,7 @@ def report_of(found: Found, images: Sequence[tuple[str, Image]]) -> CheckReport:
     integer = integer_network(found)
     onnx_target, litert = TARGETS["onnxruntime"], TARGETS["litert"]
     with tempfile.TemporaryDirectory() as name:
-        files = [WrittenFile(Path(name) / "m.onnx", "onnx"), WrittenFile(Path(name) / "m.tflite", "tflite")]
+        files = [WrittenFile(Path(name) / "m.onnx"), WrittenFile(Path(name) / "m.tflite")]
         model = write_onnx(fitted(integer, onnx_target), onnx_target)
         files[0].path.write_bytes(model.SerializeToString())
         files[1].path.write_bytes(write_tflite(fitted(integer, litert), TILE, TILE).data)

@@ -20,13 +20,14 @@ from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks.cases import BUDGET, SMALLEST_SIDE, Case, Effort
 from qnas.export.checks.comparison import Comparison
 from qnas.export.checks.report import CheckReport, FileResult, Thresholds
-from qnas.export.checks.runtimes import RUNTIMES, Kind, Runner, pixels, planes
 from qnas.images.evaluation import Image
 from qnas.images.files import list_images, read_image
 from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import NearTies, run, sizes
 from qnas.integer.network import IntegerNetwork
 from qnas.onnx.fusion import FusionReport, count_integer_convolutions
+from qnas.runtimes.runtime import Runner, pixels, planes
+from qnas.runtimes.table import CHECKS, checks_of
 
 if TYPE_CHECKING:
     from qnas.torch.network import Network
@@ -37,15 +38,19 @@ MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file of `kind`. `network` is what its writer walked, where passes made another network than the
+    """A written file. `network` is what its writer walked, where passes made another network than the
     integers of the whole check: layers are compared with it. `inexact`: ids of runtimes whose arithmetic is
     exact for other files, and rounds the scales of this one differently.
     """
 
     path: Path
-    kind: Kind
     network: IntegerNetwork | None = None
     inexact: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """What its name ends in, without the dot."""
+        return self.path.suffix.removeprefix(".")
 
 
 def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
@@ -72,7 +77,7 @@ def check(
     Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
-    (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact for the file.
+    (`CHECKS`) is in `gate` or, without one, when its arithmetic is exact for the file.
     Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
     is too small.
     """
@@ -116,10 +121,9 @@ def _check_call(
         raise UsageError("a check needs a network to compare the files with: give it one")
     if not images:
         raise UsageError("a check needs at least one image: give it one")
-    ids = [name for runtimes in RUNTIMES.values() for name in runtimes]
-    unknown = sorted(set(gate or ()) - set(ids))
+    unknown = sorted(set(gate or ()) - CHECKS.keys())
     if unknown:
-        raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(ids)}")
+        raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(CHECKS)}")
 
 
 def _references(
@@ -185,7 +189,7 @@ def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[st
     """`file`, opened in every runtime that is installed."""
     comparisons = []
     data = file.path.read_bytes()
-    for key, runtime in RUNTIMES[file.kind].items():
+    for key, runtime in checks_of(file.path.suffix).items():
         if not runtime.installed:
             continue
         gated = runtime.exact and key not in file.inexact if gate is None else key in gate
@@ -202,10 +206,11 @@ def _file_result(
     file: WrittenFile, comparisons: Sequence[Comparison], walked: IntegerNetwork | None
 ) -> FileResult:
     tables = tuple(comparison.layers(walked, file.kind) for comparison in comparisons if walked is not None)
-    missing = [runtime for runtime in RUNTIMES[file.kind].values() if not runtime.installed]
+    checks = checks_of(file.path.suffix)
+    missing = [runtime for runtime in checks.values() if not runtime.installed]
     delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
     results = tuple(comparison.result() for comparison in comparisons)
-    exact = {key for key, runtime in RUNTIMES[file.kind].items() if runtime.exact}
+    exact = {key for key, runtime in checks.items() if runtime.exact}
     return FileResult(
         file.path.name, file.kind, results, tables,
         tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.export.checks.report import LayerResult, LayerTable
-from qnas.export.checks.runtimes import Kind, Runner, planes
 from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
 from qnas.images.evaluation import Image
 from qnas.integer.interpreter import NearTies, trace
 from qnas.integer.network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
 from qnas.integer.network import Image as ImageNode
+from qnas.runtimes.runtime import Runner, planes
 
 
 @dataclass
@@ -51,7 +51,7 @@ def sqnr(signal: int, noise: int) -> float:
 
 
 def layer_table(
-    name: str, network: IntegerNetwork, kind: Kind, runner: Runner, images: Sequence[Image]
+    name: str, network: IntegerNetwork, kind: str, runner: Runner, images: Sequence[Image]
 ) -> LayerTable:
     """Every tensor of `network` that `runner`, of a file of `kind`, lets out, on uint8 images [H, W, 3].
 

@@ -17,10 +17,10 @@ from qnas.cost.network_cost import layer_sizes
 from qnas.network.architecture import Choice
 from qnas.network.layers import Layer, by_name, grid_of
 from qnas.network.lowering import lower
-from qnas.runtime_bench.inputs import ShapeRequest, image_axes
 from qnas.runtime_bench.latency_model.kernels import Kernel
 from qnas.runtime_bench.latency_model.qdq_writer import PAD_TO, WIDEST_PHASE
 from qnas.runtime_bench.latency_model.table import Basis, LatencyModel, OperationTime
+from qnas.runtimes.inputs import ShapeRequest, image_axes
 from qnas.search.space.candidate_costs import owns
 from qnas.search.space.latency_costs import Place, Size, places
 from qnas.search.space.search_space import SearchSpace, find_space, named_spaces

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from qnas.cost.network_cost import network_cost
 from qnas.errors import ModelError, UsageError
+from qnas.export.inspect import inspect
 from qnas.export.inspect_cli import main
-from qnas.export.inspection.inspect import Inspection, Request, inspect
+from qnas.export.inspection.inspection import Inspection, Request
 from qnas.export.inspection.layer_rows import LayerRow, convolution_words, network_rows, operation
 from qnas.export.inspection.report import as_page, engineering, percent, scale_words, show
 from qnas.export.integers import integer_network

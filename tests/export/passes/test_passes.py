@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnas.errors import UsageError
+from qnas.export.formats.table import FORMATS
 from qnas.export.integers import integer_network
 from qnas.export.passes.channel_padding import pad_channels
 from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
 from qnas.export.passes.repeats import fewer_copies, fold_repeats
-from qnas.export.targets import TARGETS, find_target, fitted
+from qnas.export.targets import TARGETS, fitted
 from qnas.integer.interpreter import run
 from qnas.integer.network import Add, Concat, Conv, DepthToSpace, IntegerNetwork, Pad, Table
 from qnas.network.architecture import named_architectures
@@ -167,6 +168,6 @@ def test_groups_become_zeros_and_depthwise_convolutions_stay() -> None:
 
 
 def test_a_target_that_does_not_write_a_format_is_refused_with_those_that_do() -> None:
-    assert find_target(None, "tflite").name == "litert"
+    assert FORMATS["tflite"].target(None).name == "litert"
     with pytest.raises(UsageError, match="--target litert takes no onnx-qdq: use one of onnxruntime"):
-        find_target("litert", "onnx-qdq")
+        FORMATS["onnx-qdq"].target("litert")

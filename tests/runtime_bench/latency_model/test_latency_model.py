@@ -18,7 +18,6 @@ from qnas.export.model import build_qdq
 from qnas.network.architecture import Choice
 from qnas.network.lowering import lower
 from qnas.runtime_bench import fit_cli, operations_cli, predict_cli
-from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.latency_model.fitting import assemble, evaluate, predicted
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
 from qnas.runtime_bench.latency_model.networks import SPACES, random_member, write_members
@@ -33,7 +32,8 @@ from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.latency_model.regression import fit_family, nonnegative
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, middle, sample
 from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, OperationTime, read_latency_model
-from qnas.runtime_bench.profile.onnxruntime import execute
+from qnas.runtimes.inputs import parse_shape
+from qnas.runtimes.onnxruntime import execute
 from qnas.search.space.latency_costs import latency_costs
 from qnas.search.space.search_space import SearchSpace, find_space, from_document, named_spaces
 from qnas.testing.random_networks import build

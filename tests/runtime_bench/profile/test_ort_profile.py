@@ -9,11 +9,11 @@ import pytest
 from qnas.errors import ModelError
 from qnas.network.lowering import lower
 from qnas.onnx.cost import model_cost
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.latency_model.networks import random_member
 from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.profile.delegation import delegation
-from qnas.runtime_bench.profile.onnxruntime import execute, multiplications
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.onnxruntime import execute, multiplications
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
 
 IMAGE = np.zeros((1, 3, 16, 20), np.uint8)
