@@ -44,6 +44,7 @@ from qnas.integer.network import (
 )
 from qnas.quantization.quantizers import QuantParams
 from qnas.runtimes.runtime import Check, Runner, planes
+from qnas.runtimes.table import CHECKS
 from qnas.testing.random_networks import noise, random_found
 
 GREY = QuantParams(np.float32(2**-8), 0, 0, 255)
