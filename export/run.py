@@ -1,14 +1,12 @@
 """One export: read, fit to the target, write, prove."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from qnas.calibration.document import write_calibration
+from qnas.calibration.progress import Display
 from qnas.errors import ModelError, UsageError
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.html import check_page
@@ -32,30 +30,29 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def export(source: Path, options: Options, output: Path | None) -> Exported:
+def export(
+    source: Path, options: Options, output: Path | None = None, display: Display | None = None
+) -> Exported:
     """Write `output` (default: beside `source`) in each format, and what the check found beside the first.
 
-    Raises QnasError; nothing is left half-written.
+    `display` is told each step. Raises QnasError; nothing is left half-written.
     """
-    console = Console(stderr=True)
+    shown = display or Display()
     targets = _outputs(source, options, output)
-    with _step(console, f"reading {source}"):
-        kind = kind_of(source)
-        refuse_unfit(kind, source, options)
+    shown.step(f"reading {source}")
+    kind = kind_of(source)
+    refuse_unfit(kind, source, options)
     calibrates = kind == "float" and options.calibration is None
     report_path = targets[0].with_suffix(".parity.json")
     reports = [report_path, *([report_path.with_suffix(".html")] if options.html else [])]
     calibration = targets[0].with_suffix(".calibration.json")
     for path in (*targets, *(reports if options.parity else ()), *([calibration] if calibrates else ())):
         check_output(path, options.force)
-    with _step(console, "reading images"):
-        photographs, notes = _compared(options, kind) if options.parity else ([], ())
-    # Calibration has bars of its own.
-    with nullcontext() if calibrates else _step(console, f"reading {source}"):
-        read = read_source(source, kind, options)
+    photographs, notes = _compared(options, kind) if options.parity else ([], ())
+    read = read_source(source, kind, options, shown)
     notes += read.notes(options, photographs) + _saturation(read, options)
-    with _step(console, "building " + ", ".join(options.formats)):
-        built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
+    shown.step("building " + ", ".join(options.formats))
+    built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
     files = []
     for written, target in zip(built, targets, strict=True):
         with atomic_write(target, options.force) as temporary:
@@ -67,13 +64,29 @@ def export(source: Path, options: Options, output: Path | None) -> Exported:
         targets = (*targets, calibration)
     if not options.parity:
         return Exported(targets, None, notes)
-    with _step(console, f"comparing on {len(photographs)} images"):
-        report = _checked(read, files, photographs, options, notes)
+    shown.step(f"comparing on {len(photographs)} images")
+    report = _checked(read, files, photographs, options, notes)
     for path in reports:
         text = check_page(report) if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
         with atomic_write(path, options.force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     return Exported(targets, report, notes)
+
+
+def read(path: Path, options: Options, display: Display | None = None) -> Source:
+    """Read the network of `path` as an export does, calibrated where that is left to do. Raises QnasError."""
+    kind = kind_of(path)
+    refuse_unfit(kind, path, options)
+    return read_source(path, kind, options, display or Display())
+
+
+def compare(
+    files: Sequence[Path], source: Path, options: Options, display: Display | None = None
+) -> CheckReport:
+    """Compare files that were written before with the network of `source`. Raises QnasError."""
+    found = read(source, options, display)
+    images, notes = _compared(options, kind_of(source))
+    return _checked(found, [WrittenFile(path) for path in files], images, options, notes)
 
 
 def _checked(
@@ -120,10 +133,3 @@ def _saturation(read: Source, options: Options) -> tuple[str, ...]:
     if options.saturation == "error":
         raise ModelError(f"{text}: give those layers 4 bits, or drop --saturation error")
     return (text,)
-
-
-@contextmanager
-def _step(console: Console, what: str) -> Iterator[None]:
-    """Say what is going on while it lasts."""
-    with console.status(what):
-        yield

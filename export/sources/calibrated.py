@@ -12,7 +12,7 @@ from onnx import ModelProto
 from qnas.calibration.calibrate import Settings, calibrate, quantized_model
 from qnas.calibration.document import Calibration, read_calibration
 from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
-from qnas.calibration.progress import bars
+from qnas.calibration.progress import Display
 from qnas.errors import ImageError, ModelError
 from qnas.export.checks.comparison import Comparison
 from qnas.export.from_qdq.reader import InputRange, integer_network_of
@@ -101,15 +101,14 @@ class CalibratedSource(Source):
         return self.model
 
 
-def read_calibrated(path: Path, options: Options) -> CalibratedSource:
+def read_calibrated(path: Path, options: Options, display: Display) -> CalibratedSource:
     """Calibrate `path` with HR images, unless there is a calibration of it. Raises QnasError."""
     if options.calibration is not None:
         found = read_calibration(options.calibration)
     else:
         assert options.images is not None
-        with bars() as display:
-            settings = Settings(hr=True, input_range=options.input_range)
-            found = calibrate(path, [options.images], settings, display)
+        settings = Settings(hr=True, input_range=options.input_range)
+        found = calibrate(path, [options.images], settings, display)
     model = quantized_model(path, found)
     network = read_float_model(path, RANGES.get(found.source.white))
     refusal, integer = "", None

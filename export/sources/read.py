@@ -6,6 +6,7 @@ from typing import Literal
 
 from onnx import ModelProto
 
+from qnas.calibration.progress import Display
 from qnas.errors import UsageError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.options import Options
@@ -43,26 +44,33 @@ def refuse_unfit(kind: Kind, path: Path, options: Options) -> None:
         )
 
 
-def read_source(path: Path, kind: Kind, options: Options) -> Source:
-    """Read the network of `path`, calibrated where that is left to do. Raises QnasError."""
-    return _READERS[kind](path, options)
+def read_source(path: Path, kind: Kind, options: Options, display: Display) -> Source:
+    """Read the network of `path`, calibrated where that is left to do, which `display` shows.
+
+    Raises QnasError.
+    """
+    return _READERS[kind](path, options, display)
 
 
-def _found(path: Path, options: Options) -> Source:
+def _found(path: Path, options: Options, display: Display) -> Source:
     from qnas.export.sources.found import read_found  # torch, which the other kinds do without
 
     return read_found(path, options)
 
 
-def _qdq(path: Path, options: Options) -> Source:
+def _qdq(path: Path, options: Options, display: Display) -> Source:
     integer = integer_network_of(read_model(path), path.stem, options.input_range or "0..1")
     return Source(path, integer)
 
 
-def _float(path: Path, options: Options) -> Source:
+def _float(path: Path, options: Options, display: Display) -> Source:
     from qnas.export.sources.calibrated import read_calibrated
 
-    return read_calibrated(path, options)
+    return read_calibrated(path, options, display)
 
 
-_READERS: dict[Kind, Callable[[Path, Options], Source]] = {"found": _found, "qdq": _qdq, "float": _float}
+_READERS: dict[Kind, Callable[[Path, Options, Display], Source]] = {
+    "found": _found,
+    "qdq": _qdq,
+    "float": _float,
+}
