@@ -24,6 +24,7 @@ from qnas.export.targets import Layout, find_target, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.export.trained import trained_reference
 from qnas.files import atomic_write, check_output
 from qnas.images.evaluation import Image
 from qnas.integer.network import saturating_layers
@@ -118,8 +119,9 @@ def _checked(
 ) -> CheckReport:  # fmt: skip
     """A model that computes in float rounds as its runtime does: nothing decides unless it is named."""
     gate = options.gate or (None if read.integer is not None or read.found is not None else ())
+    trained = None if read.trained is None else trained_reference(read.trained)
     return check(
-        files, read.integer, read.trained, images, layers=options.layers, min_equal=options.min_equal,
+        files, read.integer, trained, images, layers=options.layers, min_equal=options.min_equal,
         max_steps=options.max_steps, gate=gate, notes=notes, given=references(read), channels=read.channels,
     )  # fmt: skip
 

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from qnas.export.checks.report import LayerResult, LayerTable
 from qnas.export.checks.runtimes import Kind, Runner, planes
-from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order
 from qnas.images.evaluation import Image
+from qnas.integer.convolution import picked
 from qnas.integer.interpreter import NearTies, trace
-from qnas.integer.network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
-from qnas.integer.network import Image as ImageNode
+from qnas.integer.network import IntegerNetwork, rewritten
+from qnas.integer.nodes import DepthToSpace, IntegerNode
 
 
 @dataclass
@@ -63,7 +64,7 @@ def layer_table(
     if kind == "tflite":
         network = in_runtime_order(network).network
         walked = _shuffled_back(network)
-    nodes = [node for node in network.nodes if not isinstance(node, ImageNode)]
+    nodes = [node for node in network.nodes if node.inputs]
     layers = {node.name: _Layer(node) for node in nodes}
     ties, note = NearTies({}), ""
     for image in images:
@@ -88,7 +89,7 @@ def _shuffled_back(network: IntegerNetwork) -> IntegerNetwork:
         if not isinstance(node, DepthToSpace):
             return (node,)
         order = np.argsort(dcr_order(node.channels, node.factor))
-        back = permutation(f"{node.name}.back", named[node.inputs[0]], order)
+        back = picked(f"{node.name}.back", named[node.inputs[0]], order)
         return back, replace(node, inputs=(back.name,))
 
     return rewritten(network, edit)

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.integer.network import IntegerNode
+from qnas.integer.nodes import IntegerNode
 from qnas.onnx.session import first_line, open_session
 from qnas.quantization.quantizers import GREY_LEVEL
 

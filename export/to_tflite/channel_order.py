@@ -11,18 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.network import (
-    Add,
-    Conv,
-    DepthToSpace,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-)
+from qnas.integer.convolution import Conv, picked
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import DepthToSpace, IntegerNode, Pad
 
 Order = NDArray[np.intp]  # [C]: the channel of the old order at each place of the new one
 
@@ -60,7 +51,7 @@ def in_runtime_order(network: IntegerNetwork) -> Ordered:
         name, source = f"{node.name}.ordered", named[node.inputs[0]]
         now = orders.get(root, np.arange(source.channels))
         named[node.name] = replace(node, inputs=(name,))
-        named[name] = permutation(name, source, np.argsort(now)[order])
+        named[name] = picked(name, source, np.argsort(now)[order])
     for old in network.nodes:
         node_now = named[old.name]
         if node_now.inputs != old.inputs:
@@ -87,21 +78,8 @@ def _components(network: IntegerNetwork) -> dict[str, str]:
 
 def _shared(node: IntegerNode) -> tuple[str, ...]:
     """The inputs whose channel order is that of the output."""
-    match node:
-        case Add() | Multiply() | Table() | MaxPool():
-            return node.inputs
-        case Interpolate():
-            return node.inputs[:1]
-        case Pad():
-            return node.inputs
-        case Conv() if _depthwise(node):
-            return node.inputs
-        case _:
-            return ()
-
-
-def _depthwise(node: Conv) -> bool:
-    return node.groups > 1 and node.weight.shape[:2] == (node.groups, 1)
+    depthwise = isinstance(node, Conv) and node.depthwise
+    return node.operands if node.scope != "tensor" or depthwise or isinstance(node, Pad) else ()
 
 
 def _fixed(network: IntegerNetwork, component: Mapping[str, str]) -> set[str]:
@@ -110,15 +88,14 @@ def _fixed(network: IntegerNetwork, component: Mapping[str, str]) -> set[str]:
     held = {network.nodes[-1].name}
     for node in network.nodes:
         match node:
-            case Conv(groups=groups) if groups == 1 or _depthwise(node):
-                pass
-            case Add() | Multiply() | Table() | MaxPool() | Interpolate():
+            case Conv() if node.groups == 1 or node.depthwise:
                 pass
             case Pad() if named[node.inputs[0]].channels == node.channels:
                 pass
             case DepthToSpace():
                 held.add(node.name)
-            case _:  # the image, concatenations, grouped convolutions, added channels: they and all they read
+            case _ if node.scope == "tensor":
+                # The image, concatenations, grouped convolutions, added channels: they and all they read.
                 held.update((node.name, *node.inputs))
     return {component[name] for name in held}
 
@@ -132,16 +109,6 @@ def _reordered(node: IntegerNode, component: Mapping[str, str], orders: Mapping[
         node = replace(
             node, weight=node.weight[rows], weight_scale=node.weight_scale[rows], bias=node.bias[rows]
         )
-    if columns is not None and not _depthwise(node):
+    if columns is not None and not node.depthwise:
         node = replace(node, weight=node.weight[:, columns])
     return node
-
-
-def permutation(name: str, source: IntegerNode, order: Order) -> Conv:
-    """A 1x1 convolution that moves channels and changes no value."""
-    channels = source.channels
-    weight = np.eye(channels, dtype=np.int8)[order].reshape(channels, channels, 1, 1)
-    return Conv(
-        name, (source.name,), channels, source.output, weight, np.ones(channels, np.float32),
-        np.zeros(channels, np.int32), bits=8,
-    )  # fmt: skip

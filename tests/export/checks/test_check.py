@@ -29,18 +29,12 @@ from qnas.export.model import build_float32, float_twin
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.channel_order import in_runtime_order
+from qnas.export.trained import trained_reference
 from qnas.images.files import write_png
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import trace, upscaler
-from qnas.integer.network import (
-    Add,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, DepthToSpace, ImageInput, IntegerNode, Interpolate, MaxPool
 from qnas.quantization.quantizers import QuantParams
 from qnas.testing.random_networks import noise, random_found
 
@@ -53,7 +47,7 @@ def doubling(weight_scale: float = 1.0) -> IntegerNetwork:
     weight = np.repeat(np.eye(3, dtype=np.int8), 4, axis=0).reshape(12, 3, 1, 1)
     scale, bias = np.full(12, weight_scale, np.float32), np.zeros(12, np.int32)
     nodes = (
-        Image("image", (), 3, GREY),
+        ImageInput("image", (), 3, GREY),
         Conv("phases", ("image",), 12, GREY, weight, scale, bias, bits=8),
         DepthToSpace("large", ("phases",), 3, GREY, 2),
     )
@@ -264,7 +258,11 @@ def test_a_changed_weight_is_found_in_every_runtime_and_its_layer_is_named(tmp_p
     path = tmp_path / "changed.onnx"
     onnx.save(model, path)
     report = check(
-        [WrittenFile(path, "onnx")], integer, found.network, [("noise", noise(64, 64))], layers=True
+        [WrittenFile(path, "onnx")],
+        integer,
+        trained_reference(found.network),
+        [("noise", noise(64, 64))],
+        layers=True,
     )
     gated = [result for result in report.files[0].runtimes if result.gated]
     assert [len(result.misses(report.thresholds)) for result in gated] == [2, 2, 2]  # both references
@@ -281,7 +279,7 @@ def test_a_trained_network_agrees_with_its_file_in_every_layer(tmp_path: Path, l
     path = tmp_path / "model.onnx"
     onnx.save(write_onnx(walked, TARGETS["onnxruntime"], layout), path)
     files = [WrittenFile(path, "onnx", walked)]
-    report = check(files, integer, found.network, [("noise", noise(64, 52))], layers=True)
+    report = check(files, integer, trained_reference(found.network), [("noise", noise(64, 52))], layers=True)
     assert report.misses == ()
     for table in report.files[0].layers[:3]:
         assert table.first_difference is None
@@ -296,8 +294,9 @@ def test_the_float_twin_is_compared_with_torch(tmp_path: Path) -> None:
     found = random_found("espcn-w8")
     path = tmp_path / "float.onnx"
     onnx.save(build_float32(found), path)
+    twin = trained_reference(float_twin(found).network)
     report = check(
-        [WrittenFile(path, "onnx")], None, float_twin(found).network, [("noise", noise(64, 64))],
+        [WrittenFile(path, "onnx")], None, twin, [("noise", noise(64, 64))],
         layers=True, min_equal=0.99, max_steps=1,
     )  # fmt: skip
     assert report.misses == ()
@@ -329,7 +328,11 @@ def test_a_tflite_file_is_exact_in_xnnpack_and_its_layers_are_read_in_its_own_ch
     path = tmp_path / "model.tflite"
     path.write_bytes(write_tflite(integer, 12, 10).data)
     report = check(
-        [WrittenFile(path, "tflite")], integer, found.network, [("noise", noise(100, 90))], layers=True
+        [WrittenFile(path, "tflite")],
+        integer,
+        trained_reference(found.network),
+        [("noise", noise(100, 90))],
+        layers=True,
     )
     delegated, builtin = report.files[0].runtimes
     assert report.misses == ()

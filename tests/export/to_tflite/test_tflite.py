@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.export.integers import integer_network
-from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order
 from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.integer import interpreter
-from qnas.integer.network import (
+from qnas.integer.convolution import Conv, picked
+from qnas.integer.network import IntegerNetwork, rewritten
+from qnas.integer.nodes import (
     Add,
     Concat,
-    Conv,
     DepthToSpace,
-    Image,
-    IntegerNetwork,
+    ImageInput,
     IntegerNode,
     Interpolate,
     MaxPool,
     Multiply,
     Pad,
     Table,
-    rewritten,
 )
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 from qnas.testing.random_networks import noise, random_found
@@ -53,8 +52,8 @@ def network(*nodes: IntegerNode) -> IntegerNetwork:
     return IntegerNetwork("test", 1, nodes)
 
 
-def image(channels: int = 3, output: QuantParams | None = None) -> Image:
-    return Image("image", (), channels, output or grid())
+def image(channels: int = 3, output: QuantParams | None = None) -> ImageInput:
+    return ImageInput("image", (), channels, output or grid())
 
 
 def pixels(channels: int, height: int, width: int, high: int = 255) -> NDArray[np.uint8]:
@@ -269,7 +268,7 @@ def shuffled_back(integers: IntegerNetwork) -> IntegerNetwork:
         if not isinstance(node, DepthToSpace):
             return (node,)
         order = np.argsort(dcr_order(node.channels, node.factor))
-        back = permutation(f"{node.name}.back", named[node.inputs[0]], order)
+        back = picked(f"{node.name}.back", named[node.inputs[0]], order)
         return back, replace(node, inputs=(back.name,))
 
     return rewritten(integers, edit)
