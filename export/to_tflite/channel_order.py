@@ -6,24 +6,16 @@ component. A dense convolution takes an order on either side into its weights.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.integer.convolution import Conv, picked
-from qnas.integer.network import IntegerNetwork
+from qnas.integer.network import IntegerNetwork, rewritten
 from qnas.integer.nodes import DepthToSpace, IntegerNode, Pad
 
 Order = NDArray[np.intp]  # [C]: the channel of the old order at each place of the new one
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """`network` computes the same when the shuffles named in `dcr` read their channels in DCR order."""
-
-    network: IntegerNetwork
-    dcr: frozenset[str]
 
 
 def dcr_order(channels: int, factor: int) -> Order:
@@ -31,8 +23,8 @@ def dcr_order(channels: int, factor: int) -> Order:
     return np.arange(channels * factor**2).reshape(channels, factor**2).T.reshape(-1)
 
 
-def in_runtime_order(network: IntegerNetwork) -> Ordered:
-    """Requires: any network. Ensures: the same function, every shuffle in DCR order.
+def in_runtime_order(network: IntegerNetwork) -> IntegerNetwork:
+    """The network whose shuffles read their channels in DCR order: then it computes the same.
 
     Case 1: the component in front of a shuffle begins and ends in dense convolutions: they are permuted.
     Case 2: it holds what cannot be (the image, parts of a concatenation, a grouped convolution), or two
@@ -43,8 +35,9 @@ def in_runtime_order(network: IntegerNetwork) -> Ordered:
     fixed = _fixed(network, component)
     orders: dict[str, Order] = {}
     nodes: list[IntegerNode] = []
-    shuffles = [node for node in network.nodes if isinstance(node, DepthToSpace)]
-    for node in shuffles:
+    for node in network.nodes:
+        if not isinstance(node, DepthToSpace):
+            continue
         root, order = component[node.inputs[0]], dcr_order(node.channels, node.factor)
         if root not in fixed and np.array_equal(orders.setdefault(root, order), order):
             continue
@@ -57,7 +50,7 @@ def in_runtime_order(network: IntegerNetwork) -> Ordered:
         if node_now.inputs != old.inputs:
             nodes.append(named[node_now.inputs[0]])
         nodes.append(_reordered(node_now, component, orders))
-    return Ordered(replace(network, nodes=tuple(nodes)), frozenset(node.name for node in shuffles))
+    return replace(network, nodes=tuple(nodes))
 
 
 def _components(network: IntegerNetwork) -> dict[str, str]:
@@ -112,3 +105,17 @@ def _reordered(node: IntegerNode, component: Mapping[str, str], orders: Mapping[
     if columns is not None and not node.depthwise:
         node = replace(node, weight=node.weight[:, columns])
     return node
+
+
+def shuffled_back(network: IntegerNetwork) -> IntegerNetwork:
+    """A network in DCR order as the interpreter takes it: permuted back in front of every shuffle."""
+    named = network.by_name()
+
+    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
+        if not isinstance(node, DepthToSpace):
+            return (node,)
+        order = np.argsort(dcr_order(node.channels, node.factor))
+        back = picked(f"{node.name}.back", named[node.inputs[0]], order)
+        return back, replace(node, inputs=(back.name,))
+
+    return rewritten(network, edit)

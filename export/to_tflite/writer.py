@@ -61,7 +61,7 @@ def write_tflite(
     size when `resizable`; UsageError without ai-edge-litert.
     """
     refuse_image_gains(network, "TFLite")
-    ordered = in_runtime_order(network).network
+    ordered = in_runtime_order(network)
     size = sizes(ordered, height, width)
     empty = next((name for name, pixels in size.items() if min(pixels) < 1), None)
     if empty is not None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.export.integers import integer_network
-from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, shuffled_back
 from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.integer import interpreter
-from qnas.integer.convolution import Conv, picked
-from qnas.integer.network import IntegerNetwork, rewritten
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import (
     Add,
     Concat,
@@ -260,20 +260,6 @@ def test_padding_repeats_edges_and_adds_channels_of_zero(
 # Pixel shuffles --------------------------------------------------------------------------------------------
 
 
-def shuffled_back(integers: IntegerNetwork) -> IntegerNetwork:
-    """A network in TFLite's order as the interpreter takes it: permuted back in front of every shuffle."""
-    named = integers.by_name()
-
-    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
-        if not isinstance(node, DepthToSpace):
-            return (node,)
-        order = np.argsort(dcr_order(node.channels, node.factor))
-        back = picked(f"{node.name}.back", named[node.inputs[0]], order)
-        return back, replace(node, inputs=(back.name,))
-
-    return rewritten(integers, edit)
-
-
 def test_the_order_of_a_shuffle_by_2_of_3_channels() -> None:
     assert dcr_order(3, 2).tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
 
@@ -297,8 +283,7 @@ def joined_in_front() -> IntegerNetwork:
 def test_an_order_shared_by_a_component_costs_no_node() -> None:
     integers = joined_in_front()
     ordered = in_runtime_order(integers)
-    assert [node.name for node in ordered.network.nodes] == [node.name for node in integers.nodes]
-    assert ordered.dcr == {"third", "end"}
+    assert [node.name for node in ordered.nodes] == [node.name for node in integers.nodes]
 
 
 def image_shuffled() -> IntegerNetwork:
@@ -328,7 +313,7 @@ def two_factors() -> IntegerNetwork:
 @pytest.mark.parametrize("make", [image_shuffled, parts_shuffled, groups_shuffled, two_factors])
 def test_what_cannot_be_reordered_is_permuted_in_front_of_its_shuffle(make: object) -> None:
     integers = make()  # type: ignore[operator]
-    added = {node.name for node in in_runtime_order(integers).network.nodes} - set(integers.by_name())
+    added = {node.name for node in in_runtime_order(integers).nodes} - set(integers.by_name())
     assert added == {"again.ordered", "by_four.ordered"} if make is two_factors else {"end.ordered"}
 
 
@@ -338,7 +323,7 @@ def test_what_cannot_be_reordered_is_permuted_in_front_of_its_shuffle(make: obje
 def test_the_runtimes_order_computes_the_same(make: object) -> None:
     integers = make()  # type: ignore[operator]
     images = pixels(integers.nodes[0].channels, 5, 6)
-    back = shuffled_back(in_runtime_order(integers).network)
+    back = shuffled_back(in_runtime_order(integers))
     np.testing.assert_array_equal(interpreter.run(back, images), interpreter.run(integers, images))
     check(integers, images)
 
