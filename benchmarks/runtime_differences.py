@@ -15,19 +15,10 @@ from qnas.errors import ModelError
 from qnas.export.targets import TARGETS
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Table,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, ImageInput, IntegerNode, Interpolate, MaxPool, Multiply, Table
 from qnas.quantization.quantizers import WEIGHT_SCALE_BITS, QuantParams, dequantize, quantize, snap_scale
 from qnas.runtimes.runtime import pixels, planes
 from qnas.runtimes.table import CHECKS
@@ -78,8 +69,8 @@ class Draw:
         """8 bits."""
         return QuantParams(np.asarray(self.scale(around)), 128 * signed, 0, 255)
 
-    def image(self) -> Image:
-        return Image("image", (), 3, self.grid(2**-8))
+    def image(self) -> ImageInput:
+        return ImageInput("image", (), 3, self.grid(2**-8))
 
     def other(self, read: QuantParams, output: QuantParams) -> Conv:
         """A second tensor: colours exchanged, moved by a pixel, byte for byte: nothing is rounded."""

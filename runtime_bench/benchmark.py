@@ -13,7 +13,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.export.formats.table import file_kind
 from qnas.onnx.fusion import FusionReport
 from qnas.runtime_bench.machine_state import Conditions, State, between
-from qnas.runtime_bench.measure import Measured, Plan, measure
+from qnas.runtime_bench.measure import Measured, Schedule, measure
 from qnas.runtime_bench.model_cost import architecture_cost
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.noise import noise
@@ -38,7 +38,7 @@ class Settings:
 
     devices: tuple[str, ...] = ()
     load: LoadOptions = field(default_factory=LoadOptions)
-    plan: Plan = field(default_factory=Plan)
+    schedule: Schedule = field(default_factory=Schedule)
     profile: bool = False
 
 
@@ -147,7 +147,7 @@ def benchmark(
         _check_names(settings, [runner for _, _, runner in runners])
         facts = {each.path: _facts(each, runner.loaded, settings) for _, each, runner in runners}
         before = [runner.state() for _, _, runner in runners]
-        measured = measure([runner for _, _, runner in runners], settings.plan, progress)
+        measured = measure([runner for _, _, runner in runners], settings.schedule, progress)
         states = [(start, _state(runner)) for start, (_, _, runner) in zip(before, runners, strict=True)]
         reports: list[CandidateReport] = []
         for index, ((device, model, runner), times) in enumerate(zip(runners, measured, strict=True)):

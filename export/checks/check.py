@@ -6,11 +6,10 @@ network, and torch, which trained it.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,12 +24,10 @@ from qnas.images.files import list_images, read_image
 from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import NearTies, run, sizes
 from qnas.integer.network import IntegerNetwork
+from qnas.network.layers import Layer
 from qnas.onnx.fusion import FusionReport, count_integer_convolutions
 from qnas.runtimes.runtime import Runner, pixels, planes
 from qnas.runtimes.table import CHECKS, checks_of
-
-if TYPE_CHECKING:
-    from qnas.torch.network import Network
 
 FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
@@ -53,6 +50,16 @@ class WrittenFile:
         return self.path.suffix.removeprefix(".")
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The network that was trained, in torch: its layers, what it makes of a uint8 image [H, W, 3], and the
+    version of torch."""
+
+    layers: Sequence[Layer]
+    upscale: Callable[[Image], Image]
+    version: str
+
+
 def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
     """(name, HR image) pairs of `folder` or the sample photographs, and notes on what was used instead."""
     if folder is not None:
@@ -66,12 +73,12 @@ def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[st
 
 
 def check(
-    files: Sequence[WrittenFile], integer: IntegerNetwork | None, network: "Network | None",
+    files: Sequence[WrittenFile], integer: IntegerNetwork | None, trained: Trained | None,
     images: Sequence[tuple[str, Image]], *, layers: bool = False, min_equal: float = 1.0, max_steps: int = 0,
     gate: Collection[str] | None = None, notes: tuple[str, ...] = (), given: Sequence[Comparison] = (),
     channels: int = 3,
 ) -> CheckReport:  # fmt: skip
-    """Compare `files` on HR `images` [H, W, 3] with `integer` and `network`, whichever are known.
+    """Compare `files` on HR `images` [H, W, 3] with `integer` and `trained`, whichever are known.
 
     With one of `channels`, on their luma.
     Without both, the first of the references `given` takes their place; the others are shown beside.
@@ -82,11 +89,11 @@ def check(
     is too small.
     """
     ties = NearTies({})
-    known = [*_references(integer, network, ties), *given]
+    known = [*_references(integer, trained, ties), *given]
     _check_call(known, images, gate)
     references = {comparison.name: comparison.runner for comparison in known if comparison.runner is not None}
     scale = integer.scale if integer is not None else _scale(references[known[0].name], channels)
-    effort = _effort(integer, network, len(images))
+    effort = _effort(integer, trained, len(images))
     against = tuple(comparison.name for comparison in known if comparison.gated) or (known[0].name,)
     runtimes = [_runtimes(file, gate, against) for file in files]
     every = (*known, *(comparison for comparisons in runtimes for comparison in comparisons))
@@ -126,21 +133,15 @@ def _check_call(
         raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(CHECKS)}")
 
 
-def _references(
-    integer: IntegerNetwork | None, network: "Network | None", ties: NearTies
-) -> list[Comparison]:
+def _references(integer: IntegerNetwork | None, trained: Trained | None, ties: NearTies) -> list[Comparison]:
     """The interpreter, which counts into `ties`, and torch, which is compared with it."""
     found = []
     if integer is not None:
         runner = Runner(partial(_interpreted, integer, ties))
         found.append(Comparison("interpreter", f"qnas {__version__}", True, runner, against=()))
-    if network is not None:
-        import torch
-
-        from qnas.torch.inference import upscaler
-
+    if trained is not None:
         against = ("interpreter",) if found else ()
-        found.append(Comparison("torch", torch.__version__, True, Runner(upscaler(network)), against=against))
+        found.append(Comparison("torch", trained.version, True, Runner(trained.upscale), against=against))
     return found
 
 
@@ -153,16 +154,16 @@ def _scale(reference: Runner, channels: int) -> int:
     return len(reference.upscale(np.zeros((height, width, channels), np.uint8))) // height
 
 
-def _effort(integer: IntegerNetwork | None, network: "Network | None", images: int) -> Effort:
+def _effort(integer: IntegerNetwork | None, trained: Trained | None, images: int) -> Effort:
     """The budget in pixels of each image, by the multiplications of a small one.
 
     A network that is known to runtimes alone may want sides that some power of two divides.
     """
     side = SMALLEST_SIDE
     if integer is None:
-        if network is None:
+        if trained is None:
             return Effort(FEW_PIXELS, side, multiple=SMALLEST_SIDE // 3)
-        macs = network_cost(network.layers, side, side).macs
+        macs = network_cost(trained.layers, side, side).macs
     else:
         while not _fits(integer, side, side) and side < MOST_NEEDED:
             side *= 2

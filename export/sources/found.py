@@ -8,12 +8,14 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from qnas.export.checks.check import Trained
 from qnas.export.integers import integer_network, refuse_paper
 from qnas.export.metadata import architecture_properties
 from qnas.export.model import build_float32, float_twin, integers_only
 from qnas.export.options import Options
 from qnas.export.residuals import with_residual_grids
 from qnas.export.sources.source import Source
+from qnas.export.trained import trained_reference
 from qnas.images.evaluation import Image, pairs
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.torch.checkpoint import Found, load_found
@@ -47,9 +49,10 @@ class FoundSource(Source):
         return {FLOAT_BITS} if self.integer is None else super().bits
 
     @property
-    def trained(self) -> Network:
+    def trained(self) -> Trained:
         """The network that was trained, or its float twin."""
-        return self.found.network if self.integer is not None else float_twin(self.found).network
+        found = self.found if self.integer is not None else float_twin(self.found)
+        return trained_reference(found.network)
 
     def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
         """What frozen deviations and 8-bit residuals cost on HR `images`, in dB."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from onnx import ModelProto
 
 from qnas.errors import ModelError, UsageError
+from qnas.export.checks.check import Trained
 from qnas.export.checks.comparison import Comparison
 from qnas.export.metadata import file_properties
 from qnas.export.options import Options
 from qnas.images.evaluation import Image
 from qnas.integer.network import IntegerNetwork
-
-if TYPE_CHECKING:
-    from qnas.torch.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +41,8 @@ class Source:
         return {node.bits for node, _ in self._known().convolutions()}
 
     @property
-    def trained(self) -> Network | None:
-        """The torch network that files are compared with, where there is one."""
+    def trained(self) -> Trained | None:
+        """The trained network that files are compared with, where there is one."""
         return None
 
     @property

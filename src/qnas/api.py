@@ -7,7 +7,7 @@ with what was wrong, where, and what to do. docs/api.md shows each of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,7 @@ from qnas.runtime_bench.gate.limits import parse_limit
 from qnas.runtime_bench.gate.request import Request, check_request
 from qnas.runtime_bench.gate.run import run_gate
 from qnas.runtime_bench.gate.verdict import GateReport
-from qnas.runtime_bench.measure import Plan
+from qnas.runtime_bench.measure import Schedule
 from qnas.runtime_bench.workers.process import LoadOptions
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def check(
 
 def benchmark(
     models: Name | Sequence[Name], *, devices: str | Sequence[str] = (), runs: int | None = None,
-    min_time: float = Plan.seconds, warmup: int | None = None, profile: bool = False,
+    min_time: float = Schedule.seconds, warmup: int | None = None, profile: bool = False,
     progress: Told | None = None, **load: Any,
 ) -> BenchReport:  # fmt: skip
     """Measure ONNX and TFLite models in interleaved rounds, each in a process of its own.
@@ -163,8 +163,8 @@ def benchmark(
     `load`: threads=1, shapes=("180x320",), cpus, device_options, ... as in `qnas-bench`.
     """
     named = (devices,) if isinstance(devices, str) else tuple(devices)
-    plan, tell = Plan(runs, min_time, warmup), progress or _silent
-    settings = _bench.Settings(named, LoadOptions(**load), plan, profile)
+    schedule, tell = Schedule(runs, min_time, warmup), progress or _silent
+    settings = _bench.Settings(named, LoadOptions(**load), schedule, profile)
     return _bench.benchmark(_paths(models), settings, lambda done: tell("measuring", done))
 
 
@@ -180,9 +180,10 @@ def gate(
     relative to the old model, `max_slowdown` is a share.
     """
     bounds = {"max_size": max_size, "max_macs": max_macs, "max_bitops": max_bitops}
-    parsed = {
-        name: None if text is None else parse_limit(f"--{name.replace('_', '-')}", text)
+    parsed: dict[str, Any] = {
+        name: parse_limit(f"--{name.replace('_', '-')}", text)
         for name, text in bounds.items()
+        if text is not None
     }
     compared = against is not None or limits.get("baseline") is not None
     request = Request(
@@ -222,13 +223,13 @@ def _silent(what: str, share: float) -> None:
 def _options(formats: str | Sequence[str], options: dict[str, Any]) -> Options:
     names = (formats,) if isinstance(formats, str) else tuple(formats)
     paths = ("images", "calibration", "check")
-    return Options(names, **{k: _path(v) if k in paths else v for k, v in options.items()})
+    given: dict[str, Any] = {k: _path(v) if k in paths else v for k, v in options.items()}
+    return Options(names, **given)
 
 
 def _path(name: Name | None) -> Path | None:
     return None if name is None else Path(name)
 
 
-def _paths(names: Name | Iterable[Name]) -> list[Path]:
-    one = isinstance(names, str | PathLike)
-    return [Path(name) for name in ([names] if one else names)]
+def _paths(names: Name | Sequence[Name]) -> list[Path]:
+    return [Path(name) for name in ([names] if isinstance(names, str | PathLike) else names)]

@@ -14,7 +14,7 @@ from qnas.export.cli import main
 from qnas.export.residuals import with_residual_grids
 from qnas.images.files import write_png
 from qnas.images.quality import psnr_y
-from qnas.integer.network import Add
+from qnas.integer.nodes import Add
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import uniform_layers
 from qnas.testing.random_networks import build, noise, random_architecture

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.images.evaluation import Image
-from qnas.integer.network import IntegerNode
+from qnas.integer.nodes import IntegerNode
 from qnas.onnx.session import first_line
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from qnas.images.evaluation import Image
-from qnas.integer.network import IntegerNode
+from qnas.integer.nodes import IntegerNode
 from qnas.quantization.quantizers import GREY_LEVEL
 from qnas.runtimes.inputs import Feed
 from qnas.runtimes.runtime import Planes, Runner, asking, pixels, planes

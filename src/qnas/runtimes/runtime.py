@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError
 from qnas.images.evaluation import Image
-from qnas.integer.network import IntegerNode
+from qnas.integer.nodes import IntegerNode
 from qnas.onnx.session import first_line
 from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.inputs import Feed, Input

@@ -10,19 +10,10 @@ from onnx.reference import ReferenceEvaluator
 
 from qnas.export.targets import ONNX_TARGETS, TARGETS, Target
 from qnas.export.to_onnx.writer import tensor_names, write_onnx
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    IntegerNetwork,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, Table
 from qnas.onnx.cost import model_cost
 from qnas.onnx.session import open_session
 from qnas.quantization.quantizers import QuantParams
