@@ -8,13 +8,14 @@ from pathlib import Path
 from onnx import TensorProto
 
 from qnas.cost.file_cost import FileCost
+from qnas.cost.macs import Shape
 from qnas.cost.network_cost import NetworkCost, network_cost
 from qnas.errors import ArchitectureError, ModelError, UsageError
 from qnas.network.architecture import from_json
 from qnas.network.lowering import lower
 from qnas.onnx.cost import model_cost
 from qnas.onnx.shapes import damage_refused, read_model
-from qnas.runtime_bench.inputs import Input, Shape, ShapeRequest, image_axes, resolve_shapes
+from qnas.runtime_bench.inputs import Input, ShapeRequest, image_axes, resolve_shapes
 from qnas.runtime_bench.model_files import SUFFIXES
 from qnas.tflite.cost import tflite_cost
 from qnas.tflite.reader import read_tflite

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from qnas.cost.macs import Shape
 from qnas.errors import UsageError
 from qnas.json_fields import read_fields
 from qnas.runtime_bench.formats import BENCH
 from qnas.runtime_bench.gate.pairs import FAST, undisturbed
-from qnas.runtime_bench.inputs import Shape, shape_text
+from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.measure import Rounds
 from qnas.runtime_bench.stats import Estimate, median
 from qnas.runtime_bench.workers.process import LoadOptions

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qnas.cost.macs import convolution, product, transposed
+from qnas.cost.macs import Shape, convolution, product, transposed
 from qnas.errors import ModelError
 from qnas.onnx.session import first_line
 from qnas.runtime_bench.devices.openvino import load_openvino, open_compiled
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor, Shape
+from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.inputs import Feed
 
 PROVIDER = "OpenVINO"
