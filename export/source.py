@@ -15,6 +15,7 @@ from qnas.export.model import float_twin, integers_only
 from qnas.export.residuals import with_residual_grids
 from qnas.images.evaluation import pairs
 from qnas.integer.network import IntegerNetwork
+from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.shapes import read_model
 from qnas.torch.checkpoint import Found, load_found
 from qnas.torch.inference import calibrate_deviations
@@ -23,11 +24,6 @@ from qnas.torch.network import Network
 if TYPE_CHECKING:
     from qnas.export.float_source import Calibrated
 
-# Operations that a float model has none of.
-QUANTIZED = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuantize", "MatMulInteger",
-    "QLinearConv", "QLinearMatMul", "Quant", "QuantizeLinear",
-})  # fmt: skip
 Kind = Literal["found", "qdq", "float"]
 
 
@@ -77,7 +73,7 @@ def kind_of(path: Path) -> Kind:
 
 def onnx_kind(model: ModelProto) -> Kind:
     """Whether anything in it is quantized."""
-    return "qdq" if any(node.op_type in QUANTIZED for node in model.graph.node) else "float"
+    return "qdq" if any(node.op_type in QUANTIZING for node in model.graph.node) else "float"
 
 
 def read_qdq_source(path: Path, input_range: InputRange) -> Source:

@@ -186,13 +186,13 @@ class _Writer(GraphNodes):
         """Weights and biases are dequantized in the graph; bias scales are exactly s_x * s_w."""
         name, out = node.name, node.channels
         scale = self.constant(f"{name}.weight_scale", node.weight_scale)
-        zero = self.constant(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         packed = node.bits <= 4 and self.target.four_bits != "int8"
+        cast = packed and self.target.four_bits == "int4_cast"
+        zeros = self.int4 if packed and not cast else self.constant
+        zero = zeros(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         stored = (self.int4 if packed else self.constant)(f"{name}.weight", node.weight)
-        if packed and self.target.four_bits == "int4_cast":
+        if cast:
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
-        elif packed:
-            zero = self.int4(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=0)
         if node.bits not in (4, 8) or (node.bits == 4 and not packed):
             self.say_bits(node.bits)

@@ -4,8 +4,6 @@ No operation is taken for harmless because it is not here: what a set lacks is r
 it is by whoever asks. Names are types alone; where the domain matters, whoever asks looks at it.
 """
 
-from onnx import NodeProto
-
 # Each value that comes out is one that came in, or a constant. The data is the first input; of Concat, all.
 MOVING = frozenset({
     "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice",
@@ -56,8 +54,3 @@ QUANTIZING = frozenset({
     "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearReduceMean",
     "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "Quant", "QuantizeLinear",
 })  # fmt: skip
-
-
-def is_quantizing(node: NodeProto) -> bool:
-    """Whether only a quantized model has such a node."""
-    return node.op_type in QUANTIZING
