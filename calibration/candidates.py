@@ -23,7 +23,8 @@ from qnas.calibration.patches.taming import Taming
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel, activations
 from qnas.calibration.progress import Pixels, Wrap
-from qnas.calibration.ptq.grids import Graph, plan_grids
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.calibration.ranges.collection import collect
 from qnas.calibration.ranges.histogram import Histogram
@@ -167,7 +168,7 @@ def ranges_of(seen: Seen, rule: Callable[[Histogram], Range]) -> dict[str, Range
 
 def pinned(network: FloatModel, kept_clips: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The input, the output, and the tensors that share their grid: all of them have the nominal range."""
-    graph = Graph(network, frozenset(kept_clips))
+    graph = FloatGraph(network, frozenset(kept_clips))
     groups = plan_grids(graph, dict.fromkeys(graph.floats, Range(0.0, 1.0))).groups
     images = {groups.of(network.input), groups.of(network.output)}
     return tuple(name for name in activations(network) if groups.of(name) in images)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from qnas.calibration.prepare.float_model import FloatModel, Runner
-from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.integer_model import (
     IntegerRunner,
     PtqOptions,
@@ -153,23 +154,22 @@ def mac_shares(network: FloatModel, options: PtqOptions) -> dict[str, float]:
     return {row.name: row.macs / total for row in rows} if total else {}
 
 
-def _visible(graph: Graph, layer: str, written: Container[str]) -> str:
+def _visible(graph: FloatGraph, layer: str, written: Container[str]) -> str:
     """The tensor of bytes that `layer` makes, behind the bounds that its quantizer takes over."""
     node = next(node for node in graph.nodes if node.name == layer)
     name = found = str(node.output[0])
     while graph.alone(name) or name not in written:
-        movers = [
-            reader for reader in graph.readers[name] if graph.moves(reader) and reader.op_type != "Concat"
-        ]
+        readers = graph.value_readers[name]
+        movers = [node for node in readers if graph.moves(node) and node.op_type != "Concat"]
         if not movers:
             break
         name = movers[0].output[0]
-        found = name if graph.bounds(movers[0]) is not None else found
+        found = name if graph.bound(movers[0]) is not None else found
     return found
 
 
 def _all_quantized(
-    graph: Graph, grids: Grids, model: ModelProto, tensors: Sequence[str], images: Sequence[Pixels]
+    graph: FloatGraph, grids: Grids, model: ModelProto, tensors: Sequence[str], images: Sequence[Pixels]
 ) -> dict[str, float]:
     """Tensor -> SQNR in `model`."""
     integer, real = IntegerRunner(graph.network, model, tensors), Runner(graph.network, tensors)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +11,9 @@ from onnx import TensorProto
 from qnas.export.trained import TrainedParameters, float_convolution
 from qnas.integer.interpolation import STEPS
 from qnas.network.layers import Layer
-from qnas.onnx.builder import GraphNodes
+from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
 from qnas.onnx.interpolation import interpolation_nodes
+from qnas.onnx.names import Names
 from qnas.torch.network import Network
 
 OPSET, IR_VERSION = 21, 10
@@ -24,7 +26,7 @@ class _Writer(GraphNodes):
 
 def write_float32(network: Network, name: str, scale: int) -> onnx.ModelProto:
     """The float32 graph of a network without quantizers; one grey level is 2^-8. Its last layer is OUTPUT."""
-    writer = _Writer(network=network)
+    writer = _Writer(Names([INPUT, OUTPUT, *(layer.name for layer in network.layers)]), network=network)
     for layer in network.layers:
         if layer.op not in ("image", "deviation"):  # the readers of a deviation fold it
             _WRITERS[layer.op](writer, layer)
@@ -34,7 +36,7 @@ def write_float32(network: Network, name: str, scale: int) -> onnx.ModelProto:
 def _conv(w: _Writer, layer: Layer) -> None:
     arrays = zip(("weight", "bias"), float_convolution(w.network, layer), strict=True)
     parameters = [w.constant(f"{layer.name}.{part}", array) for part, array in arrays]
-    w.node(
+    w.put(
         "Conv", [layer.inputs[0], *parameters], layer.name, kernel_shape=layer.kernel,
         strides=[layer.stride] * 2, pads=layer.padding * 2,
         group=layer.channels if layer.op == "affine" else layer.groups,
@@ -47,13 +49,13 @@ def _multiply(w: _Writer, layer: Layer) -> None:
     if gain != 1:
         factor = w.constant(f"{layer.name}.gain", gain)
         gate = w.node("Mul", [gate, factor], f"{layer.name}.gated")
-    w.node("Mul", [x, gate], layer.name)
+    w.put("Mul", [x, gate], layer.name)
 
 
 def _upscale(w: _Writer, layer: Layer) -> None:
     scales = w.constant(f"{layer.name}.scales", np.array([1, 1, layer.factor, layer.factor], np.float32))
     inputs = [layer.inputs[0], "", scales]
-    w.node("Resize", inputs, layer.name, mode="linear", coordinate_transformation_mode="half_pixel")
+    w.put("Resize", inputs, layer.name, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 def _resize(w: _Writer, layer: Layer) -> None:
@@ -63,25 +65,25 @@ def _resize(w: _Writer, layer: Layer) -> None:
     floats = w.node("Cast", [steps], f"{layer.name}.float", to=TensorProto.FLOAT)
     weights = w.node("Div", [floats, w.constant("steps", np.float32(STEPS))], f"{layer.name}.weights")
     if axis == 2:
-        w.node("MatMul", [weights, x], layer.name)
+        w.put("MatMul", [weights, x], layer.name)
     else:
         columns = w.node("Transpose", [weights], f"{layer.name}.columns", perm=[1, 0])
-        w.node("MatMul", [x, columns], layer.name)
+        w.put("MatMul", [x, columns], layer.name)
 
 
-def _plain(op: str, inputs: Callable[[Layer], Sequence[str]] | None = None, **fixed: object) -> "_Write":
+def _plain(op: str, inputs: Callable[[Layer], Sequence[str]] | None = None, **fixed: Any) -> "_Write":
     def write(w: _Writer, layer: Layer) -> None:
-        w.node(op, inputs(layer) if inputs else layer.inputs, layer.name, **fixed)
+        w.put(op, inputs(layer) if inputs else layer.inputs, layer.name, **fixed)
 
     return write
 
 
 def _shuffle(w: _Writer, layer: Layer) -> None:
-    w.node("DepthToSpace", layer.inputs, layer.name, blocksize=layer.factor, mode="CRD")
+    w.put("DepthToSpace", layer.inputs, layer.name, blocksize=layer.factor, mode="CRD")
 
 
 def _max_pool(w: _Writer, layer: Layer) -> None:
-    w.node("MaxPool", layer.inputs, layer.name, kernel_shape=layer.kernel, strides=[layer.stride] * 2)
+    w.put("MaxPool", layer.inputs, layer.name, kernel_shape=layer.kernel, strides=[layer.stride] * 2)
 
 
 _Write = Callable[[_Writer, Layer], None]

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qnas.cost.file_cost import FileCost
+from qnas.cost.macs import Shape
 from qnas.cost.network_cost import NetworkCost, network_cost
 from qnas.errors import ArchitectureError, UsageError
 from qnas.export.formats.table import file_kind
 from qnas.network.architecture import from_json
 from qnas.network.lowering import lower
-from qnas.runtimes.inputs import Shape, ShapeRequest, image_axes, resolve_shapes
+from qnas.runtimes.inputs import ShapeRequest, image_axes, resolve_shapes
 
 ARCHITECTURE = "qnas.architecture"
 

@@ -7,13 +7,14 @@ onnxruntime has no integer kernel for such a Resize; products of bytes are what 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto
 
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.prepare.preparation import opset_of
-from qnas.calibration.prepare.standard_forms import attributes, producers
 from qnas.onnx.builder import GraphNodes
+from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.interpolation import interpolation_weights
+from qnas.onnx.names import Names
 from qnas.onnx.shapes import Shapes, infer_shapes
 
 SIDES = ((48, 64), (80, 112))  # of images for which sizes are compared
@@ -30,16 +31,14 @@ def bilinear_as_products(network: FloatModel) -> FloatModel:
     known = [_shapes(network, sides) for sides in ([network.size] if network.size else SIDES)]
     model = ModelProto()
     model.CopyFrom(network.model)
-    graph, made = model.graph, GraphNodes()
+    made = GraphNodes(Names.of(model.graph))
     for node in network.model.graph.node:
         like = _like(network, node, known) if node in resizes else None
         if like is None:
             made.nodes.append(node)
         else:
             _products(made, node, like)
-    del graph.node[:]
-    graph.node.extend(made.nodes)
-    graph.initializer.extend(made.initializers.values())
+    made.rewrite(model.graph)
     return replace(network, model=model)
 
 
@@ -83,7 +82,7 @@ def _same_sides(shapes: Shapes, name: str, node: NodeProto) -> bool:
 
 def _measured(model: ModelProto, node: NodeProto) -> Iterator[str]:
     """The tensors whose shapes `node` takes its size from."""
-    writers = producers(model.graph)
+    writers = Graph(model.graph).producers
     waiting, seen = list(node.input[1:]), set[str]()
     while waiting:
         name = waiting.pop()
@@ -100,8 +99,8 @@ def _measured(model: ModelProto, node: NodeProto) -> Iterator[str]:
 def _products(made: GraphNodes, node: NodeProto, like: str) -> None:
     """Rows, then columns."""
     x, out = node.input[0], node.output[0]
-    rows = f"{out}.rows"
-    weights = interpolation_weights(made, f"{rows}_resized", x, like, 2)
-    made.nodes.append(helper.make_node("MatMul", [weights, x], [rows], f"{node.name}.rows"))
+    rows = made.names.tensor(f"{out}.rows")
+    weights = interpolation_weights(made, f"{out}.rows_resized", x, like, 2)
+    made.put("MatMul", [weights, x], rows, made.names.node(f"{node.name}.rows"))
     weights = interpolation_weights(made, f"{out}.columns_resized", rows, like, 3)
-    made.nodes.append(helper.make_node("MatMul", [rows, weights], [out], node.name))
+    made.put("MatMul", [rows, weights], out, node.name)

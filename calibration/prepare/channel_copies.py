@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from qnas.calibration.prepare.sr_shape import SrShape
+from qnas.onnx.names import Names
+from qnas.onnx.operations import CHANNEL_MOVING
 from qnas.onnx.session import open_session
 
-# What may do no more than that; what moves pixels as well is no part of it.
-MOVERS = frozenset({
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
-    "Transpose", "Unsqueeze",
-})  # fmt: skip
 Array = NDArray[np.float32]
 
 
 def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     """Rewrite all of `model`; whether there were any. Leaves behind what nobody reads any more."""
-    graph = model.graph
+    graph, names = model.graph, Names.of(model.graph)
     stored = {tensor.name for tensor in graph.initializer}
     writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     wanted = {
@@ -39,10 +36,8 @@ def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     added: dict[int, list[NodeProto]] = {}
     for end, copy in found.items():
         node = graph.node[writers[end]]
-        names = [f"{end}.unread" if name == end else name for name in node.output]  # a Split has others
-        del node.output[:]
-        node.output.extend(names)
-        added.setdefault(writers[end], []).append(copy.node(graph, wanted[end], end))
+        node.output[list(node.output).index(end)] = names.tensor(f"{end}.unread")  # a Split has others
+        added.setdefault(writers[end], []).append(copy.node(graph, names, wanted[end], end))
     nodes = [each for index, node in enumerate(graph.node) for each in (node, *added.get(index, ()))]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -50,12 +45,12 @@ def channel_copies(model: ModelProto, shape: SrShape) -> bool:
 
 
 def _ends(graph: GraphProto, stored: Collection[str]) -> dict[str, str]:
-    """Tensor behind the last of some MOVERS of one tensor -> that tensor."""
+    """Tensor behind the last of some operations that move channels of one tensor -> that tensor."""
     starts: dict[str, str | None] = {}
     for node in graph.node:
         for name in node.output:
             starts[name] = name
-        if node.op_type in MOVERS:
+        if node.op_type in CHANNEL_MOVING:
             data = node.input if node.op_type == "Concat" else node.input[:1]
             read = {None if name in stored else starts.get(name, name) for name in data}
             starts |= dict.fromkeys(node.output, read.pop() if len(read) == 1 else None)
@@ -80,13 +75,14 @@ class _Copy:
     rows: tuple[int, ...]
     channels: int
 
-    def node(self, graph: GraphProto, start: str, end: str) -> NodeProto:
+    def node(self, graph: GraphProto, names: Names, start: str, end: str) -> NodeProto:
         """A Concat where all channels are there, some times over; else a Gather."""
         times = len(self.rows) // self.channels
         if self.rows == tuple(range(self.channels)) * times:
             return helper.make_node("Concat", [start] * times, [end], axis=1)
-        graph.initializer.append(numpy_helper.from_array(np.array(self.rows), f"{end}.channels"))
-        return helper.make_node("Gather", [start, f"{end}.channels"], [end], axis=1)
+        channels = names.tensor(f"{end}.channels")
+        graph.initializer.append(numpy_helper.from_array(np.array(self.rows), channels))
+        return helper.make_node("Gather", [start, channels], [end], axis=1)
 
 
 def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict[str, _Copy]:

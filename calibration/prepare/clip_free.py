@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from qnas.calibration.prepare.final_clip import FinalClip, find_final_clip
 from qnas.calibration.prepare.float_model import FloatModel
+from qnas.onnx.graph import Graph
 
 TOLERANCE = 1e-3  # grey levels: 0.9999999 is white
 
@@ -72,14 +73,13 @@ def _number(x: float) -> str:
 
 def _remove(model: ModelProto, name: str) -> None:
     """Let the readers of a clamp read what it clamped, or that be the output."""
-    graph = model.graph
-    written = {tensor for node in graph.node for tensor in node.output} | {v.name for v in graph.input}
-    stored = {tensor.name for tensor in graph.initializer}
-    node = next(node for node in graph.node if node.name == name)
-    source = next(tensor for tensor in node.input if tensor in written - stored)
-    graph.node.remove(node)
-    is_last = node.output[0] in {value.name for value in graph.output}
-    old, new = (source, node.output[0]) if is_last else (node.output[0], source)
-    for other in graph.node:
+    graph = Graph(model.graph)
+    node = next(node for node in graph.nodes if node.name == name)
+    clamp = graph.clamp(node)
+    assert clamp is not None, "the walk back from the output took it for a clamp"
+    is_last = node.output[0] in graph.outputs
+    old, new = (clamp.source, node.output[0]) if is_last else (node.output[0], clamp.source)
+    model.graph.node.remove(node)
+    for other in model.graph.node:
         other.input[:] = [new if tensor == old else tensor for tensor in other.input]
         other.output[:] = [new if tensor == old else tensor for tensor in other.output]

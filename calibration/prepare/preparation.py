@@ -8,7 +8,6 @@ nothing and moves transpositions out of the way, with operations of ONNX alone; 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from hashlib import sha256
@@ -26,15 +25,16 @@ from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
-from qnas.onnx.graph import node_name
+from qnas.onnx.graph import Graph, node_name
+from qnas.onnx.names import Names
+from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.session import open_session
 from qnas.onnx.shapes import damage_refused, infer_shapes, op_name, read_model
 
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
 MOST_NODES = 100_000
 NEEDED_OPSET = 13  # scales per channel
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-OTHER_FLOATS = {
+OTHER_FLOATS: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
     TensorProto.BFLOAT16: "bfloat16",
     TensorProto.DOUBLE: "float64",
@@ -101,7 +101,7 @@ def _check_operations(model: ModelProto, name: str) -> None:
     nodes = model.graph.node
     if not nodes:
         raise ModelError(f"{name} has no operations: export it again")
-    quantized = [n for n in nodes if n.op_type in QUANTIZED or n.op_type.startswith(("QLinear", "QGemm"))]
+    quantized = [node for node in nodes if node.op_type in QUANTIZING]
     if quantized:
         raise ModelError(
             f"{name} is quantized already ({len(quantized)} nodes such as {op_name(quantized[0])}): "
@@ -117,20 +117,18 @@ def _check_operations(model: ModelProto, name: str) -> None:
 
 
 def _check_tensors(model: ModelProto, name: str) -> None:
-    graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    for what, values in (("inputs", inputs), ("outputs", graph.output)):
-        if len(values) != 1:
-            names = ", ".join(value.name for value in values) or "none"
+    graph = Graph(model.graph)
+    for what, names in (("inputs", graph.inputs), ("outputs", [value.name for value in model.graph.output])):
+        if len(names) != 1:
+            shown = ", ".join(names) or "none"
             raise ModelError(
-                f"{name} has {len(values)} {what} ({names}): a network of one image in and one image out can "
+                f"{name} has {len(names)} {what} ({shown}): a network of one image in and one image out can "
                 "be calibrated, export it so"
             )
-    constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute]
     # Fewer dimensions: sizes and factors of a Resize may be float64 in a float32 network.
-    kinds = {t.data_type for t in [*graph.initializer, *constants] if len(t.dims) > 1}
-    kinds |= {value.type.tensor_type.elem_type for value in [*inputs, *graph.output]}
+    kinds = {tensor.data_type for tensor in graph.constants.values() if len(tensor.dims) > 1}
+    images = [value for value in model.graph.input if value.name in graph.inputs]
+    kinds |= {value.type.tensor_type.elem_type for value in [*images, *model.graph.output]}
     if wrong := sorted(kinds & OTHER_FLOATS.keys()):
         raise ModelError(f"{name} is a {OTHER_FLOATS[wrong[0]]} model: export it in float32")
 
@@ -220,7 +218,8 @@ def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
     standard_forms.batch_norms_as_convolutions(graph)
     if any(node.op_type == "Transpose" for node in graph.node):
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
-        standard_forms.shuffles_as_depth_to_space(graph, shapes)
+        if standard_forms.shuffles_as_depth_to_space(graph, shapes):
+            standard_forms.unread_nodes_removed(graph)
     for _ in range(len(graph.node) ** 2):  # each time one factor stands one node nearer to the input
         if not standard_forms.factors_moved_forward(graph):
             break
@@ -240,15 +239,9 @@ def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
 
 def _give_names(model: ModelProto) -> None:
     """A name of its own to every node: the one that it has, or that of what it writes, numbered if taken."""
-    taken: set[str] = set()
-    numbers: Counter[str] = Counter()
+    names = Names()
     for node in model.graph.node:
-        plain = name = node.name or node.output[0]
-        while name in taken:
-            numbers[plain] += 1
-            name = f"{plain}_{numbers[plain]}"
-        taken.add(name)
-        node.name = name
+        node.name = names.node(node_name(node) or node.op_type)
 
 
 def _same(model: ModelProto, other: ModelProto, shape: SrShape, batched: bool) -> bool:

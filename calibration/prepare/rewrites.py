@@ -6,19 +6,20 @@
 3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto
 
 from qnas.calibration.prepare.bilinear import bilinear_as_products
 from qnas.calibration.prepare.float_model import FloatModel
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.graph import Graph, attributes
+from qnas.onnx.names import Names
 
 Array = NDArray[np.float32]
-Constants = dict[str, Array]
 
 
 def rewritten(network: FloatModel) -> FloatModel:
@@ -26,65 +27,57 @@ def rewritten(network: FloatModel) -> FloatModel:
     network = bilinear_as_products(network)  # Case 2
     model = ModelProto()
     model.CopyFrom(network.model)
-    constants = _constants(model.graph)
-    stored = dict(constants)
-    nodes = [new for node in model.graph.node for new in _rewritten(node, constants)]
-    graph = model.graph
-    del graph.node[:]
-    graph.node.extend(nodes)
-    new = [numpy_helper.from_array(v, k) for k, v in constants.items() if stored.get(k) is not v]
-    changed = {tensor.name for tensor in new}
-    kept = [tensor for tensor in graph.initializer if tensor.name not in changed]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *new])
+    graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
+    for node in graph.nodes:
+        if not _rewritten(made, graph, node):
+            made.nodes.append(node)
+    made.rewrite(model.graph)
     return replace(network, model=model)
 
 
-def _constants(graph: GraphProto) -> Constants:
-    """Float32 constants by name."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    tensors |= {
-        node.output[0]: node.attribute[0].t
-        for node in graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    }
-    arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
-    return {name: array for name, array in arrays.items() if array.dtype == np.float32}
-
-
-def _rewritten(node: NodeProto, constants: Constants) -> list[NodeProto]:
+def _rewritten(made: GraphNodes, graph: Graph, node: NodeProto) -> bool:
+    """Write what `node` becomes; whether it becomes something."""
+    constant = _floats(graph, node.input[1]) if len(node.input) > 1 else None
+    if node.op_type == "ConvTranspose":
+        return _phases(made, graph, node)
+    if constant is None:
+        return False
     match node.op_type:
-        case "ConvTranspose":
-            return _as_phases(node, constants)
-        case "PRelu" if node.input[1] in constants and np.ptp(constants[node.input[1]]) == 0:
-            alpha = float(constants[node.input[1]].reshape(-1)[0])
-            return [helper.make_node("LeakyRelu", node.input[:1], node.output, node.name, alpha=alpha)]
-        case "Sub" if node.input[1] in constants:
-            return [_with(node, "Add", constants, lambda c: -c)]
-        case "Div" if node.input[1] in constants and (constants[node.input[1]] != 0).all():
-            return [_with(node, "Mul", constants, lambda c: np.float32(1) / c)]
+        case "PRelu" if np.ptp(constant) == 0:
+            alpha = float(constant.reshape(-1)[0])
+            made.put("LeakyRelu", node.input[:1], node.output[0], node.name, alpha=alpha)
+        case "Sub":
+            _put(made, "Add", node, -constant)
+        case "Div" if (constant != 0).all():
+            _put(made, "Mul", node, np.float32(1) / constant)
         case _:
-            return [node]
+            return False
+    return True
 
 
-def _with(node: NodeProto, op: str, constants: Constants, of: Callable[[Array], Array]) -> NodeProto:
-    """The same node with another operation and constant."""
-    name = f"{node.name}.constant"
-    constants[name] = np.asarray(of(constants[node.input[1]]), np.float32)
-    return helper.make_node(op, [node.input[0], name], node.output, node.name)
+def _floats(graph: Graph, name: str) -> Array | None:
+    """Constant `name`, None unless it is of float32."""
+    array = graph.array(name) if name in graph.constants else None
+    return array if array is not None and array.dtype == np.float32 else None
+
+
+def _put(made: GraphNodes, op: str, node: NodeProto, constant: Array) -> None:
+    """What `node` computes, as another operation with another constant."""
+    name = made.constant(f"{node.name}.constant", np.asarray(constant, np.float32))
+    made.put(op, [node.input[0], name], node.output[0], node.name)
 
 
 # Case 1 ------------------------------------------------------------------------------------------------
 
 
-def _as_phases(node: NodeProto, constants: Constants) -> list[NodeProto]:
+def _phases(made: GraphNodes, graph: Graph, node: NodeProto) -> bool:
     """Output pixel s y + i takes input pixel y + d through tap i + p - s d, where the kernel has it."""
-    a = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    form = _upscaling(node, a, constants)
+    names = [name for name in node.input[1:] if name]
+    known = [array for name in names if (array := _floats(graph, name)) is not None]
+    form = _upscaling(attributes(node), known[0]) if len(known) == len(names) else None
     if form is None:
-        return [node]
-    s, top, left = form
-    weight = constants[node.input[1]]  # [I, O, kh, kw]
+        return False
+    (s, top, left), (weight, *biases) = form, known  # [I, O, kh, kw], [O]
     inputs, outputs, kh, kw = weight.shape
     rows, columns = _reach(kh, s, top), _reach(kw, s, left)
     phases = np.zeros((outputs, s, s, inputs, sum(rows) + 1, sum(columns) + 1), np.float32)
@@ -93,28 +86,22 @@ def _as_phases(node: NodeProto, constants: Constants) -> list[NodeProto]:
             y, x = i + top - s * (dy - rows[0]), j + left - s * (dx - columns[0])
             if 0 <= y < kh and 0 <= x < kw:
                 phases[:, i, j, :, dy, dx] = weight[:, :, y, x].T
-    name, tensor = f"{node.name}.phases", f"{node.output[0]}.phases"
-    constants[name] = phases.reshape(outputs * s * s, inputs, *phases.shape[4:])
-    names = [node.input[0], name]
-    if len(node.input) > 2 and node.input[2]:
-        names.append(f"{node.name}.phases_bias")
-        constants[names[2]] = np.repeat(constants[node.input[2]], s * s)
+    whole = phases.reshape(outputs * s * s, inputs, *phases.shape[4:])
+    read = [node.input[0], made.constant(f"{node.name}.phases", whole)]
+    for bias in biases:
+        read.append(made.constant(f"{node.name}.phases_bias", np.repeat(bias, s * s)))
+    tensor, shuffle = made.names.tensor(f"{node.output[0]}.phases"), made.names.node(f"{node.name}.shuffle")
     pads = [rows[0], columns[0], rows[1], columns[1]]
-    return [
-        helper.make_node("Conv", names, [tensor], node.name, pads=pads, kernel_shape=phases.shape[4:]),
-        helper.make_node(
-            "DepthToSpace", [tensor], node.output, f"{node.name}.shuffle", blocksize=s, mode="CRD"
-        ),
-    ]
+    made.put("Conv", read, tensor, node.name, pads=pads, kernel_shape=phases.shape[4:])
+    made.put("DepthToSpace", [tensor], node.output[0], shuffle, blocksize=s, mode="CRD")
+    return True
 
 
-def _upscaling(node: NodeProto, a: dict[str, Any], constants: Constants) -> tuple[int, int, int] | None:
+def _upscaling(a: dict[str, Any], weight: Array) -> tuple[int, int, int] | None:
     """(stride, padding above, padding left) when the output is stride times the input in size."""
-    weight = constants.get(node.input[1])
-    known = all(name in constants for name in node.input[1:] if name)
-    if weight is None or not known or weight.ndim != 4 or a.get("group", 1) != 1 or "output_shape" in a:
+    if weight.ndim != 4 or a.get("group", 1) != 1 or "output_shape" in a:
         return None
-    if any(d != 1 for d in a.get("dilations", [])) or a.get("auto_pad", b"NOTSET") != b"NOTSET":
+    if any(d != 1 for d in a.get("dilations", [])) or a.get("auto_pad", "NOTSET") != "NOTSET":
         return None
     strides, pads = a.get("strides", [1, 1]), a.get("pads", [0] * 4)
     extra = a.get("output_padding", [0, 0])

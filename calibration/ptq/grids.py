@@ -14,21 +14,15 @@
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import NodeProto
 
-from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError
 from qnas.quantization.quantizers import QuantParams, quantize
 
-MOVERS = frozenset({
-    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
 TOP = 255
 EVEN_TOP = 254
 # What is added has scales base * n / NOTCHES * 2**k. Sums of products with bytes are float32 numbers where
@@ -37,132 +31,6 @@ FAMILY_BITS = 9
 FLOAT32_BITS = 24
 SIGMOID = Range(0.0, 255 / 256)
 NOTCHES = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Graph:
-    """A float network and who reads and writes its tensors. `floats`: float tensors that an image decides."""
-
-    network: FloatModel
-    kept_clips: frozenset[str] = frozenset()
-
-    @cached_property
-    def nodes(self) -> list[NodeProto]:
-        """In order."""
-        return list(self.network.model.graph.node)
-
-    @cached_property
-    def constants(self) -> dict[str, TensorProto]:
-        """Stored tensors, and what Constant nodes hold."""
-        found = {tensor.name: tensor for tensor in self.network.model.graph.initializer}
-        for node in self.nodes:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                found[node.output[0]] = node.attribute[0].t
-        return found
-
-    @cached_property
-    def producers(self) -> dict[str, NodeProto]:
-        """Tensor -> the node that writes it."""
-        return {name: node for node in self.nodes for name in node.output if name}
-
-    @cached_property
-    def readers(self) -> dict[str, list[NodeProto]]:
-        """Tensor -> the nodes that compute with its values, each once; what asks for its shape does not."""
-        found: dict[str, list[NodeProto]] = {name: [] for name in self.floats}
-        for node in self.nodes:
-            for name in dict.fromkeys(self.data(node)):
-                found[name].append(node)
-        return found
-
-    @cached_property
-    def floats(self) -> frozenset[str]:
-        """The float tensors that depend on the image."""
-        types = _element_types(self.network.model)
-        found = {self.network.input}
-        for node in self.nodes:
-            if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
-                found.update(n for n in node.output if types.get(n, TensorProto.FLOAT) == TensorProto.FLOAT)
-        return frozenset(found)
-
-    def data(self, node: NodeProto) -> list[str]:
-        """The inputs of `node` whose values an image decides and that it computes with or moves."""
-        if node.op_type in ("Shape", "Size"):
-            return []
-        return [name for name in node.input if name in self.floats]
-
-    def array(self, name: str) -> NDArray[np.float32]:
-        """Constant `name` as float32."""
-        return np.asarray(numpy_helper.to_array(self.constants[name]), np.float32)
-
-    def number(self, name: str) -> float | None:
-        """The one number that constant `name` holds, or None."""
-        if name not in self.constants:
-            return None
-        array = numpy_helper.to_array(self.constants[name])
-        return float(array.reshape(-1)[0]) if array.size == 1 else None
-
-    def bounds(self, node: NodeProto) -> tuple[float, float] | None:
-        """(low, high) of a bound of values that may become one of bytes, or None."""
-        if node.name in self.kept_clips or len(self.data(node)) != 1:
-            return None
-        others = [self.number(name) for name in node.input if name and name not in self.floats]
-        if any(value is None for value in others):
-            return None
-        numbers = [value for value in others if value is not None]
-        match node.op_type:
-            case "Relu":
-                return 0.0, math.inf
-            case "Min":
-                return -math.inf, min(numbers, default=math.inf)
-            case "Max":
-                return max(numbers, default=-math.inf), math.inf
-            case "Clip":
-                ends = [self.number(name) if name else None for name in [*node.input[1:], "", ""][:2]]
-                low, high = (
-                    end if end is not None else e for end, e in zip(ends, (-math.inf, math.inf), strict=True)
-                )
-                return low, high
-            case _:
-                return None
-
-    def moves(self, node: NodeProto) -> bool:
-        """Whether `node` gives its values on, all from one grid: case 1."""
-        if node.op_type == "Resize":
-            mode = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("mode", b"nearest")
-            return bool(mode == b"nearest")
-        if node.op_type == "Concat":
-            return self.concat_moves(node)
-        if node.op_type == "MaxPool" and len(node.output) > 1:
-            return False
-        return node.op_type in MOVERS or self.bounds(node) is not None
-
-    def interpolates(self, node: NodeProto) -> bool:
-        """Whether `node` is a product of a tensor and weights that sizes alone determine."""
-        others = [name for name in node.input if name not in self.floats]
-        computed = all(name in self.producers and name not in self.constants for name in others)
-        return node.op_type == "MatMul" and len(others) == 1 and computed
-
-    def concat_moves(self, node: NodeProto) -> bool:
-        """Whether all parts are of the image's making; constants among them stay float."""
-        return all(name in self.floats for name in node.input)
-
-    def alone(self, name: str) -> bool:
-        """Whether one node reads tensor `name`, and it is neither the input nor the output."""
-        outside = name in (self.network.input, self.network.output)
-        return len(self.readers[name]) == 1 and not outside
-
-    def exclusive(self, name: str) -> bool:
-        """Whether tensor `name`, and what it was before it was moved, is read by one node each."""
-        if not self.alone(name):
-            return False
-        node = self.producers[name]
-        return not self.moves(node) or all(self.exclusive(each) for each in self.data(node))
-
-
-def _element_types(model: ModelProto) -> dict[str, int]:
-    inferred = shape_inference.infer_shapes(model).graph
-    values = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {value.name: value.type.tensor_type.elem_type for value in values}
 
 
 @dataclass
@@ -205,11 +73,11 @@ def bound_on(grid: QuantParams, low: float, high: float) -> tuple[int, int]:
     return int(ends[0]), int(ends[1])
 
 
-def plan_grids(graph: Graph, ranges: Mapping[str, Range]) -> Grids:
+def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
     """The grid of every tensor. Raises ModelError where `ranges` lacks a tensor."""
     groups, narrowed = _groups(graph)
     members: dict[str, list[str]] = {}
-    for name in sorted(graph.floats):
+    for name in graph.floats:
         members.setdefault(groups.of(name), []).append(name)
     pinned = {groups.of(name) for name in (graph.network.input, graph.network.output)}
     spans = {
@@ -231,7 +99,7 @@ def plan_grids(graph: Graph, ranges: Mapping[str, Range]) -> Grids:
     return Grids(groups, params | dict.fromkeys(pinned, pixels))
 
 
-def _groups(graph: Graph) -> tuple[Sets, set[str]]:
+def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
     """Tensors that share a grid, and those whose range a bound behind them makes smaller."""
     groups, narrowed = Sets(), set[str]()
     for node in graph.nodes:
@@ -243,17 +111,17 @@ def _groups(graph: Graph) -> tuple[Sets, set[str]]:
             if node.op_type != "Concat" or _joins(graph, node, name):
                 for output in node.output:
                     groups.join(name, output)
-            if graph.bounds(node) is not None and graph.exclusive(name):
+            if graph.bound(node) is not None and graph.exclusive(name):
                 narrowed.update(_before(graph, name))
     return groups, narrowed
 
 
-def _joins(graph: Graph, node: NodeProto, part: str) -> bool:
+def _joins(graph: FloatGraph, node: NodeProto, part: str) -> bool:
     """Case 3; and one tensor several times is on one grid with all of itself."""
     return graph.alone(part) or len(set(node.input)) == 1
 
 
-def _before(graph: Graph, name: str) -> Iterator[str]:
+def _before(graph: FloatGraph, name: str) -> Iterator[str]:
     """Tensor `name` and what it was before it was moved."""
     yield name
     node = graph.producers[name]
@@ -287,7 +155,7 @@ class Family:
     pinned: float | None
 
 
-def _families(graph: Graph, groups: Sets, pinned: Mapping[str, QuantParams]) -> list[Family]:
+def _families(graph: FloatGraph, groups: Sets, pinned: Mapping[str, QuantParams]) -> list[Family]:
     sets, sums = Sets(), set[str]()
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.nodes:
@@ -303,7 +171,7 @@ def _families(graph: Graph, groups: Sets, pinned: Mapping[str, QuantParams]) -> 
         if all(node.op_type == "Add" for node in nodes) and group not in pinned
     }
     families: dict[str, list[str]] = {}
-    for group in sorted({groups.of(name) for name in graph.floats}):
+    for group in dict.fromkeys(groups.of(name) for name in graph.floats):
         families.setdefault(sets.of(group), []).append(group)
     return [
         Family(
@@ -327,7 +195,7 @@ def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, flo
         return {group: family.pinned for group in family.groups if needed[group] <= family.pinned}
     best: dict[str, float] = {}
     for bits in range(FAMILY_BITS, 0, -1):
-        bases = [_short(needed[group], bits) for group in sorted(family.sums)]
+        bases = [_short(needed[group], bits) for group in family.groups if group in family.sums]
         found = [_scales_of_base(family, needed, base) for base in bases]
         best = min(found, key=lambda scales: sum((scales[g] / needed[g]) ** 2 for g in family.groups))
         if _adds_exactly(best.values()):

@@ -20,8 +20,9 @@ from onnx import ModelProto, TensorProto, helper
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.prepare.rewrites import rewritten
 from qnas.calibration.prepare.sr_shape import from_layout, to_layout
-from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
-from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter, touched
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import Grids, plan_grids
+from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter
 from qnas.calibration.ptq.rounding import fitted
 from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
 from qnas.calibration.ranges.ranges import Range
@@ -82,7 +83,7 @@ def fitted_weights(
 class Plan:
     """`layers`: the nodes that compute, in order. `integer`: those of them that are to do it on grids."""
 
-    graph: Graph
+    graph: FloatGraph
     layers: tuple[str, ...]
     integer: frozenset[str]
 
@@ -97,7 +98,7 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
 
     What has no weights and reads the results of float layers alone is float with them.
     """
-    graph = Graph(rewritten(network), frozenset(options.kept_clips))
+    graph = FloatGraph(rewritten(network), frozenset(options.kept_clips))
     layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
     unknown = {*options.float_layers} - {*layers}
     if unknown:
@@ -119,10 +120,10 @@ def write_layers(
     placed = {grids.groups.of(name) for name in (graph.network.input, graph.network.output)}
     for node in graph.nodes:
         if node.name in plan.integer:
-            placed.update(grids.groups.of(name) for name in touched(graph, node))
+            placed.update(grids.groups.of(name) for name in graph.touched(node))
     return QdqWriter(
-        graph, grids, frozenset(placed), plan.integer, options.weight_bits, options.weight_range, weights,
-        TensorProto.UINT8,
+        graph=graph, grids=grids, placed=frozenset(placed), integer=plan.integer, weights=weights,
+        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.UINT8,
     ).written()  # fmt: skip
 
 
@@ -134,8 +135,8 @@ def write_one(
     node = next(node for node in graph.nodes if node.name == layer)
     placed = frozenset(grids.groups.of(name) for name in node.output if name in graph.floats)
     return QdqWriter(
-        graph, grids, placed, frozenset({layer}), options.weight_bits, options.weight_range, weights,
-        TensorProto.FLOAT,
+        graph=graph, grids=grids, placed=placed, integer=frozenset({layer}), weights=weights,
+        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.FLOAT,
     ).written()  # fmt: skip
 
 

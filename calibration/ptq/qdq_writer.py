@@ -5,15 +5,16 @@ computes with it, and what only moves values works on the bytes. Weights are int
 folds when the session loads; biases int32. A bound at the end of its grid vanishes: the grid saturates there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from qnas.calibration.ptq.grids import Graph, Grids, bound_on
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import Grids, bound_on
 from qnas.calibration.ptq.rounding import assumed, rounded
 from qnas.calibration.ptq.weights import (
     ENDS,
@@ -26,6 +27,9 @@ from qnas.calibration.ptq.weights import (
     with_room,
 )
 from qnas.errors import ModelError
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.graph import attributes
+from qnas.onnx.names import Names
 from qnas.quantization.quantizers import quantize
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose"})
@@ -36,17 +40,13 @@ INT4_OPSET = 21
 FULL = (0, 255)
 
 
-def touched(graph: Graph, node: NodeProto) -> list[str]:
-    return [*graph.data(node), *(name for name in node.output if name in graph.floats)]
-
-
-@dataclass(eq=False)
-class QdqWriter:
+@dataclass(kw_only=True, eq=False)
+class QdqWriter(GraphNodes):
     """One model. `placed`: groups that are bytes. `integer`: nodes with integer weights, those of
     `weights` where it has them. `io`: ONNX type of input and output.
     """
 
-    graph: Graph
+    graph: FloatGraph
     grids: Grids
     placed: frozenset[str]
     integer: frozenset[str]
@@ -54,11 +54,21 @@ class QdqWriter:
     weight_range: WeightRange
     weights: Mapping[str, IntegerWeights]
     io: int
-    nodes: list[NodeProto] = field(default_factory=list)
-    constants: dict[str, TensorProto] = field(default_factory=dict)
-    stored: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    stored: dict[tuple[object, ...], str] = field(default_factory=dict)
+    bytes_of: dict[str, str] = field(default_factory=dict)
     dequantized: dict[str, str] = field(default_factory=dict)
     vanished: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Tensors of bytes have their own names, but for a float input and output."""
+        self.names = Names.of(self.graph.proto)
+        outside = (
+            {self.graph.network.input, self.graph.network.output} if self.io == TensorProto.FLOAT else ()
+        )
+        placed = [name for name in self.graph.floats if self.grids.groups.of(name) in self.placed]
+        self.bytes_of = {
+            name: self.names.tensor(f"{name}.uint8") if name in outside else name for name in placed
+        }
 
     def written(self) -> ModelProto:
         """The whole model."""
@@ -68,37 +78,32 @@ class QdqWriter:
         for node in self.graph.nodes:
             self.write(node)
         if self.on_grid(network.output) and self.io == TensorProto.FLOAT:
-            inputs = [self.bytes_of(network.output), *self.grid_inputs(network.output)]
-            self.node("DequantizeLinear", inputs, network.output)
+            inputs = [self.bytes_of[network.output], *self.grid_inputs(network.output)]
+            self.put("DequantizeLinear", inputs, network.output)
         return self._model()
 
     # Tensors --------------------------------------------------------------------------------------------
 
     def on_grid(self, tensor: str) -> bool:
         """Whether a tensor of the float network is one of bytes here."""
-        return tensor in self.graph.floats and self.grids.groups.of(tensor) in self.placed
-
-    def bytes_of(self, tensor: str) -> str:
-        """The name of the uint8 tensor: its own, unless that is a float input or output."""
-        outside = (self.graph.network.input, self.graph.network.output)
-        return f"{tensor}.uint8" if self.io == TensorProto.FLOAT and tensor in outside else tensor
+        return tensor in self.bytes_of
 
     def moved(self, tensor: str) -> str:
         """The tensor that a node which moves values, or asks for a shape, reads."""
-        return self.bytes_of(tensor) if self.on_grid(tensor) else tensor
+        return self.bytes_of.get(tensor, tensor)
 
     def computed(self, tensor: str) -> str:
         """The float tensor that a node computes with."""
         if not self.on_grid(tensor):
             return tensor
         if tensor not in self.dequantized:
-            inputs = [self.bytes_of(tensor), *self.grid_inputs(tensor)]
+            inputs = [self.bytes_of[tensor], *self.grid_inputs(tensor)]
             self.dequantized[tensor] = self.node("DequantizeLinear", inputs, f"{tensor}.dequantized")
         return self.dequantized[tensor]
 
     def quantize(self, source: str, tensor: str) -> None:
         """Put the float tensor `source` on the grid of `tensor`."""
-        self.node("QuantizeLinear", [source, *self.grid_inputs(tensor)], self.bytes_of(tensor))
+        self.put("QuantizeLinear", [source, *self.grid_inputs(tensor)], self.bytes_of[tensor])
 
     def grid_inputs(self, tensor: str) -> list[str]:
         """Scale and zero point."""
@@ -108,21 +113,17 @@ class QdqWriter:
             self.constant(f"{tensor}.zero_point", np.uint8(grid.zero_point)),
         ]
 
-    def node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        """One node, named after what it writes."""
-        self.nodes.append(helper.make_node(op, inputs, [output], f"{output}.{op}", **attributes))  # type: ignore[arg-type]
-        return output
+    def put(self, op: str, inputs: Sequence[str], output: str, name: str = "", **attributes: Any) -> str:
+        """Write tensor `output`; the node is named after it and the operation."""
+        name = name or self.names.node(f"{output}.{op}")
+        return super().put(op, inputs, output, name, **attributes)
 
     def constant(self, name: str, value: NDArray[Any] | np.generic, kind: int | None = None) -> str:
         """An initializer, of ONNX type `kind` or that of its array; equal ones are stored once."""
         array = np.asarray(value)
         key = (array.tobytes(), array.shape, array.dtype.str, kind)
         if key not in self.stored:
-            tensor = numpy_helper.from_array(array, name)
-            if kind is not None:
-                tensor = helper.make_tensor(name, kind, array.shape, array.flatten().tolist())
-            self.stored[key] = name
-            self.constants[name] = tensor
+            self.stored[key] = super().constant(name, array, kind)
         return self.stored[key]
 
     # Nodes ----------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class QdqWriter:
         is_integer = node.op_type in WEIGHTED and node.name in self.integer
         named = self._integer_weights(node) if is_integer else list(node.input)
         inputs = [self._operand(node, name) for name in named]
-        outputs = [f"{name}.float" if self.on_grid(name) else name for name in node.output]
+        outputs = [self.names.tensor(f"{name}.float") if self.on_grid(name) else name for name in node.output]
         self._copied(node, inputs, outputs)
         stays_float = node.op_type in KEPT_FLOAT and node.input[1] in self.graph.constants and not is_integer
         for name, source in zip(node.output, outputs, strict=True):
@@ -161,22 +162,21 @@ class QdqWriter:
 
     def _moves_bytes(self, node: NodeProto) -> bool:
         """Parts of a concatenation may be on other grids than its own."""
-        groups = {self.grids.groups.of(name) for name in touched(self.graph, node)}
+        groups = {self.grids.groups.of(name) for name in self.graph.touched(node)}
         return self.graph.moves(node) and len(groups) == 1 and groups <= self.placed
 
     def _moved(self, node: NodeProto) -> None:
-        grid, bounds = self.grids.of(node.output[0]), self.graph.bounds(node)
+        grid, bound = self.grids.of(node.output[0]), self.graph.bound(node)
         inputs, outputs = ([self.moved(name) for name in names] for names in (node.input, node.output))
-        if bounds is not None:
-            low, high = ends = bound_on(grid, *bounds)
-            (source,) = self.graph.data(node)
+        if bound is not None:
+            ends = bound_on(grid, bound.low, bound.high)
             if ends == FULL:
-                self.vanished.add(self.node("Identity", [self.moved(source)], outputs[0]))
+                self.vanished.add(self.put("Identity", [self.moved(bound.source)], outputs[0]))
             else:
-                limits = [self.constant(f"{node.name}.{end}", np.uint8(end)) for end in (low, high)]
-                self.node("Clip", [self.moved(source), *limits], outputs[0])
+                limits = [self.constant(f"{node.name}.{end}", np.uint8(end)) for end in ends]
+                self.put("Clip", [self.moved(bound.source), *limits], outputs[0])
             return
-        if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"constant":
+        if node.op_type == "Pad" and attributes(node).get("mode", "constant") == "constant":
             value = self.graph.number(inputs[2]) if len(inputs) > 2 and inputs[2] else 0.0
             q = quantize(np.asarray(value, np.float32), grid)
             inputs[2:3] = [self.constant(f"{node.name}.value", np.uint8(q))]
@@ -233,14 +233,14 @@ class QdqWriter:
                 )
             return found
         if node.op_type == "Conv":
-            moments = assumed(weight, attribute(node, "group", 1))
+            moments = assumed(weight, attributes(node).get("group", 1))
             return rounded(weight, None, moments, bits, self.weight_range)
         scale = largest_scale(rows_of(weight, 1), bits)
         return IntegerWeights(nearest(weight, scale, bits, 1), scale, 1)
 
     def _stored_weights(self, name: str, found: IntegerWeights) -> str:
         if self.weight_bits == 4:
-            stored = self.constant(f"{name}.weight", found.q, TensorProto.INT4)
+            stored = self.int4(f"{name}.weight", found.q)
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
         else:
             stored = self.constant(f"{name}.weight", found.q)
@@ -267,7 +267,7 @@ class QdqWriter:
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(_without_identities(self.nodes, self.vanished, {network.input, network.output}))
         used = {name for node in graph.node for name in node.input}
-        stored = [*old.graph.initializer, *self.constants.values()]
+        stored = [*old.graph.initializer, *self.initializers.values()]
         graph.initializer.extend(tensor for tensor in stored if tensor.name in used)
         for value in (*graph.input, *graph.output):
             value.type.tensor_type.elem_type = self.io
@@ -300,8 +300,3 @@ def _without_identities(nodes: list[NodeProto], vanished: set[str], outside: set
 def _per_scale(bias: NDArray[np.float32], scales: int) -> NDArray[np.float32]:
     """[O] -> [groups, scales]: a transposed convolution has one scale for all its groups."""
     return bias.reshape(-1, scales)
-
-
-def attribute(node: NodeProto, name: str, otherwise: Any) -> Any:
-    """The value of an attribute."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), otherwise)

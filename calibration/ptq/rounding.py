@@ -20,12 +20,14 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from qnas.calibration.prepare.float_model import FloatModel, Runner
-from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.weights import ENDS, Floats, IntegerWeights, WeightRange, largest_scale
 from qnas.calibration.ranges.ranges import Range
+from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import quantize
 
 IMAGES = 48  # patches whose moments are taken
@@ -46,7 +48,7 @@ def fitted(
 
     The first IMAGES of them are looked at, one at a time, in grey levels.
     """
-    graph = Graph(network)
+    graph = FloatGraph(network)
     convolutions = [node for node in graph.nodes if is_fittable(graph, node)]
     moments = _measured(graph, plan_grids(graph, ranges), convolutions, batches)
     found = {}
@@ -60,7 +62,7 @@ def fitted(
     return found
 
 
-def is_fittable(graph: Graph, node: NodeProto) -> bool:
+def is_fittable(graph: FloatGraph, node: NodeProto) -> bool:
     """Whether `node` is a two-dimensional convolution with constant weights and bias."""
     if node.op_type != "Conv" or not all(name in graph.constants for name in node.input[1:] if name):
         return False
@@ -143,7 +145,7 @@ def assumed(weight: Floats, groups: int) -> Moments:
 
 
 def _measured(
-    graph: Graph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats]
+    graph: FloatGraph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats]
 ) -> dict[str, Moments]:
     """Node -> [groups, K + 1, K + 1], the last input being 1, damped."""
     names = list(dict.fromkeys(node.input[0] for node in convolutions))
@@ -172,10 +174,10 @@ def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> N
 
     Whole numbers; the last of each window is 1.
     """
-    a = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    a = attributes(node)
     groups, dilations, strides = a.get("group", 1), a.get("dilations", [1, 1]), a.get("strides", [1, 1])
     reach = [(size - 1) * d + 1 for size, d in zip(shape[2:], dilations, strict=True)]
-    same = [(r - 1) // 2 if a.get("auto_pad", b"").startswith(b"SAME") else 0 for r in reach]
+    same = [(r - 1) // 2 if a.get("auto_pad", "").startswith("SAME") else 0 for r in reach]
     top, left, bottom, right = a.get("pads", [*same, *same])
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right)))
     views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(1, 2))

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.per_channel import per_channel
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
 from qnas.integer.nodes import Add, Multiply
 from qnas.integer.tables import sigmoid
+from qnas.onnx.graph import attributes
 
 Floats = NDArray[np.float32]
 Function = Callable[..., Any]  # attributes and float32 arrays -> array

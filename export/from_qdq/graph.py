@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from qnas.errors import ModelError
 from qnas.export.from_qdq.values import (
@@ -21,7 +21,9 @@ from qnas.export.from_qdq.values import (
     Value,
 )
 from qnas.integer.convolution import picked
-from qnas.onnx.graph import TYPE_BITS, node_name
+from qnas.onnx.graph import attributes, node_name
+from qnas.onnx.measured import TYPE_BITS
+from qnas.onnx.operations import PICKING
 from qnas.onnx.shapes import op_name
 from qnas.quantization.quantizers import QuantParams
 
@@ -35,7 +37,6 @@ RANGES = {
     if name in dict(TensorProto.DataType.items())
 }  # fmt: skip
 NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
-MOVERS = frozenset({"Concat", "DepthToSpace", "Identity", "MaxPool", "Pad", "Transpose"})
 
 
 def printable(text: str) -> str:
@@ -56,14 +57,6 @@ def refused(node: NodeProto, why: str) -> ModelError:
 def written_name(node: NodeProto) -> str:
     """The name of the integer node that `node` becomes: its own, without what `onnx_writer` adds to it."""
     return printable(node_name(node)).removesuffix(".float").removesuffix(".unclamped")
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """Name -> value, texts as str."""
-    if any(a.ref_attr_name for a in node.attribute):
-        raise refused(node, "has an attribute of a function around it: inline it (onnx.inliner)")
-    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
 
 
 def one_size(node: NodeProto, sizes: list[int], what: str) -> int:
@@ -249,7 +242,7 @@ class QdqGraph:
             if node.op_type == op and node.input[0] in names:
                 fixed = all(isinstance(self.values.get(name), Constant) for name in node.input[1:] if name)
                 return node if fixed else None
-            if node.op_type in MOVERS and not names.isdisjoint(node.input):
+            if node.op_type in PICKING - {"Gather"} and not names.isdisjoint(node.input):
                 names.update(node.output)
         return None
 

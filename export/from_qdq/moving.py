@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, attributes, pool_window, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, pool_window, refused, written_name
 from qnas.export.from_qdq.values import (
     ALL,
     MOST_CHANNELS,
@@ -18,6 +18,7 @@ from qnas.export.from_qdq.values import (
     same_grid,
 )
 from qnas.integer.nodes import Concat, DepthToSpace, MaxPool, Pad
+from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
 
 WIDEST_EDGE = 16

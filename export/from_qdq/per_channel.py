@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, attributes, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
 from qnas.integer.convolution import Conv
 from qnas.integer.network import INT32_MAX
 from qnas.integer.nodes import Add
+from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Floats = NDArray[np.float32]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from qnas.export.from_qdq.by_value import map_values
-from qnas.export.from_qdq.graph import NAMES, RANGES, QdqGraph, Quantizer, attributes, refused, written_name
+from qnas.export.from_qdq.graph import NAMES, RANGES, QdqGraph, Quantizer, refused, written_name
 from qnas.export.from_qdq.values import (
     ALL,
     Constant,
@@ -22,7 +22,8 @@ from qnas.export.from_qdq.values import (
     bounded_grid,
     lowered,
 )
-from qnas.onnx.graph import TYPE_BITS, metadata_bits
+from qnas.onnx.graph import attributes
+from qnas.onnx.measured import TYPE_BITS, metadata_bits
 from qnas.quantization.quantizers import FLOAT_BITS, dequantize
 
 

@@ -25,12 +25,13 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from qnas.errors import ModelError
 from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
-from qnas.export.from_qdq.graph import NAMES, QdqGraph, attributes, constant, printable, refused
+from qnas.export.from_qdq.graph import NAMES, QdqGraph, constant, printable, refused
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
+from qnas.onnx.graph import attributes
 from qnas.onnx.shapes import op_name, read_model
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams, quantize
 
@@ -137,6 +138,8 @@ def _check(model: ModelProto, nodes: list[NodeProto]) -> None:
         standard = node.domain in ("", "ai.onnx") and node.op_type in OPERATIONS.keys() | OF_SHAPES
         if not standard and (node.domain, node.op_type in CONTRIBUTED) != ("com.microsoft", True):
             raise refused(node, f"is not an operation of the integer network: {_advice(op_name(node))}")
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            raise refused(node, "has an attribute of a function around it: inline it (onnx.inliner)")
     _opset(model)
     try:
         onnx.checker.check_model(model)

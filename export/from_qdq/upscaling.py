@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, attributes, constant, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, constant, refused, written_name
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
 from qnas.integer.convolution import bilinear_convolution
 from qnas.integer.nodes import DepthToSpace, Interpolate, Pad
 from qnas.onnx.builder import GraphNodes
+from qnas.onnx.graph import attributes
 from qnas.onnx.interpolation import interpolation_weights
 from qnas.quantization.quantizers import QuantParams
 

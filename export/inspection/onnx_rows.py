@@ -7,11 +7,14 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qnas.cost.file_cost import NodeCost
+from qnas.cost.macs import Shape
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.onnx.cost import FORMULAS, model_cost, stored_bytes
-from qnas.onnx.graph import UNPACKING, Graph, node_name
-from qnas.onnx.shapes import Shape, damage_refused, op_name, read_model
+from qnas.onnx.graph import attributes, node_name
+from qnas.onnx.measured import MeasuredGraph
+from qnas.onnx.operations import UNPACKING
+from qnas.onnx.shapes import damage_refused, op_name, read_model
 
 _CONVERSIONS = UNPACKING - {"Clip"} | {"Constant"}
 _SIGNED = {TensorProto.INT8, TensorProto.INT4}
@@ -32,7 +35,7 @@ def _model_rows(
 ) -> tuple[tuple[LayerRow, ...], tuple[str, ...]]:
     cost = model_cost(model, shapes)
     costs = {layer.name: layer for layer in cost.layers}
-    graph = Graph(model, shapes)
+    graph = MeasuredGraph(model, shapes)
     rows = (
         _row(graph, node, costs.get(node_name(node)))
         for node in graph.nodes
@@ -55,7 +58,7 @@ def _input_shapes(model: ModelProto, height: int, width: int) -> dict[str, Shape
     return shapes
 
 
-def _row(graph: Graph, node: NodeProto, cost: NodeCost | None) -> LayerRow:
+def _row(graph: MeasuredGraph, node: NodeProto, cost: NodeCost | None) -> LayerRow:
     shape = _shape(graph, node)
     if cost is None:
         return LayerRow(node_name(node), _operation(node), shape)
@@ -84,7 +87,7 @@ def _bias(node: NodeProto, position: int) -> tuple[str, ...]:
     return tuple(node.input[position : position + 1]) if position else ()
 
 
-def _shape(graph: Graph, node: NodeProto) -> Shape | None:
+def _shape(graph: MeasuredGraph, node: NodeProto) -> Shape | None:
     """[C, H, W] of one image, another shape as it is, None when it is unknown."""
     try:
         shape = graph.shape(node.output[0], node)
@@ -96,7 +99,7 @@ def _shape(graph: Graph, node: NodeProto) -> Shape | None:
 def _operation(node: NodeProto, weight: TensorProto | None = None) -> str:
     """The operation's ONNX name, a convolution's with its kernel and groups."""
     kernel = "" if weight is None else "x".join(map(str, weight.dims[2:]))
-    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    groups = attributes(node).get("group", 1)
     return " ".join(part for part in (op_name(node), kernel, f"/{groups} groups" * (groups > 1)) if part)
 
 
@@ -111,7 +114,7 @@ def _levels(weight: TensorProto, bits: int) -> tuple[int, tuple[int, ...]]:
     return low, tuple(np.bincount(values - low, minlength=-2 * low).tolist())
 
 
-def _weight_scale(graph: Graph, name: str) -> tuple[float, float] | None:
+def _weight_scale(graph: MeasuredGraph, name: str) -> tuple[float, float] | None:
     """The least and the largest scale of weights that a DequantizeLinear unpacks."""
     node = graph.producers.get(name)
     if node is None or node.op_type != "DequantizeLinear" or node.input[1] not in graph.constants:

@@ -11,13 +11,9 @@ from qnas.errors import UsageError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.options import Options
 from qnas.export.sources.source import Source
+from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.shapes import read_model
 
-# Operations that a float model has none of.
-QUANTIZED = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuantize", "MatMulInteger",
-    "QLinearConv", "QLinearMatMul", "Quant", "QuantizeLinear",
-})  # fmt: skip
 Kind = Literal["found", "qdq", "float"]
 
 
@@ -28,7 +24,7 @@ def kind_of(path: Path) -> Kind:
 
 def onnx_kind(model: ModelProto) -> Kind:
     """Return whether anything in it is quantized."""
-    return "qdq" if any(node.op_type in QUANTIZED for node in model.graph.node) else "float"
+    return "qdq" if any(node.op_type in QUANTIZING for node in model.graph.node) else "float"
 
 
 def refuse_unfit(kind: Kind, path: Path, options: Options) -> None:

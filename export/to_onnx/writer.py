@@ -19,8 +19,9 @@ from qnas.integer import nodes
 from qnas.integer.convolution import Conv
 from qnas.integer.network import IntegerNetwork, form_of, image_gain
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
-from qnas.onnx.graph import BITS_KEY
 from qnas.onnx.interpolation import interpolation_weights
+from qnas.onnx.measured import BITS_KEY
+from qnas.onnx.names import Names
 from qnas.quantization.image_gain import ImageGain
 from qnas.quantization.quantizers import QuantParams
 
@@ -29,14 +30,15 @@ FULL = (0, 255)
 
 def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw") -> onnx.ModelProto:
     """The graph of `network` as it is; uint8 image in and out, one at a time where images have gains."""
-    writer = _Writer(target=target, tensors=tensor_names(network, layout))
+    tensors = tensor_names(network, layout)
+    writer = _Writer(Names([INPUT, OUTPUT, *tensors.values()]), target=target, tensors=tensors)
     if layout == "nhwc":
-        writer.node("Transpose", [INPUT], writer.tensors[network.nodes[0].name], perm=[0, 3, 1, 2])
+        writer.put("Transpose", [INPUT], writer.tensors[network.nodes[0].name], perm=[0, 3, 1, 2])
     for node in network.nodes:
         writer.grids[node.name], writer.widths[node.name] = node.output, node.channels
         form_of(node, _FORMS, "ONNX")(writer, node)
     if layout == "nhwc":
-        writer.node("Transpose", [writer.tensors[network.nodes[-1].name]], OUTPUT, perm=[0, 2, 3, 1])
+        writer.put("Transpose", [writer.tensors[network.nodes[-1].name]], OUTPUT, perm=[0, 2, 3, 1])
     return writer.model(
         network.name, TensorProto.UINT8, network.scale, target.opset, target.ir_version,
         nhwc=layout == "nhwc", batch=1 if any(map(image_gain, network.nodes)) else "batch",
@@ -46,13 +48,10 @@ def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw")
 
 def tensor_names(network: IntegerNetwork, layout: Layout = "nchw") -> dict[str, str]:
     """The uint8 tensor of the graph that holds what each node writes."""
-    names = {
-        node.name: f"{node.name}.value" if node.name in (INPUT, OUTPUT) else node.name
-        for node in network.nodes
-    }
-    if layout == "nchw":
-        names |= {network.nodes[0].name: INPUT, network.nodes[-1].name: OUTPUT}
-    return names
+    ends = {network.nodes[0].name: INPUT, network.nodes[-1].name: OUTPUT} if layout == "nchw" else {}
+    inner = [node.name for node in network.nodes if node.name not in ends]
+    names = Names([INPUT, OUTPUT, *inner])
+    return ends | {name: names.tensor(f"{name}.value") if name in (INPUT, OUTPUT) else name for name in inner}
 
 
 @dataclass
@@ -64,6 +63,7 @@ class _Writer(GraphNodes):
     grids: dict[str, QuantParams] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
+    zeros: dict[str, str] = field(default_factory=dict)
     gains: dict[tuple[str, ImageGain], str] = field(default_factory=dict)
 
     # Values on a grid ------------------------------------------------------------------------------------
@@ -94,13 +94,13 @@ class _Writer(GraphNodes):
         """
         scale, zero_point = self.grid_inputs(grid)
         name = f"zero_on_{scale}_{zero_point}"
-        if name not in self.floats:
+        if name not in self.zeros:
             value = np.full((1, 1, 1, 1), grid.zero_point, np.uint8)
             inputs = [self.constant(f"{name}.uint8", value), scale, zero_point]
-            self.floats[name] = self.node("DequantizeLinear", inputs, name)
-        return self.floats[name]
+            self.zeros[name] = self.node("DequantizeLinear", inputs, name)
+        return self.zeros[name]
 
-    def rounded(self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], **attributes: object) -> None:
+    def rounded(self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], **attributes: Any) -> None:
         """A float operation, and the quantizer that makes it one of integers."""
         tensor = self.tensors[node.name]
         self.quantize(node, self.node(op, inputs, f"{tensor}.float", **attributes))
@@ -115,8 +115,8 @@ class _Writer(GraphNodes):
             limits = [self.constant(f"float_{float(end):.9g}", end) for end in ends]
             source = self.node("Clip", [source, *limits], f"{tensor}.clamped")
             clamped = False
-        output = f"{tensor}.unclamped" if clamped else tensor
-        self.node("QuantizeLinear", [source, *self.grid_inputs(grid)], output)
+        output = self.names.tensor(f"{tensor}.unclamped") if clamped else tensor
+        self.put("QuantizeLinear", [source, *self.grid_inputs(grid)], output)
         if not clamped and bits < 8:
             self.say_bits(bits)
         if clamped:  # uint8 saturates at 0 and 255 only
@@ -126,11 +126,11 @@ class _Writer(GraphNodes):
         """A uint8 tensor within the bounds of its grid."""
         ends = (node.output.low, node.output.high)
         limits = [self.constant(f"uint8_{end}", np.uint8(end)) for end in ends]
-        self.node("Clip", [source, *limits], self.tensors[node.name])
+        self.put("Clip", [source, *limits], self.tensors[node.name])
 
-    def moved(self, node: nodes.IntegerNode, op: str, **attributes: object) -> None:
+    def moved(self, node: nodes.IntegerNode, op: str, **attributes: Any) -> None:
         """An operation that moves values, on the tensors as they are."""
-        self.node(op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes)
+        self.put(op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes)
 
     def say_bits(self, bits: int) -> None:
         """Where the container is wider than the values of the last node, its metadata says so."""
@@ -144,13 +144,13 @@ class _Writer(GraphNodes):
             return self.gained_convolution(node)
         name, out = node.name, node.channels
         scale = self.constant(f"{name}.weight_scale", node.weight_scale)
-        zero = self.constant(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         packed = node.bits <= 4 and self.target.four_bits != "int8"
+        cast = packed and self.target.four_bits == "int4_cast"
+        zeros = self.int4 if packed and not cast else self.constant
+        zero = zeros(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         stored = (self.int4 if packed else self.constant)(f"{name}.weight", node.weight)
-        if packed and self.target.four_bits == "int4_cast":
+        if cast:
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
-        elif packed:
-            zero = self.int4(f"{name}.weight_zero_point", np.zeros(out, np.int8))
         weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=0)
         if node.bits not in (4, 8) or (node.bits == 4 and not packed):
             self.say_bits(node.bits)
@@ -186,8 +186,8 @@ class _Writer(GraphNodes):
         zero = self.constant(f"{name}.weight_zero_point", np.zeros(node.channels, np.int8))
         tensor, grid = self.tensors[name], node.output
         clamped = (grid.low, grid.high) != FULL
-        output = f"{tensor}.unclamped" if clamped else tensor
-        self.node(
+        output = self.names.tensor(f"{tensor}.unclamped") if clamped else tensor
+        self.put(
             "QLinearConv",
             [self.tensors[x], *self.grid_inputs(self.grids[x]), stored, scale, zero, *self.grid_inputs(grid),
              self.constant(f"{name}.bias", node.bias)],
@@ -232,7 +232,7 @@ class _Writer(GraphNodes):
                 index = self.node(
                     "Cast", [self.tensors[node.inputs[0]]], f"{tensor}.index", to=TensorProto.INT32
                 )
-                self.node("Gather", [self.constant(f"{tensor}.levels", node.table), index], tensor)
+                self.put("Gather", [self.constant(f"{tensor}.levels", node.table), index], tensor)
                 self.say_bits(max(1, (len(np.unique(node.table)) - 1).bit_length()))
             case _:
                 assert_never(node.function)
@@ -252,15 +252,15 @@ class _Writer(GraphNodes):
         more = node.channels - self.widths[node.inputs[0]]
         if e:
             sides = self.constant(f"edge_{e}", np.array([0, 0, e, e, 0, 0, e, e], np.int64))
-            target = f"{tensor}.edged" if more else tensor
-            source = self.node("Pad", [source, sides], target, mode="edge")
+            target = self.names.tensor(f"{tensor}.edged") if more else tensor
+            source = self.put("Pad", [source, sides], target, mode="edge")
         if more:
             sides = self.constant(f"channels_{more}", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
             zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
-            self.node("Pad", [source, sides, zero], tensor)
+            self.put("Pad", [source, sides, zero], tensor)
 
 
-def _window(node: Conv) -> dict[str, object]:
+def _window(node: Conv) -> dict[str, Any]:
     """The attributes of a convolution."""
     return {
         "kernel_shape": list(node.weight.shape[2:]), "strides": [node.stride] * 2,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qnas.cost.macs import Shape
 from qnas.errors import UsageError
 from qnas.json_fields import read_fields
 from qnas.runtime_bench.formats import BENCH
@@ -17,7 +18,7 @@ from qnas.runtime_bench.measure import Rounds
 from qnas.runtime_bench.stats import Estimate, median
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
-from qnas.runtimes.inputs import Shape, shape_text
+from qnas.runtimes.inputs import shape_text
 
 LEAST_DEVIATION = 0.01  # between processes, of the logarithm: what a few equal ones must not make smaller
 RESAMPLES = 1000

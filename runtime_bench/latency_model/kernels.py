@@ -8,7 +8,8 @@ from math import prod
 
 from onnx import ModelProto, NodeProto
 
-from qnas.runtimes.executed import ExecutedNode, ExecutedTensor, Shape
+from qnas.cost.macs import Shape
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.onnxruntime import WEIGHTS
 
 _TIMING = ("axis", "ceil_mode", "dilations", "group", "mode", "perm", "strides", "transA", "transB")

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qnas.cost.macs import Shape
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
 from qnas.runtime_bench.latency_model.table import Basis, LatencyModel
-from qnas.runtimes.inputs import Shape, ShapeRequest, random_inputs, resolve_shapes
+from qnas.runtimes.inputs import ShapeRequest, random_inputs, resolve_shapes
 from qnas.runtimes.onnxruntime import CPU_DEVICE, execute
 
 # What must be equal for a prediction to be of this machine; the rest of an environment changes no kernel.

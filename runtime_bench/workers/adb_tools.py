@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qnas.cost.macs import Shape
 from qnas.errors import ModelError, UsageError
 from qnas.runtimes.executed import ExecutedNode
-from qnas.runtimes.inputs import Input, Shape
+from qnas.runtimes.inputs import Input
 from qnas.runtimes.litert import BUILT_IN, EXTERNAL, file_nodes, provider_of
 from qnas.runtimes.names import DeviceName
 from qnas.runtimes.onnxruntime import SUFFIX, profiled_nodes

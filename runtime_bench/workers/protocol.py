@@ -19,8 +19,8 @@ A failure is answered by `error` and, where the call itself is wrong, `usage`: t
 
 from dataclasses import dataclass
 
+from qnas.cost.macs import Shape
 from qnas.runtime_bench.environment import Environment
-from qnas.runtimes.inputs import Shape
 
 PROTOCOL = 1
 

@@ -1,7 +1,7 @@
 """How many multiply-adds an operation takes, from the shapes of its tensors alone.
 
 Written once, for every reader of graphs: ONNX, TFLite, and what a runtime says it ran. A multiply-add is one
-MAC; a bias, an activation and a requantization are none. Shapes hold numbers, never names.
+MAC; a bias, an activation and a requantization are none. A `Shape` holds numbers, never names.
 
 Layouts, with kernels of any rank:
 
@@ -11,10 +11,9 @@ Layouts, with kernels of any rank:
 - A transposed convolution has ONNX weights IOHW, [C, M/groups, k...], and TFLite weights OHWI, [M, k..., C].
 """
 
-from collections.abc import Sequence
 from math import prod
 
-Shape = Sequence[int]
+Shape = tuple[int, ...]
 
 
 def convolution(output: Shape, weights: Shape) -> int:

@@ -24,7 +24,8 @@ from math import prod
 from onnx import NodeProto
 
 from qnas.errors import ModelError
-from qnas.onnx.graph import ELEMENTWISE, Graph
+from qnas.onnx.measured import MeasuredGraph
+from qnas.onnx.operations import ELEMENTWISE
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def peak_bytes(lives: Iterable[Life]) -> int:
 class Activations:
     """Which tensors of an ONNX graph are really there, by the rules of the module's docstring."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: MeasuredGraph) -> None:
         self._graph = graph
         self._fixed = set(graph.constants)
         for node in graph.nodes:

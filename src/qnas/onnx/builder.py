@@ -1,40 +1,63 @@
-"""Building blocks of an ONNX graph: nodes, constants that are stored once, and the model around them."""
+"""Builds and rewrites ONNX graphs: nodes, constants that are stored once, and the model around them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from qnas.onnx.names import Names
+
 INPUT, OUTPUT = "image", "upscaled"
 
 
 @dataclass
 class GraphNodes:
-    """The nodes and constants of a graph under construction. Methods return the name of the output."""
+    """The nodes and constants of a graph under construction. Methods return the name of a tensor.
 
+    `names` are those taken: of all tensors that `put` will write, and of the model that nodes are added to.
+    """
+
+    names: Names = field(default_factory=Names)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    _constants: dict[tuple[object, ...], str] = field(default_factory=dict)
 
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
-        """One node, named as what it writes."""
-        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))  # type: ignore[arg-type]
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Write a new tensor, called `output` or, where that is taken, `output` with a number."""
+        return self.put(op, inputs, self.names.tensor(output), **attributes)
+
+    def put(self, op: str, inputs: Sequence[str], output: str, name: str = "", **attributes: Any) -> str:
+        """Write the tensor that the model knows as `output`; the node has that name too, or `name`."""
+        name = name or self.names.node(output)
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name, **attributes))
         return output
 
-    def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
-        """An initializer; one of that name is stored once."""
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
+    def constant(self, name: str, value: NDArray[np.generic] | np.generic, kind: int | None = None) -> str:
+        """An initializer of ONNX type `kind`, or its array's; equal ones of one name are stored once."""
+        array = np.asarray(value)
+        key = (name, kind, array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = free = self.names.tensor(name)
+            self.initializers[free] = (
+                numpy_helper.from_array(array, free)
+                if kind is None
+                else helper.make_tensor(free, kind, array.shape, array.flatten().tolist())
+            )
+        return self._constants[key]
 
     def int4(self, name: str, value: NDArray[np.int8]) -> str:
         """An initializer of two values a byte."""
-        self.initializers[name] = helper.make_tensor(
-            name, TensorProto.INT4, value.shape, value.flatten().tolist()
-        )
-        return name
+        return self.constant(name, value, TensorProto.INT4)
+
+    def rewrite(self, graph: onnx.GraphProto) -> None:
+        """Let `graph` have these nodes instead of its own, and these constants besides its own."""
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(self.initializers.values())
 
     def model(
         self, name: str, kind: int, scale: int, opset: int, ir_version: int, *,

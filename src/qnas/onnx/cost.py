@@ -1,6 +1,6 @@
 """What any ONNX model costs at given input shapes, from its graph alone.
 
-One MAC is one multiply-add. `BitOps = MACs * b_w * b_a`, the bits read as `qnas.onnx.graph` says. Bias,
+One MAC is one multiply-add. `BitOps = MACs * b_w * b_a`, the bits read as `qnas.onnx.measured` says. Bias,
 activation, elementwise arithmetic, pooling, quantization and resizing are not counted (`FREE` lists them),
 nor is a product with what the graph computes from shapes alone: that is a resize by an interpolation matrix.
 A batch norm is one MAC per value. An operation that is neither in `FORMULAS` nor in `FREE` is reported in
@@ -20,7 +20,9 @@ from qnas.cost.file_cost import FileCost, NodeCost, executed_bits
 from qnas.cost.macs import convolution, per_value, product, transposed
 from qnas.errors import ModelError
 from qnas.onnx.activations import Activations
-from qnas.onnx.graph import ELEMENTWISE, KEEPING, TYPE_BITS, UNPACKING, Graph, node_name
+from qnas.onnx.graph import attributes, node_name
+from qnas.onnx.measured import TYPE_BITS, MeasuredGraph
+from qnas.onnx.operations import ELEMENTWISE, KEEPING, POOLING, RESIZING, SHAPES_AND_TYPES, UNPACKING
 from qnas.onnx.shapes import STAND_INS, damage_refused, op_name, read_model
 
 
@@ -33,7 +35,7 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     if isinstance(model, Path):
         with damage_refused(model):
             return model_cost(read_model(model), shapes)
-    graph = Graph(model, shapes or {})
+    graph = MeasuredGraph(model, shapes or {})
     activations = Activations(graph)
     rows: list[NodeCost] = []
     counted: set[str] = set()
@@ -47,7 +49,9 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     return FileCost(tuple(rows), tuple(sorted(uncovered)), activations.peak())
 
 
-def _node_cost(graph: Graph, activations: Activations, node: NodeProto, counted: set[str]) -> NodeCost:
+def _node_cost(
+    graph: MeasuredGraph, activations: Activations, node: NodeProto, counted: set[str]
+) -> NodeCost:
     formula = FORMULAS[op_name(node)]
     data, weight = node.input[formula.data], node.input[formula.weight]
     bias = node.input[formula.bias] if formula.bias and len(node.input) > formula.bias else ""
@@ -73,7 +77,7 @@ def _node_cost(graph: Graph, activations: Activations, node: NodeProto, counted:
     )
 
 
-def _fresh(graph: Graph, names: Sequence[str], counted: set[str]) -> list[TensorProto]:
+def _fresh(graph: MeasuredGraph, names: Sequence[str], counted: set[str]) -> list[TensorProto]:
     """The constants that tensors `names` unpack and no node before has counted; marks them as counted."""
     stored = {found for name in names if name and (found := graph.stored(name))} - counted
     counted |= stored
@@ -89,20 +93,16 @@ def stored_bytes(tensor: TensorProto) -> int:
 class Formula:
     """How an operation is counted; `data`, `weight` and `bias` are positions of inputs, bias 0: none."""
 
-    macs: Callable[[Graph, NodeProto, Formula], int]
+    macs: Callable[[MeasuredGraph, NodeProto, Formula], int]
     data: int = 0
     weight: int = 1
     bias: int = 2
 
 
-def _attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
-
-
-def _convolution(graph: Graph, node: NodeProto, formula: Formula) -> int:
+def _convolution(graph: MeasuredGraph, node: NodeProto, formula: Formula) -> int:
     """Outputs [N, M, ...] times the weights [M, C/groups, k...] that make one of them."""
     data, weight = (graph.shape(node.input[i], node) for i in (formula.data, formula.weight))
-    channels = weight[1] * _attribute(node, "group", 1)
+    channels = weight[1] * attributes(node).get("group", 1)
     if data[1] != channels:  # onnx's inference does not look
         raise ModelError(
             f"node {node_name(node)}: {data[1]} channels come in, its weights take {channels}; "
@@ -111,20 +111,20 @@ def _convolution(graph: Graph, node: NodeProto, formula: Formula) -> int:
     return convolution(graph.shape(node.output[0], node), weight)
 
 
-def _transposed(graph: Graph, node: NodeProto, formula: Formula) -> int:
+def _transposed(graph: MeasuredGraph, node: NodeProto, formula: Formula) -> int:
     """Inputs [N, C, ...] times the weights [C, M/groups, k...] that read one of them."""
     data, weight = (graph.shape(node.input[i], node) for i in (formula.data, formula.weight))
     return transposed(data, weight)
 
 
-def _product(graph: Graph, node: NodeProto, formula: Formula) -> int:
+def _product(graph: MeasuredGraph, node: NodeProto, formula: Formula) -> int:
     """Outputs [..., M, N] times the inner dimension K of [..., M, K], or of [K, M] with transA."""
     data = graph.shape(node.input[formula.data], node)
-    inner = data[-2 if _attribute(node, "transA", 0) else -1]
+    inner = data[-2 if attributes(node).get("transA") else -1]
     return product(graph.shape(node.output[0], node), inner)
 
 
-def _per_value(graph: Graph, node: NodeProto, formula: Formula) -> int:
+def _per_value(graph: MeasuredGraph, node: NodeProto, formula: Formula) -> int:
     """One for every value that comes in."""
     return per_value(graph.shape(node.input[formula.data], node))
 
@@ -145,12 +145,6 @@ FORMULAS: dict[str, Formula] = {
     "com.microsoft.QGemm": Formula(_product, weight=3, bias=6),
 }
 
-_SHAPES_AND_TYPES = frozenset({
-    "CastLike", "Constant", "ConstantOfShape", "DynamicQuantizeLinear", "GatherElements", "GatherND", "Range",
-    "Resize", "ScatterElements", "ScatterND", "Shape", "Size", "Upsample", "Where",
-})  # fmt: skip
-_POOLING = frozenset({
-    "ArgMax", "ArgMin", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceSum", "ReduceSumSquare", "TopK",
-})  # fmt: skip
-FREE = (KEEPING | UNPACKING | ELEMENTWISE | _SHAPES_AND_TYPES | _POOLING | STAND_INS.keys()) - FORMULAS.keys()
+FREE = (
+    KEEPING | UNPACKING | ELEMENTWISE | SHAPES_AND_TYPES | POOLING | RESIZING | STAND_INS.keys()
+) - FORMULAS.keys()

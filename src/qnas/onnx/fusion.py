@@ -9,7 +9,8 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from qnas.onnx.graph import KEEPING, node_name
+from qnas.onnx.graph import attributes, node_name
+from qnas.onnx.operations import MOVING
 from qnas.onnx.session import open_session
 from qnas.onnx.shapes import read_model
 
@@ -24,9 +25,7 @@ _TO_INTEGER = frozenset({
     "QuantizeLinear", "Shape", "Size",
 })  # fmt: skip
 # Conversions, and what only moves values.
-_NOT_COMPUTE = (KEEPING - {"MaxPool", "Relu"}) | {
-    "Cast", "Constant", "DequantizeLinear", "ReorderInput", "ReorderOutput",
-}  # fmt: skip
+_NOT_COMPUTE = MOVING | {"Cast", "Constant", "DequantizeLinear", "ReorderInput", "ReorderOutput"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _float_tensors(model: ModelProto) -> dict[str, bool]:
             case op if op in _TO_INTEGER:
                 is_float = False
             case "Cast":
-                is_float = any(a.i in _FLOATS for a in node.attribute if a.name == "to")
+                is_float = attributes(node).get("to") in _FLOATS
             case "Constant":
                 is_float = any(a.t.data_type in _FLOATS for a in node.attribute)
             case _:

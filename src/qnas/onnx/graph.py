@@ -1,62 +1,16 @@
-"""An ONNX graph with the shape of every tensor and the bits of its values.
-
-The bits are those of the values, which a container may exceed:
-
-1. a tensor has the bits of its type: float32 32, int8 8, int4 4, int2 2;
-2. QuantizeLinear gives the bits of its output type; DequantizeLinear and Cast keep those of their input;
-3. an integer Clip(lo, hi) gives those of hi - lo: Clip(0, 15) behind a uint8 QuantizeLinear makes 4 bits; 8
-   are taken for 7, which a ReLU leaves of a signed grid;
-4. data movement and Relu keep the bits, and so does a QuantizeLinear back onto the very same grid;
-5. metadata `qnas.bits` on a node says the bits of what it writes: that of the DequantizeLinear behind an int8
-   weight may say 4.
-
-The container of a tensor is its type; of floats that a DequantizeLinear wrote, or that data movement kept,
-it is that of the integers they came from.
-"""
+"""An ONNX graph to look at: who writes and reads its tensors, what its constants and its nodes hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, prod
+from typing import Any
 
-import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
-
-from qnas.cost.file_cost import Container, level_bits
-from qnas.errors import ModelError
-from qnas.onnx.shapes import Shape, infer_shapes, op_name
-
-BITS_KEY = "qnas.bits"
-
-_WIDTHS = {
-    "BOOL": 1, "INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8,
-    "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8, "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8,
-    "INT16": 16, "UINT16": 16, "FLOAT16": 16, "BFLOAT16": 16, "INT32": 32, "UINT32": 32, "FLOAT": 32,
-    "INT64": 64, "UINT64": 64, "DOUBLE": 64,
-}  # fmt: skip
-TYPE_BITS = {number: _WIDTHS[name] for name, number in TensorProto.DataType.items() if name in _WIDTHS}
-_INTEGERS = {number for name, number in TensorProto.DataType.items() if "INT" in name}
-
-# Moves values, or keeps those of a grid on it. The data is the first input, but for Concat all of them.
-KEEPING = frozenset({
-    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
-# What may stand between a stored weight and the node that multiplies with it.
-UNPACKING = frozenset({
-    "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
-    "Unsqueeze",
-})  # fmt: skip
-
-# One value out of each that comes in, or of several at the same place.
-ELEMENTWISE = frozenset({
-    "Abs", "Add", "And", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp",
-    "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "LogSoftmax", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or",
-    "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus",
-    "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Xor",
-})  # fmt: skip
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 
 def node_name(node: NodeProto) -> str:
@@ -65,151 +19,117 @@ def node_name(node: NodeProto) -> str:
     return name
 
 
-def metadata_bits(node: NodeProto) -> int | None:
-    """What the node's metadata says of its bits, or None; ModelError when that is no number."""
-    for entry in node.metadata_props:
-        if entry.key == BITS_KEY:
-            if not (entry.value.isdecimal() and int(entry.value) > 0):
-                raise ModelError(
-                    f"node {node_name(node)}: metadata {BITS_KEY} is {entry.value!r}, not a number of bits: "
-                    "export the model again"
-                )
-            return int(entry.value)
-    return None
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Name -> value, texts as str."""
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
 
 
 @dataclass(frozen=True)
-class _Values:
-    """The bits of a tensor's values, and (scale, zero point) when these lie on one quantizer's grid."""
+class Clamp:
+    """What holds each value of tensor `source` between `low` and `high`, infinite where nothing does."""
 
-    bits: int | None  # None: not even the type is known
-    grid: object = None
-    container: int = TensorProto.UNDEFINED
+    source: str
+    low: float
+    high: float
 
 
 class Graph:
-    """A model's nodes with every shape that can be inferred and the bits of every tensor."""
+    """The graph as it is when it is first asked: after a change, make another."""
 
-    def __init__(self, model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Infer from input shapes; UsageError when they do not fit, ModelError when inference fails."""
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-        self.nodes: list[NodeProto] = list(model.graph.node)
-        self.producers = {name: node for node in self.nodes for name in node.output}
-        self.constants: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
+    def __init__(self, proto: GraphProto) -> None:
+        self.proto = proto
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        """In the order of the file."""
+        return list(self.proto.node)
+
+    @cached_property
+    def constants(self) -> dict[str, TensorProto]:
+        """Stored tensors, and those that Constant nodes hold."""
+        found = {tensor.name: tensor for tensor in self.proto.initializer}
+        held = [(n.output[0], a) for n in self.nodes if n.op_type == "Constant" for a in n.attribute]
+        return found | {name: a.t for name, a in held if a.name == "value"}
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs that are not constants as well, as those of old files are."""
+        return tuple(value.name for value in self.proto.input if value.name not in self.constants)
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """The names of the outputs."""
+        return frozenset(value.name for value in self.proto.output)
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        """Tensor -> the node that writes it."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> dict[str, list[NodeProto]]:
+        """Tensor -> the nodes that read it, each once; tensors that nothing reads are missing."""
+        found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
-            if node.op_type == "Constant":
-                self.constants |= {o: a.t for o in node.output for a in node.attribute if a.name == "value"}
-        self._shapes = infer_shapes(model, shapes)
-        self.inputs = tuple(v.name for v in model.graph.input if v.name not in self.constants)
-        self.outputs = frozenset(value.name for value in model.graph.output)
-        self._values = {name: self._typed(name) for name in (*self.constants, *self.inputs)}
-        for node in self.nodes:
-            self._values |= dict.fromkeys(node.output, self._written(node))
+            for name in dict.fromkeys(filter(None, node.input)):
+                found.setdefault(name, []).append(node)
+        return found
 
-    def shape(self, name: str, node: NodeProto) -> Shape:
-        """Dimensions of a tensor that `node` needs; ModelError when they are unknown."""
-        shape = self._shapes.of(name)
-        if shape is None:
-            raise self._unknown("shape", name, node)
-        return shape
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """Tensor -> how often it is read; being an output counts as well."""
+        read = Counter(name for node in self.nodes for name in node.input if name)
+        return read + Counter(value.name for value in self.proto.output)
 
-    def bits(self, name: str, node: NodeProto) -> int:
-        """Bits of the values of a tensor that `node` reads; ModelError when they are unknown."""
-        bits = self._values[name].bits if name in self._values else None
-        if bits is None:
-            raise self._unknown("type", name, node)
-        return bits
+    def array(self, name: str) -> NDArray[Any]:
+        """The values of constant `name`."""
+        return np.asarray(numpy_helper.to_array(self.constants[name]))
 
-    def container(self, name: str, node: NodeProto) -> Container:
-        """How the values of a tensor of `node` are stored; ModelError when its type is unknown."""
-        kind = self._values[name].container if name in self._values else TensorProto.UNDEFINED
-        if kind not in TYPE_BITS:
-            raise self._unknown("type", name, node)
-        return Container(TYPE_BITS[kind], kind in _INTEGERS)
-
-    def stored(self, name: str) -> str | None:
-        """The constant that tensor `name` unpacks, or None when it is computed from an input."""
-        while name not in self.constants:
-            node = self.producers.get(name)
-            if node is None or node.op_type not in UNPACKING:
-                return None
-            name = node.input[0]
-        return name
-
-    def _unknown(self, what: str, name: str, node: NodeProto) -> ModelError:
-        return ModelError(
-            f"node {node_name(node)} ({op_name(node)}): the {what} of its tensor {name!r} is unknown, so its "
-            "cost cannot be counted; export the model with fixed shapes"
-        )
-
-    def is_derived(self, name: str) -> bool:
-        """Whether the graph computes tensor `name` from shapes alone, as it does an interpolation matrix."""
-        return name in self._shapes.derived
-
-    def has_integers(self, name: str) -> bool:
-        """Whether the container of tensor `name` is known to be an integer."""
-        return name in self._values and self._values[name].container in _INTEGERS
-
-    def is_integer(self, name: str) -> bool:
-        """Whether the type of tensor `name` is known to be an integer."""
-        return self._type(name) in _INTEGERS
-
-    def _type(self, name: str) -> int:
-        known = self._shapes.types.get(name)
-        return TensorProto.UNDEFINED if known is None else int(known.elem_type)
-
-    def _typed(self, name: str) -> _Values:
-        kind = self._type(name)
-        return _Values(TYPE_BITS.get(kind), None, kind)
-
-    def _written(self, node: NodeProto) -> _Values:
-        """The values that `node` writes, by the cases of the module's docstring."""
-        reads = [self._values.get(name, _Values(None)) for name in node.input if name]
-        first = reads[0] if reads else _Values(None)
-        result = self._typed(node.output[0])  # Case 1
-        match node.op_type:
-            case "DequantizeLinear":  # Case 2
-                result = _Values(first.bits, self._grid(node), first.container)
-            case "Cast":  # Case 2
-                result = replace(result, bits=_least(result.bits, first.bits))
-            case "QuantizeLinear" if first.grid is not None and first.grid == self._grid(node):  # Case 4
-                result = replace(result, bits=_least(result.bits, first.bits))
-            case "Clip" if result.container in _INTEGERS:  # Case 3
-                result = replace(result, bits=_least(first.bits, self._clip_bits(node)))
-            case op if op in KEEPING:  # Case 4
-                result = _joined(reads if op == "Concat" else [first], result.container)
-        override = metadata_bits(node)
-        return result if override is None else replace(result, bits=override)  # Case 5
-
-    def _grid(self, node: NodeProto) -> object:
-        """A hashable (scale, zero point) of a quantizer with one scale, None of one with several."""
-        scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
-        if scale in self.constants and prod(self.constants[scale].dims) != 1:
+    def number(self, name: str) -> float | None:
+        """The one number that constant `name` holds; None where it holds several or is no constant."""
+        if name not in self.constants or prod(self.constants[name].dims) != 1:
             return None
-        return self._number(scale), self._number(zero) if zero else 0.0
+        return float(self.array(name).reshape(-1)[0])
 
-    def _number(self, name: str) -> float | str:
-        """The value of a constant of one element, or the name of a tensor that is computed."""
-        return float(numpy_helper.to_array(self.constants[name]).item()) if name in self.constants else name
+    def scalar_operand(self, node: NodeProto) -> tuple[str, float] | None:
+        """(tensor, number) of a node that reads a tensor and one constant float, in either order; else None.
 
-    def _clip_bits(self, node: NodeProto) -> int | None:
-        ends = [self._number(name) for name in node.input[1:3] if name]
-        numbers = [int(end) for end in ends if isinstance(end, float)]
-        return level_bits(*numbers) if len(numbers) == 2 else None
+        A node that subtracts from the number or divides it has none.
+        """
+        if len(node.input) != 2:
+            return None
+        for data, other in ((0, 1), (1, 0)):
+            number = self._float(node.input[other])
+            if number is None:
+                continue
+            if node.input[data] not in self.constants:
+                turned = data == 1 and node.op_type in ("Sub", "Div")
+                return None if turned else (node.input[data], number)
+        return None
 
+    def clamp(self, node: NodeProto) -> Clamp | None:
+        """What `node` holds a tensor's values between; None unless it is a clamp of constant bounds."""
+        match node.op_type:
+            case "Relu":
+                return Clamp(node.input[0], 0.0, inf)
+            case "Clip":
+                a = attributes(node)  # up to opset 10
+                ends = [a.get("min", -inf), a.get("max", inf)]
+                for place, name in enumerate(node.input[1:3]):
+                    ends[place] = self.number(name) if name else ends[place]
+                return None if None in ends else Clamp(node.input[0], *ends)
+            case "Max" | "Min" as op:
+                numbers = {name: self._float(name) for name in node.input}
+                sources = [name for name, number in numbers.items() if number is None]
+                found = [number for number in numbers.values() if number is not None]
+                if len(sources) != 1 or not found or sources[0] in self.constants:
+                    return None
+                low, high = (max(found), inf) if op == "Max" else (-inf, min(found))
+                return Clamp(sources[0], low, high)
+            case _:
+                return None
 
-def _joined(values: Sequence[_Values], own: int) -> _Values:
-    """Of several tensors in one; `own` is the type of that one, its container unless they share another."""
-    bits = [value.bits for value in values if value.bits is not None]
-    grids = {value.grid for value in values}
-    containers = {value.container for value in values}
-    return _Values(
-        bits=max(bits) if len(bits) == len(values) else None,
-        grid=grids.pop() if len(grids) == 1 else None,
-        container=containers.pop() if len(containers) == 1 else own,
-    )
-
-
-def _least(*bits: int | None) -> int | None:
-    return min((b for b in bits if b is not None), default=None)
+    def _float(self, name: str) -> float | None:
+        number = self.number(name)
+        return number if number is not None and self.array(name).dtype.kind == "f" else None

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from qnas.cost.macs import Shape
 from qnas.errors import ModelError, QnasError, UsageError
 
-Shape = tuple[int, ...]
 Array = NDArray[Any]
 LARGE = 1024  # a constant of more values is a weight, never a shape that inference must read
 LONGEST = 1 << 21  # no image has more rows or columns; inference would count along them, one by one

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-Shape = tuple[int, ...]
+from qnas.cost.macs import Shape
 
 
 @dataclass(frozen=True)

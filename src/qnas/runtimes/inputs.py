@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qnas.cost.macs import Shape
 from qnas.errors import ModelError, UsageError
 
-Shape = tuple[int, ...]
 Feed = dict[str, NDArray[Any]]
 DEFAULT = (1, 3, 128, 128)  # one RGB image, [N, C, H, W]
 NUMBERS = frozenset({

@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from qnas.cost import macs
 from qnas.errors import ModelError, UsageError
+from qnas.onnx.graph import attributes
 from qnas.onnx.session import first_line, open_session
 from qnas.onnx.shapes import read_model
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
@@ -230,7 +231,7 @@ def _row(
     inputs = _tensors(event["input_type_shape"])
     if node is not None and node.op_type == op:
         inputs = _with_packed(inputs, [constants.get(name) for name in node.input if name])
-    transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
+    transposed = node is not None and bool(attributes(node).get("transA"))
     counted, integer = multiplications(op, inputs, outputs, transposed)
     return ExecutedNode(name, op, event["provider"], inputs, outputs, counted, integer, tuple(times))
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.cost.macs import convolution, product, transposed
+from qnas.cost.macs import Shape, convolution, product, transposed
 from qnas.errors import ModelError, UsageError
 from qnas.onnx.session import first_line
-from qnas.runtimes.executed import ExecutedNode, ExecutedTensor, Shape
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input
 from qnas.runtimes.onnx_runner import Session, onnx_runner
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime

@@ -19,13 +19,11 @@ from math import prod
 from pathlib import Path
 
 from qnas.cost.file_cost import Container, FileCost, NodeCost, executed_bits
-from qnas.cost.macs import convolution, depthwise, product, transposed_channels_last
+from qnas.cost.macs import Shape, convolution, depthwise, product, transposed_channels_last
 from qnas.errors import ModelError, UsageError
 from qnas.onnx.activations import Life, peak_bytes
 from qnas.tflite.levels import Grids, tensor_levels, value_bits, weight_bits
 from qnas.tflite.reader import BITS, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
-
-Shape = tuple[int, ...]
 
 
 def tflite_cost(

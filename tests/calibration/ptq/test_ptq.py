@@ -16,7 +16,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.prepare.rewrites import rewritten
-from qnas.calibration.ptq.grids import Graph, plan_grids
+from qnas.calibration.ptq.float_graph import FloatGraph
+from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import IntegerRunner, PtqOptions, fitted_weights, quantized
 from qnas.calibration.ptq.rounding import assumed, rounded, successive, upper_root
 from qnas.calibration.ptq.weights import (
@@ -222,7 +223,7 @@ net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled) <float[3, 3, 1, 1]
 def test_a_relu_is_the_lower_end_of_the_grid_of_what_it_alone_reads() -> None:
     network = text_network(TWO_READERS.replace("MORE", "r"))
     ranges = {name: Range(-2, 2) for name in ("image", "c", "d", "upscaled")} | {"r": Range(0, 2)}
-    grids = plan_grids(Graph(network), ranges)
+    grids = plan_grids(FloatGraph(network), ranges)
     assert grids.of("c") is grids.of("r")
     assert grids.of("r").zero_point == 0
     assert not by_op(quantized(network, ranges), "Clip")
@@ -234,7 +235,7 @@ def test_a_sigmoid_has_the_grid_of_tflite_unless_that_wastes_a_bit(high: float, 
         CONV.replace("Identity (c)", "Mul (c, s)").replace("k)", "k)\n    s = Sigmoid (c)")
     )
     ranges = {name: Range(-2, 2) for name in ("image", "c", "upscaled")} | {"s": Range(0.1, high)}
-    grid = plan_grids(Graph(network), ranges).of("s")
+    grid = plan_grids(FloatGraph(network), ranges).of("s")
     assert (float(grid.scale), grid.zero_point) == (pytest.approx(scale), 0)
 
 
@@ -243,7 +244,7 @@ def test_a_relu_beside_another_reader_is_a_clip_of_bytes() -> None:
     ranges = ranges_of(network, TEST)
     model = quantized(network, ranges)
     (clip,) = by_op(model, "Clip")
-    zero = plan_grids(Graph(network), ranges).of("c").zero_point
+    zero = plan_grids(FloatGraph(network), ranges).of("c").zero_point
     assert zero > 0
     assert [stored(model, name) for name in clip.input[1:]] == [zero, 255]
     assert_read_alike(network, model)
@@ -263,7 +264,7 @@ def test_scales_around_a_sum_have_simple_ratios(ratio: float) -> None:
     }"""
     network = text_network(inner)
     spans = {"image": Range(0, 1), "c": Range(-1, 1), "d": Range(-0.1, 0.2), "s": Range(-ratio, ratio)}
-    grids = plan_grids(Graph(network), spans | {"upscaled": Range(0, 1)})
+    grids = plan_grids(FloatGraph(network), spans | {"upscaled": Range(0, 1)})
     of_sum, of_read, of_added = (float(grids.of(name).scale) for name in ("s", "c", "d"))
     assert of_added == of_sum
     assert of_sum == pytest.approx(2 * ratio / 254, rel=0.03)
