@@ -40,7 +40,7 @@ def as_document(report: BenchReport) -> dict[str, Any]:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    load, plan = settings.load, settings.plan
+    load, plan = settings.load, settings.schedule
     return {
         "devices": settings.devices,
         "device_options": dict(load.device_options),

@@ -82,7 +82,7 @@ def remarks(report: BenchReport) -> list[str]:
         lines.append("the inputs differ in size: the ratios compare different work; name a --shape")
     for each in report.models:
         where = f"{each.facts.files.path} on {each.device}"
-        if report.settings.plan.runs is not None and parse_device(each.device).transport == "adb":
+        if report.settings.schedule.runs is not None and parse_device(each.device).transport == "adb":
             made, least = sum(map(len, each.measured.rounds)), round(BURST / 1e6)
             lines.append(
                 f"{where}: --runs is a lower bound there: {made} runs, in bursts of {least} ms or more"
