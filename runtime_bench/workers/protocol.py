@@ -20,7 +20,7 @@ A failure is answered by `error` and, where the call itself is wrong, `usage`: t
 from dataclasses import dataclass
 
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.inputs import Shape
+from qnas.runtimes.inputs import Shape
 
 PROTOCOL = 1
 
