@@ -93,7 +93,10 @@ def test_a_palette_is_looked_up_and_its_transparency_becomes_alpha(
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_gray_is_divided_by_257_and_rounded(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    if suffix == "pgm":  # pillow writes it from version 11 on
+        (tmp_path / "a.pgm").write_bytes(b"P5 8 1 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / f"a.{suffix}")
     # 128/257 = 0.498, 129/257 = 0.502, 32768/257 = 127.502, 65406/257 = 254.498, 65407/257 = 254.502
     expected = np.array([[0, 0, 1, 1, 128, 254, 255, 255]], np.uint8)
     assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), as_rgb(expected))

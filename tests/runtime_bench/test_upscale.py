@@ -175,7 +175,7 @@ REFUSED = {
     "fixed": ("g (uint8[1, 3, 8, 9] x) => (uint8[1, 3, 8, 9] y) { y = Identity (x) }", "only images of 9x8"),
     "batch": ("g (uint8[2, 3, h, w] x) => (uint8[2, 3, h, w] y) { y = Identity (x) }", "shape"),
     "two": (
-        "g (uint8[n, 3, h, w] x, uint8[n, 3, h, w] z) => (uint8[n, 3, h, w] y) { y = Max (x, z) }",
+        "g (uint8[n, 3, h, w] x, uint8[n, 3, h, w] z) => (uint8[n, 3, h, w] y) { y = Identity (x) }",
         "2 inputs",
     ),
     "int": ("g (int32[n, 3, h, w] x) => (int32[n, 3, h, w] y) { y = Identity (x) }", r"tensor\(int32\)"),
