@@ -23,7 +23,7 @@ HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 
 def bilinear_as_products(network: FloatModel) -> FloatModel:
-    """The same network where every Resize that can be is two products; the sizes of tensors are the same."""
+    """Write every Resize that can be as two products; the sizes of tensors stay."""
     opset = opset_of(network.model, network.name)
     resizes = [node for node in network.model.graph.node if _is_bilinear(node)]
     if opset < NEEDED_OPSET or network.layout != "nchw" or not resizes:
