@@ -2,8 +2,8 @@
 
 python benchmarks/exact_sums.py [--rounds 20]
 
-Each example's integer ONNX file runs in both modes of `session.x64quantprecision`, in turns, on one thread. On
-a processor with VNNI, or on ARM, both are the same.
+Each example's integer ONNX file runs in both modes of `session.x64quantprecision`, in turns, on one thread.
+On a processor with VNNI, or on ARM, both are the same.
 """
 
 import time
