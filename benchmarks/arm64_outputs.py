@@ -21,10 +21,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.model_files import model_files
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.names import parse_device
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ("espcn-w8", "espcn-w4", "basic-w48")

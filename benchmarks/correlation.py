@@ -18,13 +18,13 @@ from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.latency_model.correlation import Row, Settings, correlate, correlations
 from qnas.runtime_bench.latency_model.networks import SPACES, random_member
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.table import read_latency_model
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtimes.names import parse_device
 from qnas.testing.random_networks import build
 
 ROOT = Path(__file__).resolve().parent.parent

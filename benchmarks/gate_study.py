@@ -30,7 +30,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.gate.pairs import Cpus, Drawn, measure_fresh, shared_cpus
 from qnas.runtime_bench.gate.request import Request
@@ -40,6 +39,7 @@ from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.runner import Runner
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.names import parse_device
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gate.md"

@@ -24,6 +24,7 @@ from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.trained import trained_reference
 from qnas.testing.random_networks import random_found
 from qnas.torch.checkpoint import Found, load_found
 
@@ -113,7 +114,8 @@ def rows(name: str, found: Found, forms: dict[str, Build]) -> list[str]:
         command = [bench, *paths.values(), "--shape", "128x128", "--min-time", "4", "--json", report]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for form, measured in zip(forms, json.loads(report.read_text())["models"], strict=True):
-            (file,) = check([WrittenFile(paths[form], "onnx")], None, found.network, images).files
+            trained = trained_reference(found.network)
+            (file,) = check([WrittenFile(paths[form])], None, trained, images).files
             fused, fusion = file.runtimes[0].against["torch"], file.fusion
             assert fusion is not None
             ratio = measured["ratio_to_first"]

@@ -23,19 +23,17 @@ import torch
 
 from qnas.export.model import build_qdq
 from qnas.network.architecture import Choice
-from qnas.network.lowering import lower
-from qnas.runtime_bench.devices.ort import CPU_DEVICE
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.latency_model.fitting import assemble, evaluate, predicted
 from qnas.runtime_bench.latency_model.kernels import Kernel
-from qnas.runtime_bench.latency_model.networks import SPACES, random_member, write_members
+from qnas.runtime_bench.latency_model.networks import SPACES, random_member, untrained_model, write_members
 from qnas.runtime_bench.latency_model.operations import built_in_spaces, image_sizes, operation_times
 from qnas.runtime_bench.latency_model.prediction import predict
-from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, sample
 from qnas.runtime_bench.latency_model.table import Accuracy, LatencyModel
+from qnas.runtimes.inputs import parse_shape
+from qnas.runtimes.onnxruntime import CPU_DEVICE
 from qnas.search.space.candidate_costs import counted_costs
 from qnas.search.space.latency_costs import latency_costs
 from qnas.search.space.search_space import SearchSpace, find_space
@@ -274,7 +272,7 @@ def _whole(
 ) -> float:
     """Predicted milliseconds of the network that the exporter would write."""
     path = work / "summed.onnx"
-    onnx.save(write_qdq(lower(space.architecture(choices)), 0), path)
+    onnx.save(untrained_model(space.architecture(choices), 0), path)
     return predict(path, model, (parse_shape(size),)).ms
 
 

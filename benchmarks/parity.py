@@ -19,6 +19,7 @@ from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.export.trained import trained_reference
 from qnas.images.evaluation import Image
 from qnas.network.architecture import Space, named_architectures
 from qnas.testing.random_networks import build, noise, random_architecture, random_found
@@ -55,11 +56,11 @@ def report_of(found: Found, images: Sequence[tuple[str, Image]]) -> CheckReport:
     integer = integer_network(found)
     onnx_target, litert = TARGETS["onnxruntime"], TARGETS["litert"]
     with tempfile.TemporaryDirectory() as name:
-        files = [WrittenFile(Path(name) / "m.onnx", "onnx"), WrittenFile(Path(name) / "m.tflite", "tflite")]
+        files = [WrittenFile(Path(name) / "m.onnx"), WrittenFile(Path(name) / "m.tflite")]
         model = write_onnx(fitted(integer, onnx_target), onnx_target)
         files[0].path.write_bytes(model.SerializeToString())
         files[1].path.write_bytes(write_tflite(fitted(integer, litert), TILE, TILE).data)
-        return check(files, integer, found.network, images)
+        return check(files, integer, trained_reference(found.network), images)
 
 
 Counts = dict[str, tuple[int, int, int]]  # runtime -> values, differing, largest

@@ -12,24 +12,16 @@ import click
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.export.checks.runtimes import RUNTIMES, Kind, pixels, planes
 from qnas.export.targets import TARGETS
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Table,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, ImageInput, IntegerNode, Interpolate, MaxPool, Multiply, Table
 from qnas.quantization.quantizers import WEIGHT_SCALE_BITS, QuantParams, dequantize, quantize, snap_scale
+from qnas.runtimes.runtime import pixels, planes
+from qnas.runtimes.table import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 48
@@ -77,8 +69,8 @@ class Draw:
         """8 bits."""
         return QuantParams(np.asarray(self.scale(around)), 128 * signed, 0, 255)
 
-    def image(self) -> Image:
-        return Image("image", (), 3, self.grid(2**-8))
+    def image(self) -> ImageInput:
+        return ImageInput("image", (), 3, self.grid(2**-8))
 
     def other(self, read: QuantParams, output: QuantParams) -> Conv:
         """A second tensor: colours exchanged, moved by a pixel, byte for byte: nothing is rounded."""
@@ -174,22 +166,22 @@ OPERATIONS: dict[str, Callable[[Draw], list[IntegerNode]]] = {
     "max-pool": pooling,
     "interpolation": interpolation,
 }
-WRITERS: dict[Kind, Callable[[IntegerNetwork], bytes]] = {
-    "onnx": lambda network: write_onnx(network, TARGETS["onnxruntime"]).SerializeToString(),
-    "tflite": lambda network: write_tflite(network, SIDE, SIDE).data,
+WRITERS: dict[str, Callable[[IntegerNetwork], bytes]] = {
+    ".onnx": lambda network: write_onnx(network, TARGETS["onnxruntime"]).SerializeToString(),
+    ".tflite": lambda network: write_tflite(network, SIDE, SIDE).data,
 }
-INSTALLED = [(kind, r) for kind, runtimes in RUNTIMES.items() for r in runtimes.values() if r.installed]
+INSTALLED = [check for check in CHECKS.values() if check.installed]
 
 
 def differences(nodes: list[IntegerNode], picture: np.ndarray) -> list[np.ndarray | None]:
     """Per runtime the steps that each value is off; None where it cannot run the operation."""
     network = IntegerNetwork("one", 1, tuple(nodes))
     expected = pixels(run(network, planes(picture))).astype(np.int64)
-    files = {kind: write(network) for kind, write in WRITERS.items()}
+    files = {suffix: write(network) for suffix, write in WRITERS.items()}
     found: list[np.ndarray | None] = []
-    for kind, runtime in INSTALLED:
+    for runtime in INSTALLED:
         try:
-            found.append(np.abs(runtime.open(files[kind]).upscale(picture) - expected).reshape(-1))
+            found.append(np.abs(runtime.open(files[runtime.suffix]).upscale(picture) - expected).reshape(-1))
         except ModelError:
             found.append(None)
     return found
@@ -223,8 +215,8 @@ def main(networks: int) -> None:
     head = HEAD.format(
         networks=networks,
         values=f"{min(values):,}",
-        versions=", ".join(dict.fromkeys(f"{r.package} {r.version}" for _, r in INSTALLED)),
-        runtimes=" | ".join(r.name for _, r in INSTALLED),
+        versions=", ".join(dict.fromkeys(f"{r.package} {r.version}" for r in INSTALLED)),
+        runtimes=" | ".join(r.name for r in INSTALLED),
         rules="---|" * len(INSTALLED),
     )
     (ROOT / "docs" / "runtime-differences.md").write_text(head + "\n".join(lines) + "\n")

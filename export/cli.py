@@ -81,12 +81,17 @@ def main(source: Path, output: Path | None, formats: tuple[str, ...], **options:
     """
     from rich.console import Console
 
+    from qnas.calibration.progress import bars
     from qnas.export import run
+    from qnas.export.checks.table import show_report
+    from qnas.export.options import Options
 
-    done = run.export(source, run.Options(formats=tuple(dict.fromkeys(formats)), **options), output)
+    with bars() as display:
+        wanted = Options(formats=tuple(dict.fromkeys(formats)), **options)
+        done = run.export(source, wanted, output, display)
     if done.report is not None:
         console = Console()
-        done.report.show(console if console.is_terminal else Console(width=100))
+        show_report(done.report, console if console.is_terminal else Console(width=100))
     for note in done.notes if done.report is None else ():
         click.echo(f"note: {note}")
     for path in done.files:

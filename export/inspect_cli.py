@@ -43,7 +43,8 @@ def main(
 
     from rich.console import Console
 
-    from qnas.export.inspection.inspect import Request, inspect
+    from qnas.export.inspect import inspect
+    from qnas.export.inspection.inspection import Request
     from qnas.export.inspection.report import WIDTH, as_document, as_page, show
     from qnas.files import atomic_write, check_output
 

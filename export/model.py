@@ -3,9 +3,9 @@
 import onnx
 
 from qnas.errors import ModelError
+from qnas.export.float_writer import write_float32
 from qnas.export.integers import integer_network, refuse_paper
 from qnas.export.targets import TARGETS, Layout, Target, fitted
-from qnas.export.to_onnx.float_writer import write_float32
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.network.lowering import lower
 from qnas.quantization.quantizers import FLOAT_BITS

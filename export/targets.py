@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from qnas.errors import UsageError
 from qnas.export.passes.channel_padding import pad_channels
 from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
@@ -35,7 +34,6 @@ class Target:
     """
 
     name: str
-    formats: tuple[str, ...]
     four_bits: Literal["int4_cast", "int4", "int8"]
     clamp: Literal["uint8", "float"]
     between: Literal["add_zero", "plain"]
@@ -47,38 +45,16 @@ class Target:
     image_gains: bool = False
 
 
-TARGETS = {
-    target.name: target
-    for target in (
-        Target(
-            "onnxruntime",
-            ("onnx-qdq",),
-            "int4_cast",
-            "uint8",
-            "add_zero",
-            pad_to=4,
-            phases=True,
-            dense=True,
-            image_gains=True,
-        ),
-        Target(
-            "openvino", ("onnx-qdq",), "int4_cast", "uint8", "add_zero", pad_to=1, phases=True, dense=False
-        ),
-        Target("portable", ("onnx-qdq",), "int8", "float", "plain", pad_to=1, phases=False, dense=False),
-        Target("portable-int4", ("onnx-qdq",), "int4", "float", "plain", pad_to=1, phases=False, dense=False),
-        Target("litert", ("tflite",), "int8", "uint8", "plain", pad_to=1, phases=True, dense=False),
-    )
-}
-DEFAULT_TARGETS = {"onnx-qdq": "onnxruntime", "tflite": "litert"}
-
-
-def find_target(name: str | None, format_name: str) -> Target:
-    """The target of that name, or the format's default. Raises UsageError when they do not go together."""
-    target = TARGETS[name or DEFAULT_TARGETS[format_name]]
-    if format_name not in target.formats:
-        fitting = ", ".join(t.name for t in TARGETS.values() if format_name in t.formats)
-        raise UsageError(f"--target {target.name} takes no {format_name}: use one of {fitting}")
-    return target
+ONNX_TARGETS = (
+    Target(
+        "onnxruntime", "int4_cast", "uint8", "add_zero", pad_to=4, phases=True, dense=True, image_gains=True
+    ),
+    Target("openvino", "int4_cast", "uint8", "add_zero", pad_to=1, phases=True, dense=False),
+    Target("portable", "int8", "float", "plain", pad_to=1, phases=False, dense=False),
+    Target("portable-int4", "int4", "float", "plain", pad_to=1, phases=False, dense=False),
+)
+TFLITE_TARGETS = (Target("litert", "int8", "uint8", "plain", pad_to=1, phases=True, dense=False),)
+TARGETS = {target.name: target for target in (*ONNX_TARGETS, *TFLITE_TARGETS)}
 
 
 def fitted(network: IntegerNetwork, target: Target) -> IntegerNetwork:

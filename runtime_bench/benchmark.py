@@ -10,12 +10,11 @@ from pathlib import Path
 from qnas.cost.file_cost import FileCost
 from qnas.cost.network_cost import NetworkCost
 from qnas.errors import ModelError, UsageError
-from qnas.onnx.fusion import FusionReport, count_integer_convolutions
-from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
-from qnas.runtime_bench.inputs import CHANNELS, image_axes, parse_shape
+from qnas.export.formats.table import file_kind
+from qnas.onnx.fusion import FusionReport
 from qnas.runtime_bench.machine_state import Conditions, State, between
-from qnas.runtime_bench.measure import Measured, Plan, measure
-from qnas.runtime_bench.model_cost import architecture_cost, file_cost
+from qnas.runtime_bench.measure import Measured, Schedule, measure
+from qnas.runtime_bench.model_cost import architecture_cost
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.noise import noise
 from qnas.runtime_bench.profile.delegation import Delegation, delegation
@@ -26,6 +25,8 @@ from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
 from qnas.runtime_bench.workers.runner import LoadedRunner
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.inputs import CHANNELS, image_axes, parse_shape
+from qnas.runtimes.names import DeviceName, default_device, parse_device
 
 PROOF_RUNS = 1  # profiled inferences that tell what ran where
 PROFILE_RUNS = 30
@@ -37,7 +38,7 @@ class Settings:
 
     devices: tuple[str, ...] = ()
     load: LoadOptions = field(default_factory=LoadOptions)
-    plan: Plan = field(default_factory=Plan)
+    schedule: Schedule = field(default_factory=Schedule)
     profile: bool = False
 
 
@@ -146,7 +147,7 @@ def benchmark(
         _check_names(settings, [runner for _, _, runner in runners])
         facts = {each.path: _facts(each, runner.loaded, settings) for _, each, runner in runners}
         before = [runner.state() for _, _, runner in runners]
-        measured = measure([runner for _, _, runner in runners], settings.plan, progress)
+        measured = measure([runner for _, _, runner in runners], settings.schedule, progress)
         states = [(start, _state(runner)) for start, (_, _, runner) in zip(before, runners, strict=True)]
         reports: list[CandidateReport] = []
         for index, ((device, model, runner), times) in enumerate(zip(runners, measured, strict=True)):
@@ -238,16 +239,15 @@ def _check_names(settings: Settings, runners: Sequence[LoadedRunner]) -> None:
 
 
 def _facts(files: ModelFiles, loaded: Loaded, settings: Settings) -> ModelFacts:
-    cost, problem = None, None
+    kind, cost, problem = file_kind(files.path), None, None
     try:
-        cost = file_cost(files.path, loaded.input_shapes)
+        cost = kind.cost(files.path, loaded.input_shapes)
     except (ModelError, UsageError) as error:  # it runs: its latency is worth having without its cost
         problem = str(error)
-    is_onnx = files.path.suffix.lower() == ".onnx"
     return ModelFacts(
         files=files,
         cost=cost,
         architecture_cost=architecture_cost(files.path, loaded.input_shapes),
         cost_problem=problem,
-        fusion=count_integer_convolutions(files.path, settings.load.threads) if is_onnx else None,
+        fusion=kind.fusion(files.path, settings.load.threads),
     )

@@ -45,8 +45,8 @@ def main(
     from qnas.errors import UsageError
     from qnas.files import check_output
     from qnas.runtime_bench.cost_report import print_tables, uncovered, write_json
-    from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.model_cost import cost_models
+    from qnas.runtimes.inputs import parse_shape
 
     if json_path is not None:
         if json_path in models:

@@ -12,9 +12,9 @@ from rich.table import Table
 from qnas.cost.file_cost import FileCost, NodeCost
 from qnas.cost.network_cost import CONVENTIONS, NetworkCost
 from qnas.files import atomic_write
-from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.model_cost import ModelCost
 from qnas.runtime_bench.terminal import wide_console
+from qnas.runtimes.inputs import shape_text
 
 FORMAT = "qnas-cost"
 VERSION = 1

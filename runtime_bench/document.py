@@ -40,7 +40,7 @@ def as_document(report: BenchReport) -> dict[str, Any]:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    load, plan = settings.load, settings.plan
+    load, schedule = settings.load, settings.schedule
     return {
         "devices": settings.devices,
         "device_options": dict(load.device_options),
@@ -48,9 +48,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "cpus": load.cpus,
         "shapes": load.shapes,
         "seed": load.seed,
-        "runs": plan.runs,
-        "seconds": plan.seconds,
-        "warmup": plan.warmup,
+        "runs": schedule.runs,
+        "seconds": schedule.seconds,
+        "warmup": schedule.warmup,
     }
 
 

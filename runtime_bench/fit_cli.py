@@ -57,9 +57,9 @@ def main(
     networks left out of the fit. Keep the machine quiet meanwhile.
     """
     from qnas.files import atomic_write, check_output
-    from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.latency_model.fitting import FitSettings, fit, sources
     from qnas.runtime_bench.terminal import progress_bar
+    from qnas.runtimes.inputs import parse_shape
 
     check_output(output, force)
     settings = FitSettings(tuple(map(parse_shape, sizes)), threads, budget, device)

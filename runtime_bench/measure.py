@@ -26,7 +26,7 @@ Rounds = tuple[tuple[Nanoseconds, ...], ...]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """`runs` inferences of each model, or as many as give every model `seconds` of run time.
 
     `warmup` inferences before these; None: until their times are stable.
@@ -51,7 +51,7 @@ class Measured:
 
 
 def measure(
-    runners: Sequence[Runner], plan: Plan, progress: Callable[[float], None] = lambda done: None
+    runners: Sequence[Runner], schedule: Schedule, progress: Callable[[float], None] = lambda done: None
 ) -> tuple[Measured, ...]:
     """Measure all; one that dies is left out from then on, the others go on.
 
@@ -62,13 +62,13 @@ def measure(
     rounds: dict[int, list[tuple[int, ...]]] = {index: [] for index in range(len(runners))}
     for index, runner in enumerate(runners):
         try:
-            bursts[index] = burst_length(warm_up(runner, plan.warmup))
+            bursts[index] = burst_length(warm_up(runner, schedule.warmup))
         except ModelError as error:
             failures[index] = str(error)
     number = 0
     done = 0.0
     while done < 1 and len(failures) < len(runners):
-        counts = _counts(plan, bursts, number)
+        counts = _counts(schedule, bursts, number)
         for index in in_turn(list(bursts), number):
             try:
                 rounds[index].append(tuple(runners[index].run(counts[index])))
@@ -76,7 +76,7 @@ def measure(
                 failures[index] = str(error)
                 del bursts[index]
         number += 1
-        done = _fraction_done(plan, [rounds[index] for index in bursts], bursts)
+        done = _fraction_done(schedule, [rounds[index] for index in bursts], bursts)
         progress(done)
     return tuple(
         Measured((), failures[index]) if index in failures else Measured(tuple(rounds[index]))
@@ -108,12 +108,12 @@ def burst_length(nanoseconds: Nanoseconds) -> int:
     return max(1, min(LONGEST_BURST, math.ceil(BURST / max(nanoseconds, 1))))
 
 
-def _counts(plan: Plan, bursts: dict[int, int], number: int) -> dict[int, int]:
-    """How often each runs in round `number`; `plan.runs` are spread evenly over the rounds."""
-    if plan.runs is None:
+def _counts(schedule: Schedule, bursts: dict[int, int], number: int) -> dict[int, int]:
+    """How often each runs in round `number`; `schedule.runs` are spread evenly over the rounds."""
+    if schedule.runs is None:
         return bursts
-    total = _total_rounds(plan.runs, bursts)
-    return dict.fromkeys(bursts, plan.runs // total + (number < plan.runs % total))
+    total = _total_rounds(schedule.runs, bursts)
+    return dict.fromkeys(bursts, schedule.runs // total + (number < schedule.runs % total))
 
 
 def _total_rounds(runs: int, bursts: dict[int, int]) -> int:
@@ -121,11 +121,11 @@ def _total_rounds(runs: int, bursts: dict[int, int]) -> int:
     return max(math.ceil(runs / min(bursts.values())), min(runs, FEWEST_ROUNDS))
 
 
-def _fraction_done(plan: Plan, rounds: list[list[tuple[int, ...]]], bursts: dict[int, int]) -> float:
+def _fraction_done(schedule: Schedule, rounds: list[list[tuple[int, ...]]], bursts: dict[int, int]) -> float:
     if not rounds:
         return 1
     count = len(rounds[0])
-    if plan.runs is not None:
-        return count / _total_rounds(plan.runs, bursts)
+    if schedule.runs is not None:
+        return count / _total_rounds(schedule.runs, bursts)
     shortest = min(sum(map(sum, each)) for each in rounds)
-    return max(min(shortest / 1e9 / plan.seconds, count / FEWEST_ROUNDS), count / MOST_ROUNDS)
+    return max(min(shortest / 1e9 / schedule.seconds, count / FEWEST_ROUNDS), count / MOST_ROUNDS)

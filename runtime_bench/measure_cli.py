@@ -55,14 +55,14 @@ def main(
     """
     from qnas.runtime_bench import measure_run
     from qnas.runtime_bench.benchmark import Settings
-    from qnas.runtime_bench.measure import Plan
+    from qnas.runtime_bench.measure import Schedule
     from qnas.runtime_bench.workers.process import LoadOptions
 
     if list_devices:
         measure_run.show_devices(devices, load["remote_python"], every)
         return
-    plan = Plan(runs, min_time or Plan.seconds, warmup)
-    settings = Settings(devices, LoadOptions(**load), plan, profile)
+    schedule = Schedule(runs, min_time or Schedule.seconds, warmup)
+    settings = Settings(devices, LoadOptions(**load), schedule, profile)
     measure_run.check(models, runs, min_time, json_path, force)
     wanted = measure_run.Requirements(require_delegated, require_integer)
     raise SystemExit(measure_run.run(models, settings, wanted, json_path, force, convention))

@@ -12,12 +12,12 @@ from rich.table import Table
 from qnas.errors import UsageError
 from qnas.files import check_output
 from qnas.runtime_bench.benchmark import Settings, benchmark
-from qnas.runtime_bench.devices.names import listing, parse_device
 from qnas.runtime_bench.document import write_json
-from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.report import missed, print_profiles, print_table, remarks
 from qnas.runtime_bench.terminal import progress_bar
 from qnas.runtime_bench.workers.process import LoadOptions, Worker
+from qnas.runtimes.inputs import parse_shape
+from qnas.runtimes.names import listing, parse_device
 
 MISSED = 1
 FAILED = 2

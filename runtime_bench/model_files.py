@@ -4,12 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
 from qnas.errors import ModelError
-from qnas.onnx.shapes import read_model
-
-SUFFIXES = (".onnx", ".tflite")
+from qnas.export.formats.table import FILE_KINDS, file_kind
 
 
 @dataclass(frozen=True)
@@ -37,21 +33,14 @@ class ModelFiles:
 
 def model_files(path: Path) -> ModelFiles:
     """Raises ModelError when `path` is no readable model of a known kind."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ModelError(f"{path} is no .onnx or .tflite file: name a model")
+    kind = file_kind(path)
     if not path.is_file():
-        raise ModelError(f"{path} is not a file: name an .onnx or .tflite model")
-    files = (path, *(_external_files(path) if path.suffix.lower() == ".onnx" else ()))
+        raise ModelError(f"{path} is not a file: name an {' or '.join(FILE_KINDS)} model")
+    files = (path, *kind.companions(path))
     try:
         return ModelFiles(files, tuple(map(sha256_of, files)), sum(file.stat().st_size for file in files))
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read ({error.strerror}): check the path") from error
-
-
-def _external_files(path: Path) -> list[Path]:
-    model = read_model(path, external_data=False)
-    tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors})]
 
 
 def sha256_of(file: Path) -> str:

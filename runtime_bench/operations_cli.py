@@ -30,7 +30,6 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
     sizes that it measured.
     """
     from qnas.files import atomic_write, check_output
-    from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.latency_model.operations import (
         built_in_spaces,
         image_sizes,
@@ -38,6 +37,7 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
         with_operations,
     )
     from qnas.runtime_bench.latency_model.table import read_latency_model
+    from qnas.runtimes.inputs import parse_shape
     from qnas.search.space.search_space import find_space
 
     check_output(output, force)

@@ -30,9 +30,9 @@ def main(
 
     from qnas.files import atomic_write, check_output
     from qnas.runtime_bench.environment import threads_text
-    from qnas.runtime_bench.inputs import parse_shape
     from qnas.runtime_bench.latency_model.prediction import predict
     from qnas.runtime_bench.latency_model.table import read_latency_model
+    from qnas.runtimes.inputs import parse_shape
 
     if json_path is not None:
         check_output(json_path, force)

@@ -10,13 +10,13 @@ from qnas.cost.file_cost import FileCost
 from qnas.cost.network_cost import CONVENTIONS, NetworkCost
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport
 from qnas.runtime_bench.cost_report import UNKNOWN, count_text
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import threads_text
-from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line
 from qnas.runtime_bench.stats import CONFIDENCE, Estimate
 from qnas.runtime_bench.terminal import wide_console
 from qnas.runtime_bench.workers.adb import BURST
+from qnas.runtimes.inputs import shape_text
+from qnas.runtimes.names import parse_device
 
 PROFILE_WIDTH = 200
 
@@ -82,7 +82,7 @@ def remarks(report: BenchReport) -> list[str]:
         lines.append("the inputs differ in size: the ratios compare different work; name a --shape")
     for each in report.models:
         where = f"{each.facts.files.path} on {each.device}"
-        if report.settings.plan.runs is not None and parse_device(each.device).transport == "adb":
+        if report.settings.schedule.runs is not None and parse_device(each.device).transport == "adb":
             made, least = sum(map(len, each.measured.rounds)), round(BURST / 1e6)
             lines.append(
                 f"{where}: --runs is a lower bound there: {made} runs, in bursts of {least} ms or more"

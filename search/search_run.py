@@ -32,9 +32,12 @@ from qnas.search.supernet.world import World, joined_world, own_device, own_thre
 
 
 def run_search(
-    plan: SearchPlan, folder: Path, threads: int = 0, *, resume: bool = False, force: bool = False
-) -> None:
-    """Search as `plan` says, showing progress on stderr, and fill `folder` (see `run_folder`).
+    plan: SearchPlan, folder: Path, threads: int = 0, *, resume: bool = False, force: bool = False,
+    show: Callable[[StepNews], None] | None = None,
+) -> None:  # fmt: skip
+    """Search as `plan` says and fill `folder` (see `run_folder`).
+
+    Progress is shown on stderr, or with `show`, which hears of every step, not at all.
 
     `threads` 0: all cores, divided among torchrun's processes; of these the first alone writes and tells.
     Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises QnasError; once the search is under
@@ -53,7 +56,7 @@ def run_search(
                     log = _prepared(folder, plan, resume, force)
             with world.agreed():
                 search = _search(plan, folder, device, world)
-            _run(search, plan, costs, folder, log)
+            _run(search, plan, costs, folder, log, show)
         finally:
             if log:
                 log.close()
@@ -112,18 +115,19 @@ def _search(plan: SearchPlan, folder: Path, device: torch.device, world: World) 
 
 
 def _run(
-    search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, log: SearchLog | None
-) -> None:
-    """To the end, from where the search is. Processes without a log are silent."""
-    console = Console(stderr=True, quiet=log is None)
+    search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, log: SearchLog | None,
+    show: Callable[[StepNews], None] | None,
+) -> None:  # fmt: skip
+    """Go on to the end from where the search is. Processes without a log are silent."""
+    console = Console(stderr=True, quiet=log is None or show is not None)
     state = folder / STATE
     try:
         with search.world.agreed():
             if log:
                 log.cut(search.step, search.seconds)
         if search.step < search.recipe.steps:
-            with display(console, search.recipe, costs) as show:
-                search_on(search, costs, state, *_listeners(search, costs, log, show))
+            with display(console, search.recipe, costs) as shown:
+                search_on(search, costs, state, *_listeners(search, costs, log, show or shown))
         if log:
             _finish(search, plan, costs, folder, console)
     except KeyboardInterrupt:

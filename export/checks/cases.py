@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qnas.export.checks.runtimes import Runner
 from qnas.images.evaluation import Image, shrink
 from qnas.images.files import crop_to_multiple, full_range_luma
+from qnas.runtimes.runtime import Runner
 
 # How large a part of a photograph is compared: LR pixels a side, and multiplications over all photographs.
 LARGEST_SIDE, SLOW_SIDE, SMALLEST_SIDE = 256, 48, 24

@@ -6,11 +6,10 @@ network, and torch, which trained it.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,16 +19,15 @@ from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks.cases import BUDGET, SMALLEST_SIDE, Case, Effort
 from qnas.export.checks.comparison import Comparison
 from qnas.export.checks.report import CheckReport, FileResult, Thresholds
-from qnas.export.checks.runtimes import RUNTIMES, Kind, Runner, pixels, planes
 from qnas.images.evaluation import Image
 from qnas.images.files import list_images, read_image
 from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import NearTies, run, sizes
 from qnas.integer.network import IntegerNetwork
+from qnas.network.layers import Layer
 from qnas.onnx.fusion import FusionReport, count_integer_convolutions
-
-if TYPE_CHECKING:
-    from qnas.torch.network import Network
+from qnas.runtimes.runtime import Runner, pixels, planes
+from qnas.runtimes.table import CHECKS, checks_of
 
 FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
@@ -37,15 +35,29 @@ MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file of `kind`. `network` is what its writer walked, where passes made another network than the
+    """A written file. `network` is what its writer walked, where passes made another network than the
     integers of the whole check: layers are compared with it. `inexact`: ids of runtimes whose arithmetic is
     exact for other files, and rounds the scales of this one differently.
     """
 
     path: Path
-    kind: Kind
     network: IntegerNetwork | None = None
     inexact: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """What its name ends in, without the dot."""
+        return self.path.suffix.removeprefix(".")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network that was trained, in torch: its layers, what it makes of a uint8 image [H, W, 3], and the
+    version of torch."""
+
+    layers: Sequence[Layer]
+    upscale: Callable[[Image], Image]
+    version: str
 
 
 def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[str, ...]]:
@@ -61,27 +73,27 @@ def check_images(folder: Path | None) -> tuple[list[tuple[str, Image]], tuple[st
 
 
 def check(
-    files: Sequence[WrittenFile], integer: IntegerNetwork | None, network: "Network | None",
+    files: Sequence[WrittenFile], integer: IntegerNetwork | None, trained: Trained | None,
     images: Sequence[tuple[str, Image]], *, layers: bool = False, min_equal: float = 1.0, max_steps: int = 0,
     gate: Collection[str] | None = None, notes: tuple[str, ...] = (), given: Sequence[Comparison] = (),
     channels: int = 3,
 ) -> CheckReport:  # fmt: skip
-    """Compare `files` on HR `images` [H, W, 3] with `integer` and `network`, whichever are known.
+    """Compare `files` on HR `images` [H, W, 3] with `integer` and `trained`, whichever are known.
 
     With one of `channels`, on their luma.
     Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
-    (`RUNTIMES`) is in `gate` or, without one, when its arithmetic is exact for the file.
+    (`CHECKS`) is in `gate` or, without one, when its arithmetic is exact for the file.
     Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
     is too small.
     """
     ties = NearTies({})
-    known = [*_references(integer, network, ties), *given]
+    known = [*_references(integer, trained, ties), *given]
     _check_call(known, images, gate)
     references = {comparison.name: comparison.runner for comparison in known if comparison.runner is not None}
     scale = integer.scale if integer is not None else _scale(references[known[0].name], channels)
-    effort = _effort(integer, network, len(images))
+    effort = _effort(integer, trained, len(images))
     against = tuple(comparison.name for comparison in known if comparison.gated) or (known[0].name,)
     runtimes = [_runtimes(file, gate, against) for file in files]
     every = (*known, *(comparison for comparisons in runtimes for comparison in comparisons))
@@ -116,27 +128,20 @@ def _check_call(
         raise UsageError("a check needs a network to compare the files with: give it one")
     if not images:
         raise UsageError("a check needs at least one image: give it one")
-    ids = [name for runtimes in RUNTIMES.values() for name in runtimes]
-    unknown = sorted(set(gate or ()) - set(ids))
+    unknown = sorted(set(gate or ()) - CHECKS.keys())
     if unknown:
-        raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(ids)}")
+        raise UsageError(f"there is no runtime {unknown[0]!r}: name some of {', '.join(CHECKS)}")
 
 
-def _references(
-    integer: IntegerNetwork | None, network: "Network | None", ties: NearTies
-) -> list[Comparison]:
+def _references(integer: IntegerNetwork | None, trained: Trained | None, ties: NearTies) -> list[Comparison]:
     """The interpreter, which counts into `ties`, and torch, which is compared with it."""
     found = []
     if integer is not None:
         runner = Runner(partial(_interpreted, integer, ties))
         found.append(Comparison("interpreter", f"qnas {__version__}", True, runner, against=()))
-    if network is not None:
-        import torch
-
-        from qnas.torch.inference import upscaler
-
+    if trained is not None:
         against = ("interpreter",) if found else ()
-        found.append(Comparison("torch", torch.__version__, True, Runner(upscaler(network)), against=against))
+        found.append(Comparison("torch", trained.version, True, Runner(trained.upscale), against=against))
     return found
 
 
@@ -149,16 +154,16 @@ def _scale(reference: Runner, channels: int) -> int:
     return len(reference.upscale(np.zeros((height, width, channels), np.uint8))) // height
 
 
-def _effort(integer: IntegerNetwork | None, network: "Network | None", images: int) -> Effort:
+def _effort(integer: IntegerNetwork | None, trained: Trained | None, images: int) -> Effort:
     """The budget in pixels of each image, by the multiplications of a small one.
 
     A network that is known to runtimes alone may want sides that some power of two divides.
     """
     side = SMALLEST_SIDE
     if integer is None:
-        if network is None:
+        if trained is None:
             return Effort(FEW_PIXELS, side, multiple=SMALLEST_SIDE // 3)
-        macs = network_cost(network.layers, side, side).macs
+        macs = network_cost(trained.layers, side, side).macs
     else:
         while not _fits(integer, side, side) and side < MOST_NEEDED:
             side *= 2
@@ -185,7 +190,7 @@ def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[st
     """`file`, opened in every runtime that is installed."""
     comparisons = []
     data = file.path.read_bytes()
-    for key, runtime in RUNTIMES[file.kind].items():
+    for key, runtime in checks_of(file.path.suffix).items():
         if not runtime.installed:
             continue
         gated = runtime.exact and key not in file.inexact if gate is None else key in gate
@@ -202,10 +207,11 @@ def _file_result(
     file: WrittenFile, comparisons: Sequence[Comparison], walked: IntegerNetwork | None
 ) -> FileResult:
     tables = tuple(comparison.layers(walked, file.kind) for comparison in comparisons if walked is not None)
-    missing = [runtime for runtime in RUNTIMES[file.kind].values() if not runtime.installed]
+    checks = checks_of(file.path.suffix)
+    missing = [runtime for runtime in checks.values() if not runtime.installed]
     delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
     results = tuple(comparison.result() for comparison in comparisons)
-    exact = {key for key, runtime in RUNTIMES[file.kind].items() if runtime.exact}
+    exact = {key for key, runtime in checks.items() if runtime.exact}
     return FileResult(
         file.path.name, file.kind, results, tables,
         tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),

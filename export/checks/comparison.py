@@ -9,11 +9,11 @@ from qnas.errors import ModelError
 from qnas.export.checks.cases import SLOW_SIDE, Case, Effort, Window, windows
 from qnas.export.checks.layers import layer_table
 from qnas.export.checks.report import Difference, Evidence, LayerTable, RuntimeResult
-from qnas.export.checks.runtimes import Kind, Runner
 from qnas.images.evaluation import Image
 from qnas.images.files import planar
 from qnas.images.quality import psnr_y
 from qnas.integer.network import IntegerNetwork
+from qnas.runtimes.runtime import Runner
 
 LAYER_IMAGES = 2
 EVIDENCE_SIDE = 96
@@ -95,7 +95,7 @@ class Comparison:
         mean = float(np.mean(self.psnr_y)) if self.psnr_y and not self.error else math.nan
         return RuntimeResult(self.name, self.version, against, mean, self.gated, self.error, self.evidence)
 
-    def layers(self, network: IntegerNetwork, kind: Kind) -> LayerTable:
+    def layers(self, network: IntegerNetwork, kind: str) -> LayerTable:
         """The layers on the first images."""
         if self.runner is None or self.error is not None:
             return LayerTable(self.name, (), note=self.error or "")

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.export.checks.report import LayerResult, LayerTable
-from qnas.export.checks.runtimes import Kind, Runner, planes
-from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
+from qnas.export.to_tflite.channel_order import in_runtime_order, shuffled_back
 from qnas.images.evaluation import Image
 from qnas.integer.interpreter import NearTies, trace
-from qnas.integer.network import DepthToSpace, IntegerNetwork, IntegerNode, rewritten
-from qnas.integer.network import Image as ImageNode
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import IntegerNode
+from qnas.runtimes.runtime import Runner, planes
 
 
 @dataclass
@@ -51,7 +51,7 @@ def sqnr(signal: int, noise: int) -> float:
 
 
 def layer_table(
-    name: str, network: IntegerNetwork, kind: Kind, runner: Runner, images: Sequence[Image]
+    name: str, network: IntegerNetwork, kind: str, runner: Runner, images: Sequence[Image]
 ) -> LayerTable:
     """Every tensor of `network` that `runner`, of a file of `kind`, lets out, on uint8 images [H, W, 3].
 
@@ -61,9 +61,9 @@ def layer_table(
         return LayerTable(name, (), note=runner.no_trace)
     walked = network
     if kind == "tflite":
-        network = in_runtime_order(network).network
-        walked = _shuffled_back(network)
-    nodes = [node for node in network.nodes if not isinstance(node, ImageNode)]
+        network = in_runtime_order(network)
+        walked = shuffled_back(network)
+    nodes = [node for node in network.nodes if node.inputs]
     layers = {node.name: _Layer(node) for node in nodes}
     ties, note = NearTies({}), ""
     for image in images:
@@ -78,17 +78,3 @@ def layer_table(
     seen = (layer.result(ties.counts.get(name, 0)) for name, layer in layers.items() if layer.values)
     unseen = tuple(name for name, layer in layers.items() if not layer.values)
     return LayerTable(name, tuple(seen), unseen, note)
-
-
-def _shuffled_back(network: IntegerNetwork) -> IntegerNetwork:
-    """A network in the channel order of a .tflite for the interpreter, whose shuffles want their own."""
-    named = network.by_name()
-
-    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
-        if not isinstance(node, DepthToSpace):
-            return (node,)
-        order = np.argsort(dcr_order(node.channels, node.factor))
-        back = permutation(f"{node.name}.back", named[node.inputs[0]], order)
-        return back, replace(node, inputs=(back.name,))
-
-    return rewritten(network, edit)

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.onnx.fusion import FusionReport
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -196,18 +193,6 @@ class CheckReport:
             "files": [_file_json(file) for file in self.files],
             "notes": list(self.notes),
         }
-
-    def to_html(self) -> str:
-        """A self-contained page."""
-        from qnas.export.checks.html import check_page
-
-        return check_page(self)
-
-    def show(self, console: "Console") -> None:
-        """Tables and verdict in the terminal."""
-        from qnas.export.checks.table import show_report
-
-        show_report(self, console)
 
 
 def share(value: float) -> str:

@@ -10,8 +10,9 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.per_channel import per_channel
-from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once, sigmoid
-from qnas.integer.network import Add, Multiply
+from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
+from qnas.integer.nodes import Add, Multiply
+from qnas.integer.tables import sigmoid
 from qnas.onnx.graph import attributes
 
 Floats = NDArray[np.float32]

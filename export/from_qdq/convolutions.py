@@ -8,7 +8,9 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, one_size, pool_window, refused, written_name
 from qnas.export.from_qdq.values import Pending, Value, once
-from qnas.integer.network import INT32_MAX, Conv, DepthToSpace, multiplier
+from qnas.integer.convolution import Conv, multiplier
+from qnas.integer.network import INT32_MAX
+from qnas.integer.nodes import DepthToSpace
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from qnas.errors import ModelError
-from qnas.export.from_qdq.picks import picked
 from qnas.export.from_qdq.values import (
     LARGEST,
     SMALLEST,
@@ -21,6 +20,7 @@ from qnas.export.from_qdq.values import (
     Pending,
     Value,
 )
+from qnas.integer.convolution import picked
 from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.measured import TYPE_BITS
 from qnas.onnx.operations import PICKING

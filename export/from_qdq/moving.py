@@ -17,7 +17,7 @@ from qnas.export.from_qdq.values import (
     once,
     same_grid,
 )
-from qnas.integer.network import Concat, DepthToSpace, MaxPool, Pad
+from qnas.integer.nodes import Concat, DepthToSpace, MaxPool, Pad
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
 

@@ -13,7 +13,9 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
-from qnas.integer.network import INT32_MAX, Add, Conv
+from qnas.integer.convolution import Conv
+from qnas.integer.network import INT32_MAX
+from qnas.integer.nodes import Add
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 

@@ -6,18 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.network import Add, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
+from qnas.integer.convolution import Conv, picked
+from qnas.integer.network import IntegerNetwork, pruned, rewritten
+from qnas.integer.nodes import Add, IntegerNode, Table
 
 Rows = NDArray[np.int64]
 Edits = dict[str, tuple[IntegerNode, ...]]  # name of a node -> what stands in its place
-
-
-def picked(name: str, source: IntegerNode, rows: Rows) -> Conv:
-    """The convolution whose output channel o is channel rows[o] of `source`: weight 1 of scale 1."""
-    out, c = len(rows), source.channels
-    weight = np.eye(c, dtype=np.int8)[rows].reshape(out, c, 1, 1)
-    one, zero = np.ones(out, np.float32), np.zeros(out, np.int32)
-    return Conv(name, (source.name,), out, source.output, weight, one, zero, bits=8)
 
 
 def joined_picks(network: IntegerNetwork, picks: Iterable[str]) -> IntegerNetwork:

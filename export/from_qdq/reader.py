@@ -29,15 +29,8 @@ from qnas.export.from_qdq.graph import NAMES, QdqGraph, constant, printable, ref
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Image,
-    IntegerNetwork,
-    Multiply,
-    check_accumulators,
-    pruned,
-)
+from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
+from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
 from qnas.onnx.graph import attributes
 from qnas.onnx.shapes import op_name, read_model
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams, quantize
@@ -184,7 +177,7 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
     if kind == TensorProto.UINT8:
         grid = graph.next_grid(name, QuantParams(np.asarray(GREY_LEVEL, np.float32), 0, 0, 255))
         graph.values[name] = graph.draft.integers(
-            graph.draft.put(Image(printable(name), (), channels, grid)), 0, kind
+            graph.draft.put(ImageInput(printable(name), (), channels, grid)), 0, kind
         )
     elif kind == TensorProto.FLOAT:
         values, grid = ALL.astype(np.float32) / pixel, _pixel_grid(pixel)
@@ -193,7 +186,7 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
             theirs, _ = graph.grid(first, graph.quantizer(first))
             if (quantize(values, theirs) == ALL).all():
                 grid = theirs
-        graph.values[name] = Levels(graph.draft.put(Image(printable(name), (), channels, grid)), values)
+        graph.values[name] = Levels(graph.draft.put(ImageInput(printable(name), (), channels, grid)), values)
     else:
         raise ModelError(f"the input {name!r} is {NAMES.get(kind, kind)}: an image is uint8 or float32")
 

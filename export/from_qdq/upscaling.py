@@ -10,8 +10,8 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, constant, refused, written_name
 from qnas.export.from_qdq.values import MOST_CHANNELS, Derived, Pending, Value, once
-from qnas.export.integers import bilinear_weights
-from qnas.integer.network import Conv, DepthToSpace, Interpolate, Pad
+from qnas.integer.convolution import bilinear_convolution
+from qnas.integer.nodes import DepthToSpace, Interpolate, Pad
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import attributes
 from qnas.onnx.interpolation import interpolation_weights
@@ -79,13 +79,11 @@ def _bilinear(graph: QdqGraph, node: NodeProto, f: int) -> Value:
     c = source.channels
     if c * f**2 > MOST_CHANNELS:
         raise refused(node, f"upscales {c} channels: that is more than an integer convolution can do at once")
-    weight, scale = bilinear_weights(f, c), np.full(c * f**2, 1 / (2 * f) ** 2, np.float32)
 
     def write(grid: QuantParams) -> str:
         edged = graph.draft.put(Pad(f"{name}.edged", (read,), c, source.output, edge=1))
-        zero = np.zeros(c * f**2, np.int32)
-        phases = Conv(f"{name}.phases", (edged,), c * f**2, grid, weight, scale, zero, bits=8)
-        return graph.draft.put(DepthToSpace(name, (graph.draft.put(phases),), c, grid, f))
+        phases = graph.draft.put(bilinear_convolution(f"{name}.phases", edged, c, f, grid))
+        return graph.draft.put(DepthToSpace(name, (phases,), c, grid, f))
 
     return Pending(once(write))
 

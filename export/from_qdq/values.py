@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.integer.network import IntegerNode, Table
+from qnas.integer.nodes import IntegerNode, Table
+from qnas.integer.tables import sigmoid
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Array = NDArray[Any]
@@ -240,8 +241,3 @@ def leaky_slope(values: NDArray[np.float32], bytes_: NDArray[np.int32], grid: Qu
         if near and 0 < slope < 1 and np.array_equal(found, bytes_):
             return slope
     return None
-
-
-def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Computed in float64 and rounded once, as in `qnas.torch.network`."""
-    return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float32)

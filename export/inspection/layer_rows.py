@@ -6,30 +6,16 @@ convolution counts as one, and so does padding with zeros.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.cost.network_cost import layer_sizes, network_cost, stored_bytes
 from qnas.errors import UsageError
+from qnas.integer.convolution import Conv, accumulator_bounds, convolution_words, saturating_pairs
 from qnas.integer.interpreter import sizes, trace
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-    accumulator_bounds,
-    saturating_pairs,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import IntegerNode
 from qnas.network.layers import Layer, by_name
 from qnas.quantization.quantizers import QuantParams
 
@@ -133,7 +119,7 @@ def _row(
         return convolution_row(node, reads[0], shape, counts, saturating_pairs(node, reads[0]))
     return LayerRow(
         name=node.name,
-        operation=operation(node),
+        operation=node.words,
         shape=shape,
         activation_bits=max(map(grid_bits, reads), default=None),
         output=node.output,
@@ -150,7 +136,7 @@ def convolution_row(
     largest = int(accumulator_bounds(node, read).max(initial=0))
     return LayerRow(
         name=node.name,
-        operation=operation(node),
+        operation=node.words,
         shape=shape,
         weight_bits=node.bits,
         activation_bits=grid_bits(read),
@@ -178,37 +164,3 @@ def _output_counts(
     named = network.by_name()
     ends = {name: (named[name].output.low, named[name].output.high + 1) for name in sums}
     return {name: tuple(count[slice(*ends[name])].tolist()) for name, count in sums.items()}
-
-
-def operation(node: IntegerNode) -> str:
-    """What a node does, in a few words: "conv 3x3 /3 groups"."""
-    match node:
-        case Image() | Add() | Multiply() | Concat():
-            return type(node).__name__.lower()
-        case Conv():
-            words = convolution_words(node.weight.shape, node.groups, node.stride)
-            return "batch norm" if words == "depthwise 1x1" else words
-        case Table():
-            return f"table {node.function}"
-        case DepthToSpace():
-            return f"depth to space {node.factor}"
-        case MaxPool():
-            return f"max pool {_kernel(*node.kernel, node.stride)}"
-        case Interpolate():
-            return "interpolate rows" if node.axis == 2 else "interpolate columns"
-        case Pad():
-            return f"pad edge {node.edge}" if node.edge else "pad channels"
-        case _:
-            assert_never(node)
-
-
-def convolution_words(weight: Sequence[int], groups: int, stride: int) -> str:
-    """`operation` of a convolution with weights of shape [O, I / groups, kh, kw]."""
-    channels, part, kh, kw = weight
-    depthwise = groups == channels and part == 1 and groups > 1
-    grouped = f" /{groups} groups" if groups > 1 and not depthwise else ""
-    return f"{'depthwise' if depthwise else 'conv'} {_kernel(kh, kw, stride)}{grouped}"
-
-
-def _kernel(height: int, width: int, stride: int) -> str:
-    return f"{height}x{width}" + (f" stride {stride}" if stride > 1 else "")

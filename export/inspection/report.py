@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qnas.export.inspection.inspect import Inspection
+from qnas.export.inspection.inspection import Inspection
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.html_page import Markup, element, facts, histogram, page, table
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from qnas.cost.macs import convolution
 from qnas.errors import ModelError
-from qnas.export.inspection.layer_rows import LayerRow, convolution_row, convolution_words
-from qnas.integer.network import Conv
+from qnas.export.inspection.layer_rows import LayerRow, convolution_row
+from qnas.integer.convolution import Conv, convolution_words
 from qnas.tflite.cost import FREE
 from qnas.tflite.levels import Grids, tensor_levels, value_bits, weight_bits
 from qnas.tflite.reader import BITS, TfliteModel, TfliteOperator, TfliteTensor

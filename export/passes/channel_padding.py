@@ -3,7 +3,8 @@
 Case 1: tensors that convolutions write get rows of zero weights, and their readers columns of zero weights.
 Case 2: other narrow tensors, such as the image, get a Pad node in front of the convolutions that read them.
 
-Tensors that an operation takes channel by channel are a group, padded together or not at all.
+Tensors that an operation takes channel by channel are a group, padded together or not at all. What another
+operation reads or writes keeps its channels, unless it is a convolution or a concatenation.
 
 Requires: no sigmoid between a convolution and a tensor that decides gains of images: there, added channels
 have to hold the value 0.
@@ -13,18 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Multiply,
-    Pad,
-    operands,
-)
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Concat, IntegerNode, Pad
 
 Places = tuple[int, ...]  # per channel of a padded tensor the channel it held before, -1 for a zero
 NARROW = 16  # a Pad node costs more than it saves on wider tensors
@@ -60,7 +52,7 @@ def _places(node: IntegerNode, places: dict[str, Places], multiple: int) -> Plac
             start = sum(place >= 0 for place in found)
             found += [place + start if place >= 0 else -1 for place in places[name]]
         return tuple(found)
-    if node.inputs and not isinstance(node, Conv | DepthToSpace | Pad):
+    if node.scope != "tensor":
         return places[node.inputs[0]]
     return (*range(node.channels), *[-1] * (-node.channels % multiple))
 
@@ -82,21 +74,18 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
     """The tensors of Case 1, and concatenations of them."""
     group: dict[str, frozenset[str]] = {node.name: frozenset({node.name}) for node in network.nodes}
     for node in network.nodes:
-        if not isinstance(node, Conv | Concat | DepthToSpace | Image | Pad):
-            joined = frozenset().union(group[node.name], *(group[name] for name in operands(node)))
+        if node.scope != "tensor":
+            joined = frozenset().union(group[node.name], *(group[name] for name in node.operands))
             group |= dict.fromkeys(joined, joined)
+    concats = {node.name for node in network.nodes if isinstance(node, Concat)}
     fixed = set(group[network.nodes[-1].name])
     for node in network.nodes:
-        rigid = isinstance(node, DepthToSpace | Image | Pad) or (isinstance(node, Conv) and node.groups > 1)
-        if rigid:
-            fixed.update(*(group[name] for name in (node.name, *operands(node))))
-        if isinstance(node, Add | Multiply) and _holds_concat(group[node.name], network):
+        dense = isinstance(node, Conv) and node.groups == 1
+        if node.scope == "tensor" and not dense and node.name not in concats:
+            fixed.update(*(group[name] for name in (node.name, *node.operands)))
+        if node.scope == "value" and len(node.operands) > 1 and concats & group[node.name]:
             fixed |= group[node.name]  # zeros of a concatenation stand elsewhere than those of a convolution
     for node in reversed(network.nodes):
-        if isinstance(node, Concat) and node.name in fixed:
+        if node.name in concats & fixed:
             fixed.update(*(group[name] for name in node.inputs))
     return frozenset(group) - fixed
-
-
-def _holds_concat(names: frozenset[str], network: IntegerNetwork) -> bool:
-    return any(isinstance(node, Concat) and node.name in names for node in network.nodes)

@@ -9,19 +9,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.network import Conv, IntegerNetwork, rewritten
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork, rewritten
+from qnas.integer.nodes import IntegerNode
 
 
 def dense_groups(network: IntegerNetwork) -> IntegerNetwork:
     """`network` without groups of more than one channel."""
-    return rewritten(
-        network, lambda node: (densified(node),) if isinstance(node, Conv) and node.groups > 1 else (node,)
-    )
+    return rewritten(network, lambda node: (_dense(node),))
 
 
-def densified(node: Conv) -> Conv:
-    """`node` in one group, unless it is depthwise."""
-    if node.weight.shape[1] == 1 and node.groups == node.channels:
+def _dense(node: IntegerNode) -> IntegerNode:
+    if not isinstance(node, Conv) or node.groups == 1 or node.depthwise:
         return node
     return replace(node, weight=ungrouped(node.weight, node.groups), groups=1)
 

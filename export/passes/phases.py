@@ -12,7 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from qnas.export.passes.dense_groups import ungrouped
-from qnas.integer.network import Add, Conv, DepthToSpace, IntegerNetwork, IntegerNode, Table
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork, image_gain
+from qnas.integer.nodes import DepthToSpace, IntegerNode
 
 WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing
 
@@ -20,7 +22,7 @@ WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing
 def delay_shuffles(network: IntegerNetwork) -> IntegerNetwork:
     """The last pixel shuffle moved to the end where all behind it allow; the same network otherwise.
 
-    Case 1: a table or an add works value by value: it does not mind the order.
+    Case 1: a table or a sum works value by value: it does not mind the order.
     Case 2: a narrow convolution of stride 1 that keeps the size: it gets f^2 times the channels.
     Anything else, or an input that does not come from the shuffle, leaves the network as it is.
     """
@@ -35,7 +37,8 @@ def delay_shuffles(network: IntegerNetwork) -> IntegerNetwork:
     for node in behind:
         widths = (node.channels, *(named[name].channels for name in node.inputs))
         narrow = isinstance(node, Conv) and _movable(node) and max(widths) * f**2 <= WIDEST
-        if not (isinstance(node, Table | Add) or narrow) or not inside.issuperset(node.inputs):
+        by_value = node.scope == "value" and image_gain(node) is None
+        if not (by_value or narrow) or not inside.issuperset(node.inputs):
             return network
     source = shuffle.inputs[0]
     moved: list[IntegerNode] = []

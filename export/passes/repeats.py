@@ -3,9 +3,10 @@
 A convolution of n copies of x is a convolution of x whose weights are sums over the copies. A sum of n int8
 weights may need more than 8 bits: then as few copies as hold it remain, and the sum is shared out to them.
 
-Ensures: the same function; tables stand in front of the repetition, convolutions read at most as many copies
-as before, and what else reads the copies gets them from a 1x1 convolution of ones: its output has the memory
-layout of its neighbours, where a concatenation would be transposed by every reader.
+Ensures: the same function; a table, or what else works value by value on one tensor, stands in front of the
+repetition, convolutions read at most as many copies as before, and what else reads the copies gets them from
+a 1x1 convolution of ones: its output has the memory layout of its neighbours, where a concatenation would be
+transposed by every reader.
 """
 
 from dataclasses import replace
@@ -13,7 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.network import Concat, Conv, IntegerNetwork, IntegerNode, Table, pruned, rewritten
+from qnas.integer.convolution import Conv, picked
+from qnas.integer.network import IntegerNetwork, pruned, rewritten
+from qnas.integer.nodes import Concat, IntegerNode
 
 
 def fold_repeats(network: IntegerNetwork) -> IntegerNetwork:
@@ -24,7 +27,7 @@ def fold_repeats(network: IntegerNetwork) -> IntegerNetwork:
         repeated = nodes.get(node.inputs[0]) if node.inputs else None
         if repeated is not None and _repeats(repeated):
             once = nodes[repeated.inputs[0]]
-            if isinstance(node, Table):  # Case 1
+            if node.scope == "value" and len(node.inputs) == 1:  # Case 1
                 single = replace(node, name=f"{node.name}.once", inputs=(once.name,), channels=once.channels)
                 nodes[single.name] = single
                 copies = (single.name,) * len(repeated.inputs)
@@ -40,24 +43,21 @@ def fold_repeats(network: IntegerNetwork) -> IntegerNetwork:
                 node = replace(node, inputs=(name, *node.inputs[1:]), weight=weight, bits=bits)
         nodes[node.name] = node
     folded = pruned(replace(network, nodes=tuple(nodes.values())))
-    read_by_others = {
-        name for node in folded.nodes if not isinstance(node, Conv) for name in node.inputs
-    }  # fmt: skip
-    return rewritten(
-        folded, lambda node: (_ones(node),) if node.name in read_by_others and _repeats(node) else (node,)
-    )
+    others = {name for node in folded.nodes if not isinstance(node, Conv) for name in node.inputs}
+    named = folded.by_name()
+
+    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
+        if node.name not in others or not _repeats(node):
+            return (node,)
+        source = named[node.inputs[0]]  # Case 3
+        rows = np.tile(np.arange(source.channels), len(node.inputs))
+        return (replace(picked(node.name, source, rows), output=node.output),)
+
+    return rewritten(folded, edit)
 
 
 def _repeats(node: IntegerNode) -> bool:
     return isinstance(node, Concat) and len(set(node.inputs)) == 1 < len(node.inputs)
-
-
-def _ones(node: IntegerNode) -> Conv:
-    """Case 3: copies of a tensor, as a convolution onto the same grid."""
-    copies, out = len(node.inputs), node.channels
-    weight = np.tile(np.eye(out // copies, dtype=np.int8), (copies, 1)).reshape(out, -1, 1, 1)
-    one, zero = np.ones(out, np.float32), np.zeros(out, np.int32)
-    return Conv(node.name, node.inputs[:1], out, node.output, weight, one, zero, bits=8)
 
 
 def fewer_copies(weight: NDArray[np.int8], copies: int) -> NDArray[np.int8]:

@@ -1,6 +1,7 @@
 """onnxsim, where it keeps what makes the graph integer."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import onnx
 
@@ -12,6 +13,8 @@ def simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
 
     Where onnxsim drops one, or fails, the model comes back unchanged and the note says so.
     """
+    if find_spec("onnxsim") is None:
+        return model, "onnxsim skipped: it is not installed (pip install onnxsim)"
     import onnxsim
 
     before = _census(model)

@@ -5,9 +5,9 @@ that compute. Operations that only move values (shuffle, pool, concatenation, pa
 tensors themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import onnx
@@ -15,21 +15,9 @@ from onnx import TensorProto
 
 from qnas.export.targets import Layout, Target
 from qnas.export.to_onnx.image_gains import image_gain_nodes
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-    image_gain,
-)
+from qnas.integer import nodes
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork, form_of, image_gain
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
 from qnas.onnx.interpolation import interpolation_weights
 from qnas.onnx.measured import BITS_KEY
@@ -48,7 +36,7 @@ def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw")
         writer.put("Transpose", [INPUT], writer.tensors[network.nodes[0].name], perm=[0, 3, 1, 2])
     for node in network.nodes:
         writer.grids[node.name], writer.widths[node.name] = node.output, node.channels
-        writer.write(node)
+        form_of(node, _FORMS, "ONNX")(writer, node)
     if layout == "nhwc":
         writer.put("Transpose", [writer.tensors[network.nodes[-1].name]], OUTPUT, perm=[0, 2, 3, 1])
     return writer.model(
@@ -77,30 +65,6 @@ class _Writer(GraphNodes):
     floats: dict[str, str] = field(default_factory=dict)
     zeros: dict[str, str] = field(default_factory=dict)
     gains: dict[tuple[str, ImageGain], str] = field(default_factory=dict)
-
-    def write(self, node: IntegerNode) -> None:
-        """The nodes that write tensor `node`."""
-        match node:
-            case Image():
-                pass
-            case Conv(image_gain=None):
-                self.convolution(node)
-            case Conv():
-                self.gained_convolution(node)
-            case Add():
-                self.rounded(node, "Add", [self.reads(name) for name in node.inputs])
-            case Multiply():
-                self.multiply(node)
-            case Table():
-                self.table(node)
-            case Concat() | DepthToSpace() | MaxPool():
-                self.moved(node)
-            case Interpolate():
-                self.interpolate(node)
-            case Pad():
-                self.pad(node)
-            case _:
-                assert_never(node)
 
     # Values on a grid ------------------------------------------------------------------------------------
 
@@ -136,12 +100,12 @@ class _Writer(GraphNodes):
             self.zeros[name] = self.node("DequantizeLinear", inputs, name)
         return self.zeros[name]
 
-    def rounded(self, node: IntegerNode, op: str, inputs: Sequence[str], **attributes: object) -> None:
+    def rounded(self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], **attributes: object) -> None:
         """A float operation, and the quantizer that makes it one of integers."""
         tensor = self.tensors[node.name]
         self.quantize(node, self.node(op, inputs, f"{tensor}.float", **attributes))
 
-    def quantize(self, node: IntegerNode, source: str) -> None:
+    def quantize(self, node: nodes.IntegerNode, source: str) -> None:
         """QuantizeLinear, and the clamp of a grid that does not fill its byte."""
         grid, tensor = node.output, self.tensors[node.name]
         clamped = (grid.low, grid.high) != FULL
@@ -158,23 +122,15 @@ class _Writer(GraphNodes):
         if clamped:  # uint8 saturates at 0 and 255 only
             self.clamp(output, node)
 
-    def clamp(self, source: str, node: IntegerNode) -> None:
+    def clamp(self, source: str, node: nodes.IntegerNode) -> None:
         """A uint8 tensor within the bounds of its grid."""
         ends = (node.output.low, node.output.high)
         limits = [self.constant(f"uint8_{end}", np.uint8(end)) for end in ends]
         self.put("Clip", [source, *limits], self.tensors[node.name])
 
-    def moved(self, node: Concat | DepthToSpace | MaxPool) -> None:
+    def moved(self, node: nodes.IntegerNode, op: str, **attributes: object) -> None:
         """An operation that moves values, on the tensors as they are."""
-        inputs, tensor = [self.tensors[name] for name in node.inputs], self.tensors[node.name]
-        match node:
-            case Concat():
-                self.put("Concat", inputs, tensor, axis=1)
-            case DepthToSpace():
-                self.put("DepthToSpace", inputs, tensor, blocksize=node.factor, mode="CRD")
-            case MaxPool():
-                strides = [node.stride] * 2
-                self.put("MaxPool", inputs, tensor, kernel_shape=list(node.kernel), strides=strides)
+        self.put(op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes)
 
     def say_bits(self, bits: int) -> None:
         """Where the container is wider than the values of the last node, its metadata says so."""
@@ -184,6 +140,8 @@ class _Writer(GraphNodes):
 
     def convolution(self, node: Conv) -> None:
         """Weights and biases are dequantized in the graph; bias scales are exactly s_x * s_w."""
+        if node.image_gain is not None:
+            return self.gained_convolution(node)
         name, out = node.name, node.channels
         scale = self.constant(f"{name}.weight_scale", node.weight_scale)
         packed = node.bits <= 4 and self.target.four_bits != "int8"
@@ -200,13 +158,9 @@ class _Writer(GraphNodes):
         bias_scale = self.constant(f"{name}.bias_scale", node.weight_scale * read)
         bias = self.constant(f"{name}.bias", node.bias)
         bias = self.node("DequantizeLinear", [bias, bias_scale], f"{name}.bias_dequantized", axis=0)
-        self.rounded(
-            node, "Conv", [self.reads(node.inputs[0]), weight, bias],
-            kernel_shape=list(node.weight.shape[2:]), strides=[node.stride] * 2,
-            pads=[*node.padding, *node.padding], group=node.groups,
-        )  # fmt: skip
+        self.rounded(node, "Conv", [self.reads(node.inputs[0]), weight, bias], **_window(node))
 
-    def image_gain(self, node: Conv | Multiply) -> str:
+    def image_gain(self, node: nodes.GainedNode) -> str:
         """The gain [] of the image, computed once for all that share it."""
         source, gain = node.inputs[-1], node.image_gain
         assert gain is not None
@@ -237,13 +191,12 @@ class _Writer(GraphNodes):
             "QLinearConv",
             [self.tensors[x], *self.grid_inputs(self.grids[x]), stored, scale, zero, *self.grid_inputs(grid),
              self.constant(f"{name}.bias", node.bias)],
-            output, kernel_shape=list(node.weight.shape[2:]), strides=[node.stride] * 2,
-            pads=[*node.padding, *node.padding], group=node.groups,
+            output, **_window(node),
         )  # fmt: skip
         if clamped:
             self.clamp(output, node)
 
-    def multiply(self, node: Multiply) -> None:
+    def multiply(self, node: nodes.Multiply) -> None:
         """A factor is folded into the scale with which the second input is read."""
         x, gate = node.inputs[:2]
         if node.image_gain is None:
@@ -255,7 +208,7 @@ class _Writer(GraphNodes):
             read = self.node("DequantizeLinear", [tensor, scale, zero], f"{node.name}.gate_times_gain")
         self.rounded(node, "Mul", [self.reads(x), read])
 
-    def table(self, node: Table) -> None:
+    def table(self, node: nodes.Table) -> None:
         """With nothing between them onnxruntime merges two quantizers into one, which rounds once instead of
         twice. An added zero keeps them apart: a quarter of the time of a table of bytes.
         """
@@ -284,7 +237,7 @@ class _Writer(GraphNodes):
             case _:
                 assert_never(node.function)
 
-    def interpolate(self, node: Interpolate) -> None:
+    def interpolate(self, node: nodes.Interpolate) -> None:
         """A matrix product of the tensor and weights of 64ths, both uint8."""
         x, like = node.inputs
         name = self.tensors[node.name]
@@ -292,7 +245,7 @@ class _Writer(GraphNodes):
         inputs = [weights, self.reads(x)] if node.axis == 2 else [self.reads(x), weights]
         self.rounded(node, "MatMul", inputs)
 
-    def pad(self, node: Pad) -> None:
+    def pad(self, node: nodes.Pad) -> None:
         """Edges first, then channels of the value zero."""
         tensor, e = self.tensors[node.name], node.edge
         source = self.tensors[node.inputs[0]]
@@ -305,3 +258,28 @@ class _Writer(GraphNodes):
             sides = self.constant(f"channels_{more}", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
             zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
             self.put("Pad", [source, sides, zero], tensor)
+
+
+def _window(node: Conv) -> dict[str, object]:
+    """The attributes of a convolution."""
+    return {
+        "kernel_shape": list(node.weight.shape[2:]), "strides": [node.stride] * 2,
+        "pads": [*node.padding, *node.padding], "group": node.groups,
+    }  # fmt: skip
+
+
+# Class of a node -> what writes the nodes of the graph that make its tensor.
+_FORMS: dict[type[nodes.IntegerNode], Callable[[_Writer, Any], object]] = {
+    nodes.ImageInput: lambda w, node: None,
+    Conv: _Writer.convolution,
+    nodes.Add: lambda w, node: w.rounded(node, "Add", [w.reads(name) for name in node.inputs]),
+    nodes.Multiply: _Writer.multiply,
+    nodes.Table: _Writer.table,
+    nodes.Concat: lambda w, node: w.moved(node, "Concat", axis=1),
+    nodes.DepthToSpace: lambda w, node: w.moved(node, "DepthToSpace", blocksize=node.factor, mode="CRD"),
+    nodes.MaxPool: lambda w, node: w.moved(
+        node, "MaxPool", kernel_shape=list(node.kernel), strides=[node.stride] * 2
+    ),
+    nodes.Interpolate: _Writer.interpolate,
+    nodes.Pad: _Writer.pad,
+}

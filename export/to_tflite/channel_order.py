@@ -6,33 +6,16 @@ component. A dense convolution takes an order on either side into its weights.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.network import (
-    Add,
-    Conv,
-    DepthToSpace,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-)
+from qnas.integer.convolution import Conv, picked
+from qnas.integer.network import IntegerNetwork, rewritten
+from qnas.integer.nodes import DepthToSpace, IntegerNode, Pad
 
 Order = NDArray[np.intp]  # [C]: the channel of the old order at each place of the new one
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """`network` computes the same when the shuffles named in `dcr` read their channels in DCR order."""
-
-    network: IntegerNetwork
-    dcr: frozenset[str]
 
 
 def dcr_order(channels: int, factor: int) -> Order:
@@ -40,8 +23,8 @@ def dcr_order(channels: int, factor: int) -> Order:
     return np.arange(channels * factor**2).reshape(channels, factor**2).T.reshape(-1)
 
 
-def in_runtime_order(network: IntegerNetwork) -> Ordered:
-    """Requires: any network. Ensures: the same function, every shuffle in DCR order.
+def in_runtime_order(network: IntegerNetwork) -> IntegerNetwork:
+    """The network whose shuffles read their channels in DCR order: then it computes the same.
 
     Case 1: the component in front of a shuffle begins and ends in dense convolutions: they are permuted.
     Case 2: it holds what cannot be (the image, parts of a concatenation, a grouped convolution), or two
@@ -52,21 +35,22 @@ def in_runtime_order(network: IntegerNetwork) -> Ordered:
     fixed = _fixed(network, component)
     orders: dict[str, Order] = {}
     nodes: list[IntegerNode] = []
-    shuffles = [node for node in network.nodes if isinstance(node, DepthToSpace)]
-    for node in shuffles:
+    for node in network.nodes:
+        if not isinstance(node, DepthToSpace):
+            continue
         root, order = component[node.inputs[0]], dcr_order(node.channels, node.factor)
         if root not in fixed and np.array_equal(orders.setdefault(root, order), order):
             continue
         name, source = f"{node.name}.ordered", named[node.inputs[0]]
         now = orders.get(root, np.arange(source.channels))
         named[node.name] = replace(node, inputs=(name,))
-        named[name] = permutation(name, source, np.argsort(now)[order])
+        named[name] = picked(name, source, np.argsort(now)[order])
     for old in network.nodes:
         node_now = named[old.name]
         if node_now.inputs != old.inputs:
             nodes.append(named[node_now.inputs[0]])
         nodes.append(_reordered(node_now, component, orders))
-    return Ordered(replace(network, nodes=tuple(nodes)), frozenset(node.name for node in shuffles))
+    return replace(network, nodes=tuple(nodes))
 
 
 def _components(network: IntegerNetwork) -> dict[str, str]:
@@ -87,21 +71,8 @@ def _components(network: IntegerNetwork) -> dict[str, str]:
 
 def _shared(node: IntegerNode) -> tuple[str, ...]:
     """The inputs whose channel order is that of the output."""
-    match node:
-        case Add() | Multiply() | Table() | MaxPool():
-            return node.inputs
-        case Interpolate():
-            return node.inputs[:1]
-        case Pad():
-            return node.inputs
-        case Conv() if _depthwise(node):
-            return node.inputs
-        case _:
-            return ()
-
-
-def _depthwise(node: Conv) -> bool:
-    return node.groups > 1 and node.weight.shape[:2] == (node.groups, 1)
+    depthwise = isinstance(node, Conv) and node.depthwise
+    return node.operands if node.scope != "tensor" or depthwise or isinstance(node, Pad) else ()
 
 
 def _fixed(network: IntegerNetwork, component: Mapping[str, str]) -> set[str]:
@@ -110,15 +81,14 @@ def _fixed(network: IntegerNetwork, component: Mapping[str, str]) -> set[str]:
     held = {network.nodes[-1].name}
     for node in network.nodes:
         match node:
-            case Conv(groups=groups) if groups == 1 or _depthwise(node):
-                pass
-            case Add() | Multiply() | Table() | MaxPool() | Interpolate():
+            case Conv() if node.groups == 1 or node.depthwise:
                 pass
             case Pad() if named[node.inputs[0]].channels == node.channels:
                 pass
             case DepthToSpace():
                 held.add(node.name)
-            case _:  # the image, concatenations, grouped convolutions, added channels: they and all they read
+            case _ if node.scope == "tensor":
+                # The image, concatenations, grouped convolutions, added channels: they and all they read.
                 held.update((node.name, *node.inputs))
     return {component[name] for name in held}
 
@@ -132,16 +102,20 @@ def _reordered(node: IntegerNode, component: Mapping[str, str], orders: Mapping[
         node = replace(
             node, weight=node.weight[rows], weight_scale=node.weight_scale[rows], bias=node.bias[rows]
         )
-    if columns is not None and not _depthwise(node):
+    if columns is not None and not node.depthwise:
         node = replace(node, weight=node.weight[:, columns])
     return node
 
 
-def permutation(name: str, source: IntegerNode, order: Order) -> Conv:
-    """A 1x1 convolution that moves channels and changes no value."""
-    channels = source.channels
-    weight = np.eye(channels, dtype=np.int8)[order].reshape(channels, channels, 1, 1)
-    return Conv(
-        name, (source.name,), channels, source.output, weight, np.ones(channels, np.float32),
-        np.zeros(channels, np.int32), bits=8,
-    )  # fmt: skip
+def shuffled_back(network: IntegerNetwork) -> IntegerNetwork:
+    """A network in DCR order as the interpreter takes it: permuted back in front of every shuffle."""
+    named = network.by_name()
+
+    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
+        if not isinstance(node, DepthToSpace):
+            return (node,)
+        order = np.argsort(dcr_order(node.channels, node.factor))
+        back = picked(f"{node.name}.back", named[node.inputs[0]], order)
+        return back, replace(node, inputs=(back.name,))
+
+    return rewritten(network, edit)

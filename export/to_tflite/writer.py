@@ -6,10 +6,10 @@ Its ADD and QUANTIZE round ties up: they stand only where nothing is rounded, a 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, assert_never
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,11 @@ from qnas.export.to_tflite.blocks import SAME, VALID, Blocks, Kernel, Tensor
 from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.export.to_tflite.file import Grid
 from qnas.export.to_tflite.logistic import logistic_table
+from qnas.integer import nodes
+from qnas.integer.convolution import Conv
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-    refuse_image_gains,
-)
+from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
 
 METADATA = "qnas"  # the entry that holds the properties, as JSON
@@ -73,7 +61,7 @@ def write_tflite(
     size when `resizable`; UsageError without ai-edge-litert.
     """
     refuse_image_gains(network, "TFLite")
-    ordered = in_runtime_order(network).network
+    ordered = in_runtime_order(network)
     size = sizes(ordered, height, width)
     empty = next((name for name, pixels in size.items() if min(pixels) < 1), None)
     if empty is not None:
@@ -99,62 +87,26 @@ class _Writer:
     blocks: Blocks = field(default_factory=Blocks)
     at: dict[str, Tensor] = field(default_factory=dict)
     approximate: list[str] = field(default_factory=list)
-    named: dict[str, IntegerNode] = field(init=False)
+    named: dict[str, nodes.IntegerNode] = field(init=False)
 
     def __post_init__(self) -> None:
         self.named = self.network.by_name()
 
-    def write(self, node: IntegerNode) -> Tensor:
+    def write(self, node: nodes.IntegerNode) -> Tensor:
         """Append the operators of `node`; the tensor that holds its output."""
-        reads = [self.at[name] for name in _values(node)]
-        match node:
-            case Conv():
-                return self.conv(node, reads[0])
-            case Add():
-                return self.add(node, reads[0], reads[1])
-            case Multiply():
-                return self.multiply(node, reads[0], reads[1])
-            case Table():
-                return self.table(node, reads[0])
-            case Interpolate():
-                return self.interpolate(node, reads[0])
-            case Image() | Concat() | DepthToSpace() | MaxPool() | Pad():
-                return self.moved(node, reads)
-            case _:
-                assert_never(node)
+        return form_of(node, _FORMS, "TFLite")(self, node, *(self.at[name] for name in node.operands))
 
-    def moved(self, node: Image | Concat | DepthToSpace | MaxPool | Pad, reads: Sequence[Tensor]) -> Tensor:
-        match node:
-            case Concat():
-                return self.concat(node, reads)
-            case DepthToSpace():
-                return self.blocks.moved(
-                    "DEPTH_TO_SPACE", node.name, reads, self.shape(node), blockSize=node.factor
-                )
-            case MaxPool():
-                (kh, kw), stride = node.kernel, node.stride
-                return self.blocks.moved(
-                    "MAX_POOL_2D", node.name, reads, self.shape(node), padding=VALID,
-                    filterHeight=kh, filterWidth=kw, strideH=stride, strideW=stride,
-                )  # fmt: skip
-            case Pad():
-                return self.pad(node, reads[0])
-            case Image():
-                raise ModelError(f"{node.name} is a second image: a network has one input")
-            case _:
-                assert_never(node)
-
-    def shape(self, node: IntegerNode) -> tuple[int, ...]:
+    def shape(self, node: nodes.IntegerNode) -> tuple[int, ...]:
         """NHWC."""
         return (1, *self.size[node.name], node.channels)
 
-    def fixed(self, node: IntegerNode) -> None:
+    def fixed(self, node: nodes.IntegerNode) -> None:
         if self.resizable:
             raise ModelError(f"{node.name} needs a fixed size of the image: export without resizable")
 
     # The ends ----------------------------------------------------------------------------------------------
 
-    def begin(self, image: IntegerNode, io: str) -> int:
+    def begin(self, image: nodes.IntegerNode, io: str) -> int:
         """Write the input; the index of the file's input tensor."""
         file, grid, shape = self.blocks.file, image.output, self.shape(image)
         signature = (1, -1, -1, shape[3]) if self.resizable else None
@@ -169,7 +121,10 @@ class _Writer:
         file.operator("QUANTIZE", [start], x.index)
         return start
 
-    def finish(self, last: IntegerNode, io: str) -> int:
+    def second_image(self, image: nodes.IntegerNode) -> Tensor:
+        raise ModelError(f"{image.name} is a second image: a network has one input")
+
+    def finish(self, last: nodes.IntegerNode, io: str) -> int:
         """Write the output, q - 128 or q; the index of the file's output tensor."""
         grid = last.output
         y = self.blocks.on(f"{last.name}.output", self.at[last.name], grid.zero_point + BYTE_ZERO)
@@ -193,7 +148,7 @@ class _Writer:
         window = {"strideH": node.stride, "strideW": node.stride, "padding": SAME if same else VALID}
         return self.blocks.convolved(node.name, x, node.output, kernel, self.shape(node), **window)
 
-    def add(self, node: Add, a: Tensor, b: Tensor) -> Tensor:
+    def add(self, node: nodes.Add, a: Tensor, b: Tensor) -> Tensor:
         """Case 1: nothing is rounded: ADD. Case 2: scales are whole times some unit: a convolution of both.
         Case 3: ADD, whose ties and whose factors of 20 bits are the runtime's own."""
         whole = all(float(x.scale / node.output.scale).is_integer() for x in (a, b))
@@ -210,7 +165,7 @@ class _Writer:
         ]
         return self.summed(node, parts, factors, bias)
 
-    def summed(self, node: Add, parts: Sequence[Tensor], factors: Sequence[int], bias: int) -> Tensor:
+    def summed(self, node: nodes.Add, parts: Sequence[Tensor], factors: Sequence[int], bias: int) -> Tensor:
         """`factors . parts + bias` as a convolution of the two tensors joined.
 
         One above the other takes half the time of side by side, but the dilation is the height of the image.
@@ -226,13 +181,13 @@ class _Writer:
         kernel = Kernel(weight, scale, shift, depthwise=True)
         return self.blocks.convolved(node.name, both, node.output, kernel, shape, dilationHFactor=shape[1])
 
-    def multiply(self, node: Multiply, a: Tensor, b: Tensor) -> Tensor:
+    def multiply(self, node: nodes.Multiply, a: Tensor, b: Tensor) -> Tensor:
         """The gain is in the scale that `b` is said to have."""
         scale = np.float32(b.scale * node.gain)
         b = self.blocks.relabelled(f"{node.name}.gain", b, scale, b.zero_point)
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
-    def interpolate(self, node: Interpolate, x: Tensor) -> Tensor:
+    def interpolate(self, node: nodes.Interpolate, x: Tensor) -> Tensor:
         """A matrix product along the last axis: the axis goes there and back."""
         self.fixed(node)
         there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if node.axis == 2 else ((0, 1, 3, 2), (0, 1, 3, 2))
@@ -247,7 +202,7 @@ class _Writer:
         )  # fmt: skip
         return self.blocks.transposed(node.name, product, back)
 
-    def table(self, node: Table, x: Tensor) -> Tensor:
+    def table(self, node: nodes.Table, x: Tensor) -> Tensor:
         """Case 1: the bytes of a requantization: QUANTIZE where nothing is rounded and int8 clamps, otherwise
         a convolution. Case 2: those of the runtime's sigmoid. Case 3: those of the sum of both halves of a
         leaky ReLU. Case 4: any: GATHER, which XNNPACK leaves out.
@@ -274,7 +229,7 @@ class _Writer:
             return self.leaky(node, x)
         return self.gathered(node, x, read)
 
-    def leaky(self, node: Table, x: Tensor) -> Tensor:
+    def leaky(self, node: nodes.Table, x: Tensor) -> Tensor:
         """Each half on a grid that ends at zero, where int8 cuts off the other."""
         halves = [
             self.blocks.rescaled(f"{node.name}.{name}", x, grid, factor)
@@ -283,7 +238,7 @@ class _Writer:
         reads = [half.index for half in halves]
         return self.blocks.computed("ADD", node.name, node.output, reads, x.shape)
 
-    def gathered(self, node: Table, x: Tensor, read: QuantParams) -> Tensor:
+    def gathered(self, node: nodes.Table, x: Tensor, read: QuantParams) -> Tensor:
         """Indices are int32: the bytes of `x`, plus 128."""
         grid, file = node.output, self.blocks.file
         q = np.arange(256) + BYTE_ZERO - x.zero_point + read.zero_point
@@ -303,14 +258,24 @@ class _Writer:
 
     # Nodes that move values --------------------------------------------------------------------------------
 
-    def concat(self, node: Concat, reads: Sequence[Tensor]) -> Tensor:
+    def concat(self, node: nodes.Concat, *reads: Tensor) -> Tensor:
         """Grids of one scale and zero point may have several zero points in bytes: q - 128 holds them all."""
         levels = {x.zero_point for x in reads}
         home = levels.pop() if len(levels) == 1 else node.output.zero_point + BYTE_ZERO
         parts = [self.blocks.on(f"{node.name}.part{i}", x, home) for i, x in enumerate(reads)]
         return self.blocks.concat(node.name, parts, axis=3)
 
-    def pad(self, node: Pad, x: Tensor) -> Tensor:
+    def shuffle(self, node: nodes.DepthToSpace, x: Tensor) -> Tensor:
+        return self.blocks.moved("DEPTH_TO_SPACE", node.name, [x], self.shape(node), blockSize=node.factor)
+
+    def max_pool(self, node: nodes.MaxPool, x: Tensor) -> Tensor:
+        (kh, kw), stride = node.kernel, node.stride
+        return self.blocks.moved(
+            "MAX_POOL_2D", node.name, [x], self.shape(node), padding=VALID,
+            filterHeight=kh, filterWidth=kw, strideH=stride, strideW=stride,
+        )  # fmt: skip
+
+    def pad(self, node: nodes.Pad, x: Tensor) -> Tensor:
         more = node.channels - x.shape[3]
         for step in range(node.edge):
             self.fixed(node)
@@ -320,28 +285,23 @@ class _Writer:
         return self.blocks.padded(node.name, x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
 
 
-def _values(node: IntegerNode) -> tuple[str, ...]:
-    """The inputs whose values are read: of the second of an Interpolate only the size is."""
-    return node.inputs[:1] if isinstance(node, Interpolate) else node.inputs
-
-
 def _read(network: IntegerNetwork) -> set[str]:
     """The nodes whose values the output depends on."""
     found = {network.nodes[-1].name}
     for node in reversed(network.nodes):
         if node.name in found:
-            found.update(_values(node))
+            found.update(node.operands)
     return found
 
 
-def _halves(node: Table) -> tuple[tuple[str, QuantParams, float], tuple[str, QuantParams, float]]:
+def _halves(node: nodes.Table) -> tuple[tuple[str, QuantParams, float], tuple[str, QuantParams, float]]:
     """(name, grid, factor) of what is above zero and below."""
     scale = node.output.scale
     above, below = QuantParams(scale, 0, 0, 255), QuantParams(scale, 255, 0, 255)
     return ("above", above, 1.0), ("below", below, node.slope)
 
 
-def _sum_of_halves(q: NDArray[np.intp], node: Table, read: QuantParams) -> NDArray[np.float32]:
+def _sum_of_halves(q: NDArray[np.intp], node: nodes.Table, read: QuantParams) -> NDArray[np.float32]:
     """What the operators of `leaky` make of `q`."""
     y, total = node.output, np.zeros(len(q), np.float32)
     for _, grid, slope in _halves(node):
@@ -366,3 +326,18 @@ def _equal_sums(
     defined = np.rint((a * left.astype(np.float32) + b * right.astype(np.float32)) / y.scale)
     sums = (factors[0] * left + factors[1] * right).astype(np.float32) * np.float32(unit / y.scale)
     return bool(np.array_equal(defined, np.rint(sums)))
+
+
+# Class of a node -> what writes its operators, for the tensors of its operands.
+_FORMS: dict[type[nodes.IntegerNode], Callable[..., Tensor]] = {
+    nodes.ImageInput: _Writer.second_image,
+    Conv: _Writer.conv,
+    nodes.Add: _Writer.add,
+    nodes.Multiply: _Writer.multiply,
+    nodes.Table: _Writer.table,
+    nodes.Concat: _Writer.concat,
+    nodes.DepthToSpace: _Writer.shuffle,
+    nodes.MaxPool: _Writer.max_pool,
+    nodes.Interpolate: _Writer.interpolate,
+    nodes.Pad: _Writer.pad,
+}

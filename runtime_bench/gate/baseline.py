@@ -14,11 +14,11 @@ from qnas.errors import UsageError
 from qnas.json_fields import read_fields
 from qnas.runtime_bench.formats import BENCH
 from qnas.runtime_bench.gate.pairs import FAST, undisturbed
-from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.measure import Rounds
 from qnas.runtime_bench.stats import Estimate, median
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtimes.inputs import shape_text
 
 LEAST_DEVIATION = 0.01  # between processes, of the logarithm: what a few equal ones must not make smaller
 RESAMPLES = 1000

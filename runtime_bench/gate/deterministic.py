@@ -7,17 +7,17 @@ from pathlib import Path
 
 from qnas.cost.file_cost import FileCost
 from qnas.errors import ModelError, UsageError
+from qnas.export.formats.table import file_kind
 from qnas.images.evaluation import pairs
 from qnas.images.quality import psnr_y
-from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.gate.limits import Limit
 from qnas.runtime_bench.gate.request import Request
 from qnas.runtime_bench.gate.verdict import Row, at_least, at_most
-from qnas.runtime_bench.model_cost import file_cost
 from qnas.runtime_bench.model_files import ModelFiles
 from qnas.runtime_bench.profile.delegation import delegation
 from qnas.runtime_bench.upscale import load_upscaler, upscale
 from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtimes.executed import ExecutedNode
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Subject:
     @cached_property
     def cost(self) -> FileCost:
         """Raises ModelError where it is not known."""
-        return file_cost(self.files.path, self.loaded.input_shapes)
+        return file_kind(self.files.path).cost(self.files.path, self.loaded.input_shapes)
 
 
 def deterministic_rows(request: Request, new: Subject, old: Subject | None) -> Iterator[Row]:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from qnas.errors import QnasError
-from qnas.runtime_bench.devices.names import parse_device
-from qnas.runtime_bench.inputs import parse_shape, random_inputs, resolve_shapes
+from qnas.runtimes.inputs import parse_shape, random_inputs, resolve_shapes
+from qnas.runtimes.names import parse_device
 
 
 def infer(task: str) -> None:

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from qnas.errors import ModelError
-from qnas.runtime_bench.devices.names import DeviceName
 from qnas.runtime_bench.gate import inferences
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtimes.names import DeviceName
 
 MODULE = inferences.__name__  # imported here, so that no child has to compile it
 TOOL = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")

@@ -6,8 +6,8 @@ from pathlib import Path
 from qnas.errors import UsageError
 from qnas.files import check_output
 from qnas.runtime_bench.gate.limits import Limit
-from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtimes.inputs import parse_shape
 
 BUDGET = 60.0  # s
 

@@ -9,7 +9,6 @@ from typing import assert_never
 
 from qnas.errors import UsageError
 from qnas.runtime_bench.benchmark import candidates
-from qnas.runtime_bench.devices.names import DeviceName
 from qnas.runtime_bench.environment import EMULATED
 from qnas.runtime_bench.gate.baseline import Baseline, check_same, read_baseline
 from qnas.runtime_bench.gate.deterministic import Subject, deterministic_rows
@@ -19,11 +18,12 @@ from qnas.runtime_bench.gate.request import Request, check_request
 from qnas.runtime_bench.gate.sequential import FIRST, Status
 from qnas.runtime_bench.gate.timing import Clock, Progress, Timed, time_against, time_against_baseline
 from qnas.runtime_bench.gate.verdict import GateReport, Row, overall
-from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.stats import median
 from qnas.runtime_bench.workers.runner import LoadedRunner
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.inputs import shape_text
+from qnas.runtimes.names import DeviceName
 
 AVX512 = "instructions are those of code without AVX-512, which valgrind does not show to programs"
 UNPAIRED = "a baseline was measured at another time: --against, interleaved on one machine, is stronger"

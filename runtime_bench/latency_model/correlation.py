@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
-from qnas.runtime_bench.inputs import parse_shape, resolve_shapes
+from qnas.export.formats.table import FILE_KINDS, file_kind
 from qnas.runtime_bench.latency_model.prediction import predict
 from qnas.runtime_bench.latency_model.rank import kendall, spearman
 from qnas.runtime_bench.latency_model.table import LatencyModel
-from qnas.runtime_bench.model_cost import architecture_cost, declared_inputs, file_cost
-from qnas.runtime_bench.model_files import SUFFIXES, model_files
+from qnas.runtime_bench.model_cost import architecture_cost
+from qnas.runtime_bench.model_files import model_files
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.inputs import parse_shape, resolve_shapes
+from qnas.runtimes.names import DeviceName, default_device, parse_device
 
 FEWEST = 3  # networks that can be put into an order
 RESAMPLES = 1000
@@ -123,7 +124,7 @@ def _networks(folder: Path) -> dict[str, list[Path]]:
         raise UsageError(f"{folder} is no folder: name one of .onnx or .tflite models")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
+        if path.suffix.lower() in FILE_KINDS:
             found[path.stem].append(path)
     if len(found) < FEWEST:
         raise UsageError(f"{folder} holds {len(found)} networks: an order needs {FEWEST}")
@@ -146,8 +147,8 @@ def _costs(files: Sequence[Path], settings: Settings) -> dict[str, float]:
     """Of the ONNX file where there is one: only that can be predicted."""
     path = min(files, key=lambda each: each.suffix.lower() != ".onnx")
     requests = tuple(map(parse_shape, settings.load.shapes))
-    shapes = resolve_shapes(declared_inputs(path), requests)
-    cost = file_cost(path, shapes)
+    shapes = resolve_shapes(file_kind(path).inputs(path), requests)
+    cost = file_kind(path).cost(path, shapes)
     costs = {
         "MACs": float(cost.macs),
         "BitOps": float(cost.bitops),

@@ -9,8 +9,8 @@ from math import prod
 from onnx import ModelProto, NodeProto
 
 from qnas.cost.macs import Shape
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
-from qnas.runtime_bench.profile.onnxruntime import WEIGHTS
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.onnxruntime import WEIGHTS
 
 _TIMING = ("axis", "ceil_mode", "dilations", "group", "mode", "perm", "strides", "transA", "transB")
 

@@ -1,4 +1,4 @@
-"""Random members of a search space as ONNX files, for their kernels' sake: random integers, no torch."""
+"""Random members of a search space as ONNX files, exported untrained, without torch: for their kernels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.integer.builder import build_network
 from qnas.network.architecture import Architecture, Choice, Space
 from qnas.network.lowering import lower, slot_operations
-from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
+from qnas.runtime_bench.latency_model.untrained import UntrainedParameters
 
 SPACES: dict[str, Space] = {"basic": "basic", "rfdn": "rfdn_space"}
 # Operations of the paper's lists (QuantNAS, appendix J), and the channels that slim and full networks have.
@@ -43,11 +46,19 @@ def random_member(space: Space, seed: int) -> Architecture:
     return replace(frame, layers=layers)
 
 
+def untrained_model(architecture: Architecture, seed: int) -> onnx.ModelProto:
+    """What the export would write for onnxruntime after a training; image [n, 3, h, w] uint8 in and out."""
+    layers, target = lower(architecture), TARGETS["onnxruntime"]
+    parameters = UntrainedParameters(layers, seed)
+    network = build_network(architecture.space, architecture.scale, layers, parameters)
+    return write_onnx(fitted(network, target), target)
+
+
 def write_members(space: str, count: int, folder: Path) -> list[Path]:
     """Write `count` members of `space` ("basic", "rfdn") and return their paths."""
     paths = []
     for seed in range(count):
         path = folder / f"{space}-{seed:03d}.onnx"
-        onnx.save(write_qdq(lower(random_member(SPACES[space], seed)), seed), path)
+        onnx.save(untrained_model(random_member(SPACES[space], seed), seed), path)
         paths.append(path)
     return paths

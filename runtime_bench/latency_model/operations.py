@@ -14,18 +14,20 @@ from itertools import product
 from typing import get_args
 
 from qnas.cost.network_cost import layer_sizes
+from qnas.export.passes.phases import WIDEST
+from qnas.export.targets import TARGETS
 from qnas.network.architecture import Choice
 from qnas.network.layers import Layer, by_name, grid_of
 from qnas.network.lowering import lower
-from qnas.runtime_bench.inputs import ShapeRequest, image_axes
 from qnas.runtime_bench.latency_model.kernels import Kernel
-from qnas.runtime_bench.latency_model.qdq_writer import PAD_TO, WIDEST_PHASE
 from qnas.runtime_bench.latency_model.table import Basis, LatencyModel, OperationTime
+from qnas.runtimes.inputs import ShapeRequest, image_axes
 from qnas.search.space.candidate_costs import owns
 from qnas.search.space.latency_costs import Place, Size, places
 from qnas.search.space.search_space import SearchSpace, find_space, named_spaces
 
 BITS = (2, 3, 4, 8)
+PAD_TO = TARGETS["onnxruntime"].pad_to
 
 
 def built_in_spaces() -> list[SearchSpace]:
@@ -106,7 +108,7 @@ class _Network:
         convs = [layer for layer in self.layers if layer.op == "conv" and owns(slot, layer.name)]
         factor, behind = self.shuffled
         widest = max(max(conv.channels, self._read(conv)) for conv in convs) * factor**2
-        phases = factor if convs[0].name in behind and widest <= WIDEST_PHASE else 1
+        phases = factor if convs[0].name in behind and widest <= WIDEST else 1
         return [kernel for conv in convs for kernel in self._kernels(conv, phases)]
 
     def _kernels(self, conv: Layer, phases: int) -> Iterator[Kernel]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from qnas.cost.macs import Shape
-from qnas.runtime_bench.devices.ort import CPU_DEVICE
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.inputs import ShapeRequest, random_inputs, resolve_shapes
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
 from qnas.runtime_bench.latency_model.table import Basis, LatencyModel
-from qnas.runtime_bench.profile.onnxruntime import execute
+from qnas.runtimes.inputs import ShapeRequest, random_inputs, resolve_shapes
+from qnas.runtimes.onnxruntime import CPU_DEVICE, execute
 
 # What must be equal for a prediction to be of this machine; the rest of an environment changes no kernel.
 MACHINE = ("cpu", "machine", "runtime")

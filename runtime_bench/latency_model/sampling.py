@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qnas.runtime_bench.devices.ort import CPU_DEVICE
-from qnas.runtime_bench.inputs import Feed, ShapeRequest, random_inputs, resolve_shapes
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
-from qnas.runtime_bench.profile.onnxruntime import execute
+from qnas.runtimes.inputs import Feed, ShapeRequest, random_inputs, resolve_shapes
+from qnas.runtimes.onnxruntime import CPU_DEVICE, execute
 
 WARMUP = 3
 PROFILED = 10  # runs of one round

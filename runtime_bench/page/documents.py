@@ -11,11 +11,11 @@ from qnas.errors import UsageError
 from qnas.json_fields import Fields, read_fields
 from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.formats import BENCH, GATE
-from qnas.runtime_bench.inputs import shape_text
 from qnas.runtime_bench.profile.delegation import Delegation
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.profile.table import Profile, ProfileRow
 from qnas.runtime_bench.stats import Estimate
+from qnas.runtimes.inputs import shape_text
 
 RESULT = "result of qnas-bench"
 ADVICE = "measure again with qnas-bench MODEL --json"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qnas.runtime_bench.executed import ExecutedNode
+from qnas.runtimes.executed import ExecutedNode
 
 
 @dataclass(frozen=True)

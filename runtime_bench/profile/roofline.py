@@ -24,9 +24,9 @@ from qnas.errors import OutputError
 from qnas.files import atomic_write
 from qnas.onnx.session import open_session
 from qnas.runtime_bench.environment import Environment, current_environment
-from qnas.runtime_bench.inputs import Feed
 from qnas.runtime_bench.model_cache import cache_folder
 from qnas.runtime_bench.profile.peak import Peak
+from qnas.runtimes.inputs import Feed
 
 KERNELS_VERSION = 1  # raise it when the kernels below change: what was kept is measured again
 SECONDS = 0.4  # of each kernel

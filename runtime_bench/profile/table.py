@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from qnas.runtime_bench.environment import threads_text
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.stats import median
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 
 UNKNOWN = "-"
 _T = TypeVar("_T")

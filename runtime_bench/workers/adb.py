@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 
 from qnas import __version__
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.devices.names import DeviceName
+from qnas.export.formats.table import file_kind
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.executed import ExecutedNode
-from qnas.runtime_bench.inputs import parse_shape, resolve_shapes
 from qnas.runtime_bench.machine_state import State
-from qnas.runtime_bench.model_cost import declared_inputs
 from qnas.runtime_bench.model_files import ModelFiles, sha256_of
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.adb_tools import TOOLS, Call, Printed
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtimes.executed import ExecutedNode
+from qnas.runtimes.inputs import parse_shape, resolve_shapes
+from qnas.runtimes.names import DeviceName
 
 FOLDER = "/data/local/tmp/qnas"
 BURST = 150_000_000  # ns: a start of the program costs a second
@@ -123,7 +123,7 @@ class AdbRunner:
         self.name = f"{model.path.name} on {device}"
         self._model, self._cpus = model, options.cpus
         self._adb = Adb(device.machine, options.patience)
-        declared = declared_inputs(model.path)
+        declared = file_kind(model.path).inputs(model.path)
         shapes = resolve_shapes(declared, [parse_shape(text) for text in options.shapes])
         self._call = Call(
             self._push_model(),

@@ -15,13 +15,11 @@ from pathlib import Path
 
 from qnas.cost.macs import Shape
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.devices.litert import BUILT_IN, EXTERNAL, provider_of
-from qnas.runtime_bench.devices.names import DeviceName
-from qnas.runtime_bench.devices.ort import SUFFIX
-from qnas.runtime_bench.executed import ExecutedNode
-from qnas.runtime_bench.inputs import Input
-from qnas.runtime_bench.profile.litert import file_nodes
-from qnas.runtime_bench.profile.onnxruntime import profiled_nodes
+from qnas.runtimes.executed import ExecutedNode
+from qnas.runtimes.inputs import Input
+from qnas.runtimes.litert import BUILT_IN, EXTERNAL, file_nodes, provider_of
+from qnas.runtimes.names import DeviceName
+from qnas.runtimes.onnxruntime import SUFFIX, profiled_nodes
 from qnas.tflite.reader import read_tflite
 
 RESULT = "result.csv"

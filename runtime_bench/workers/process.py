@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.devices.names import DeviceName
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_files import ModelFiles
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.names import DeviceName
 
 MODULE = "qnas.runtime_bench.workers.worker"
 PATIENCE = 300.0  # seconds until an answer; a float network of 4K takes tens of them

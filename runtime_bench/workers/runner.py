@@ -4,10 +4,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from qnas.runtime_bench.executed import ExecutedNode
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtimes.executed import ExecutedNode
 
 Nanoseconds = int
 

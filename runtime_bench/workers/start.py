@@ -1,10 +1,10 @@
 """Starts a candidate, wherever its device is."""
 
-from qnas.runtime_bench.devices.names import DeviceName
 from qnas.runtime_bench.model_files import ModelFiles
 from qnas.runtime_bench.workers.adb import AdbRunner
 from qnas.runtime_bench.workers.process import LoadOptions, WorkerRunner
 from qnas.runtime_bench.workers.runner import LoadedRunner
+from qnas.runtimes.names import DeviceName
 
 
 def start_runner(model: ModelFiles, device: DeviceName, options: LoadOptions) -> LoadedRunner:

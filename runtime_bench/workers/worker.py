@@ -19,14 +19,14 @@ from typing import Any, BinaryIO
 from qnas import __version__
 from qnas.errors import ModelError, QnasError, UsageError
 from qnas.runtime_bench import model_cache
-from qnas.runtime_bench.devices.device import Model
-from qnas.runtime_bench.devices.names import listing, parse_device
 from qnas.runtime_bench.environment import current_environment
-from qnas.runtime_bench.inputs import Feed, parse_shape, random_inputs, resolve_shapes
 from qnas.runtime_bench.machine_state import snapshot
 from qnas.runtime_bench.memory import own_peak
 from qnas.runtime_bench.profile.roofline import machine_peak
 from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
+from qnas.runtimes.inputs import Feed, parse_shape, random_inputs, resolve_shapes
+from qnas.runtimes.names import listing, parse_device
+from qnas.runtimes.runtime import Model
 
 Json = dict[str, Any]
 

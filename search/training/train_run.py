@@ -70,9 +70,12 @@ def recipe(
 
 def run(
     found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *,
-    resume: bool, force: bool,
+    resume: bool, force: bool, show: Callable[[Progress], None] | None = None,
 ) -> None:  # fmt: skip
-    """Train, showing progress on stderr, and write `output`. Raises QnasError; Ctrl-C saves the state."""
+    """Train and write `output`. Raises QnasError; Ctrl-C saves the state.
+
+    Progress is shown on stderr, or with `show`, which hears of every step, not at all.
+    """
     check_output(output, force)
     if validation:
         list_images(validation)
@@ -89,10 +92,10 @@ def run(
             raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
     else:
         current = training.start(found, wanted, device)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=show is not None)
     try:
-        with _display(console, wanted.steps) as show:
-            training.train(current, state, validation, show)
+        with _display(console, wanted.steps) as shown:
+            training.train(current, state, validation, show or shown)
     except KeyboardInterrupt:
         console.print(
             f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")

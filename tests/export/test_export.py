@@ -13,10 +13,10 @@ from qnas.cost.network_cost import network_cost
 from qnas.errors import ModelError
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
-from qnas.export.parameters import integer_convolution
 from qnas.export.targets import TARGETS
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.trained import TrainedParameters
 from qnas.network.architecture import Choice, find_architecture, named_architectures
 from qnas.onnx.cost import model_cost
 from qnas.onnx.fusion import count_integer_convolutions
@@ -140,7 +140,7 @@ def test_biases_in_the_file_are_rounded_as_the_network_rounds_them() -> None:
         for bias in biases.T:
             module.bias.copy_(bias)
             expected = torch.round(bias / step).numpy()
-            np.testing.assert_array_equal(integer_convolution(found.network, layer).bias, expected)
+            np.testing.assert_array_equal(TrainedParameters(found.network).convolution(layer).bias, expected)
 
 
 def test_the_shuffle_moved_to_the_end_computes_the_same_as_the_plain_graph() -> None:

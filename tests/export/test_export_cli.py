@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from qnas.export.checks.runtimes import RUNTIMES
 from qnas.export.cli import main
 from qnas.export.targets import TARGETS
 from qnas.onnx.session import open_session
+from qnas.runtimes.table import CHECKS
 from qnas.testing.places import EXAMPLES
 from qnas.testing.random_networks import noise, random_found
 from qnas.tflite.reader import read_tflite
@@ -191,5 +191,4 @@ def test_wrong_calls_end_in_one_line_and_exit_code_2(folder: Path, arguments: li
 def test_the_command_offers_every_target_and_runtime_that_there_is() -> None:
     offered = {option.name: option.type for option in main.params}
     assert tuple(offered["target"].choices) == tuple(TARGETS)  # type: ignore[attr-defined]
-    known = [runtime for runtimes in RUNTIMES.values() for runtime in runtimes]
-    assert list(offered["gate"].choices) == known  # type: ignore[attr-defined]
+    assert list(offered["gate"].choices) == list(CHECKS)  # type: ignore[attr-defined]

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from qnas.cost.network_cost import network_cost
 from qnas.errors import ModelError, UsageError
+from qnas.export.inspect import inspect
 from qnas.export.inspect_cli import main
-from qnas.export.inspection.inspect import Inspection, Request, inspect
-from qnas.export.inspection.layer_rows import LayerRow, convolution_words, network_rows, operation
+from qnas.export.inspection.inspection import Inspection, Request
+from qnas.export.inspection.layer_rows import LayerRow, network_rows
 from qnas.export.inspection.report import as_page, engineering, percent, scale_words, show
 from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS
@@ -24,7 +25,9 @@ from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.html_page import Markup, element, histogram, page, table
 from qnas.images.files import write_png
-from qnas.integer.network import Conv, DepthToSpace, Image, IntegerNetwork, Pad, Table
+from qnas.integer.convolution import Conv, convolution_words
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import DepthToSpace, ImageInput, Pad, Table
 from qnas.quantization.quantizers import QuantParams
 from qnas.testing.random_networks import random_found
 from qnas.testing.text_models import FLOAT_CONV, text_model
@@ -49,7 +52,7 @@ def two_layers(name: str = "first") -> IntegerNetwork:
         "hand-made",
         2,
         (
-            Image("image", (), 3, PIXELS),
+            ImageInput("image", (), 3, PIXELS),
             Conv(
                 name, ("image",), 2, grid(-2, high=15),
                 weight=first, weight_scale=np.float32([0.5, 0.25]), bias=np.int32([1000, 0]),
@@ -144,14 +147,14 @@ def test_a_convolution_is_said_in_words(
 
 def test_operations_that_hold_something_say_what() -> None:
     table_node = Table("t", ("x",), 3, PIXELS, table=np.zeros(256, np.uint8), function="sigmoid")
-    assert operation(table_node) == "table sigmoid"
-    assert operation(Pad("p", ("x",), 3, PIXELS, edge=1)) == "pad edge 1"
-    assert operation(Pad("p", ("x",), 4, PIXELS)) == "pad channels"
+    assert table_node.words == "table sigmoid"
+    assert Pad("p", ("x",), 3, PIXELS, edge=1).words == "pad edge 1"
+    assert Pad("p", ("x",), 4, PIXELS).words == "pad channels"
     norm = Conv(
         "n", ("x",), 2, PIXELS, np.ones((2, 1, 1, 1), np.int8), np.ones(2, np.float32), np.zeros(2, np.int32),
         8, groups=2,
     )  # fmt: skip
-    assert operation(norm) == "batch norm"
+    assert norm.words == "batch norm"
 
 
 # Files ---------------------------------------------------------------------------------------------------

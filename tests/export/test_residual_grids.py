@@ -14,7 +14,7 @@ from qnas.export.cli import main
 from qnas.export.residuals import with_residual_grids
 from qnas.images.files import write_png
 from qnas.images.quality import psnr_y
-from qnas.integer.network import Add
+from qnas.integer.nodes import Add
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import uniform_layers
 from qnas.testing.random_networks import build, noise, random_architecture
@@ -135,15 +135,16 @@ def test_without_images_the_error_says_what_to_do(folder: Path) -> None:
 
 
 def test_images_freeze_the_deviations_that_they_have(folder: Path) -> None:
-    from qnas.export.source import read_found_source
+    from qnas.export.options import Options
+    from qnas.export.sources.found import read_found
 
+    options = Options(("onnx-qdq",), images=Path("images"))
     trained = load_found(Path("adq.pt")).network.deviations()
-    frozen = read_found_source(Path("adq.pt"), False, "frozen", Path("images")).found
-    assert frozen is not None
+    frozen = read_found(Path("adq.pt"), options).found
     pairs = list(zip(trained, frozen.network.deviations(), strict=True))
     assert pairs
     assert any(float(a.running_factor) != float(b.running_factor) for a, b in pairs)
-    per_image = read_found_source(Path("adq.pt"), False, "per-image", Path("images"))
+    per_image = read_found(Path("adq.pt"), replace(options, adq="per-image"))
     assert per_image.integer is not None
     assert any(isinstance(node, Add) for node in per_image.integer.nodes)
     assert np.isfinite(per_image.integer.nodes[1].output.scale)

@@ -24,7 +24,7 @@ from qnas.errors import LONGEST, CheckpointError, ModelError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.integers import integer_network
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.integer.network import Add, DepthToSpace
+from qnas.integer.nodes import Add, DepthToSpace
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import uniform_layers
 from qnas.onnx.cost import model_cost

@@ -10,22 +10,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from qnas.errors import ModelError
-from qnas.export.integers import bilinear_weights, integer_network
-from qnas.integer.interpreter import NearTies, convolution_sums, run, sizes, trace
-from qnas.integer.network import (
-    Add,
-    Concat,
-    DepthToSpace,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-    accumulator_bounds,
-    check_accumulators,
-    pruned,
-    saturating_layers,
-)
+from qnas.export.integers import integer_network
+from qnas.integer.convolution import accumulator_bounds, convolution_sums
+from qnas.integer.interpolation import bilinear_weights
+from qnas.integer.interpreter import NearTies, run, sizes, trace
+from qnas.integer.network import check_accumulators, pruned, saturating_layers
+from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, Table
 from qnas.network.architecture import find_architecture, named_architectures
 from qnas.testing.random_networks import build, noise, random_found
 from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights

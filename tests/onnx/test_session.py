@@ -20,7 +20,7 @@ largest (uint8[1, 16, 8, 8] x) => (uint8[1, 16, 8, 8] y)
 
 
 def model(convolutions: int = 1) -> bytes:
-    """`convolutions` of weights 127 that share their constants, one after the other where there are several."""
+    """One or two convolutions of weights 127, the second behind the first; they share their constants."""
     text = LARGEST
     if convolutions == 2:
         text = text.replace(

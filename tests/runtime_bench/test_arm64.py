@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.model_files import model_files
 from qnas.runtime_bench.profile.delegation import delegation
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.names import parse_device
 from qnas.testing.small_networks import conv, grid, image, network, weights
 from qnas.testing.text_models import INTEGER_CONV, text_model
 

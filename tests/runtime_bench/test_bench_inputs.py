@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.inputs import Input, ShapeRequest, parse_shape, random_inputs, resolve_shapes
+from qnas.runtimes.inputs import Input, ShapeRequest, parse_shape, random_inputs, resolve_shapes
 
 
 def declared(**shapes: Sequence[int | str | None]) -> tuple[Input, ...]:

@@ -11,16 +11,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qnas.errors import ModelError
+from qnas.export.formats.table import file_kind
 from qnas.export.integers import integer_network
-from qnas.export.metadata import properties
+from qnas.export.metadata import architecture_properties, file_properties
 from qnas.export.model import build_float32, build_qdq
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.network.architecture import find_architecture
 from qnas.network.lowering import lower
 from qnas.runtime_bench.cost_cli import main
-from qnas.runtime_bench.inputs import Input
-from qnas.runtime_bench.model_cost import architecture_cost, declared_inputs, file_cost
+from qnas.runtime_bench.model_cost import architecture_cost
+from qnas.runtimes.inputs import Input
 from qnas.testing.activations import activation_elements
 from qnas.testing.random_networks import random_found
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
@@ -43,7 +44,9 @@ def espcn(tmp_path: Path) -> tuple[Path, Path]:
     """ESPCN at 8 bits, as ONNX and as TFLite, with the metadata that qnas-export writes."""
     found, source = random_found("espcn-w8"), tmp_path / "found.pt"
     source.write_bytes(b"stands for the checkpoint")
-    known = properties(source, 4, {8}, found, integer=True)
+    known = file_properties(source, 4, {8}, integer=True) | architecture_properties(
+        found.architecture, found.network.layers
+    )
     model, path = build_qdq(found, TARGETS["openvino"]), tmp_path / "espcn.onnx"
     onnx.helper.set_model_props(model, known)
     onnx.save(model, path)
@@ -82,7 +85,7 @@ def test_published_macs_at_256x256_are_those_of_the_exported_file(
     path = tmp_path / "model.onnx"
     onnx.save(build_float32(Found(architecture, Network(lower(architecture)).eval(), {})), path)
     assert cell(run(path, "--shape", "256x256", "--totals").output, "MACs (G = 10^9)") == shown
-    macs = file_cost(path, {"image": (1, 3, 256, 256)}).macs
+    macs = file_kind(path).cost(path, {"image": (1, 3, 256, 256)}).macs
     assert round((macs + activation_elements(architecture, functional)) / 1e9, 2) == published
 
 
@@ -168,14 +171,14 @@ def test_metadata_of_somebody_else_is_passed_over(espcn: tuple[Path, Path], tmp_
 
 
 def test_inputs_are_those_that_the_file_declares(espcn: tuple[Path, Path], tmp_path: Path) -> None:
-    (image,) = declared_inputs(espcn[0])
+    (image,) = file_kind(espcn[0]).inputs(espcn[0])
     assert image == Input("image", "uint8", ("batch", 3, "height", "width"))
-    (image,) = declared_inputs(espcn[1])
+    (image,) = file_kind(espcn[1]).inputs(espcn[1])
     assert image == Input("image", "int8", (1, None, None, 3))
     free = text_model(FLOAT_CONV)
     free.graph.input[0].type.tensor_type.shape.dim[0].Clear()
     onnx.save(free, tmp_path / "free.onnx")
-    assert declared_inputs(tmp_path / "free.onnx") == (
+    assert file_kind(tmp_path / "free.onnx").inputs(tmp_path / "free.onnx") == (
         replace(image, dtype="float", dims=(None, 3, "h", "w")),
     )
 
@@ -215,4 +218,4 @@ def test_json_is_replaced_only_when_told(small: tuple[Path, Path], tmp_path: Pat
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.bin is no \.onnx or \.tflite file"):
-        file_cost(tmp_path / "model.bin")
+        file_kind(tmp_path / "model.bin")

@@ -10,7 +10,7 @@ from qnas.runtime_bench.measure import (
     BURST,
     FEWEST_ROUNDS,
     LONGEST_BURST,
-    Plan,
+    Schedule,
     burst_length,
     measure,
     warm_up,
@@ -37,7 +37,7 @@ def test_runs_are_spread_over_rounds_that_go_forwards_and_backwards() -> None:
     log: list[str] = []
     runners = [Clockwork(name, log, 10**8) for name in "AB"]
     told: list[float] = []
-    samples = measure(runners, Plan(runs=3, warmup=2), told.append)
+    samples = measure(runners, Schedule(runs=3, warmup=2), told.append)
     assert log == ["A2", "B2", "A1", "B1", "B1", "A1", "A1", "B1"]
     assert [each.rounds for each in samples] == [((10**8,),) * 3] * 2
     assert told == pytest.approx([1 / 3, 2 / 3, 1])
@@ -45,14 +45,14 @@ def test_runs_are_spread_over_rounds_that_go_forwards_and_backwards() -> None:
 
 def test_fifty_runs_of_a_fast_model_make_twenty_rounds_of_bursts() -> None:
     log: list[str] = []
-    (measured,) = measure([Clockwork("A", log, 10**6)], Plan(runs=50, warmup=1))
+    (measured,) = measure([Clockwork("A", log, 10**6)], Schedule(runs=50, warmup=1))
     assert len(measured.rounds) == FEWEST_ROUNDS
     assert sum(map(len, measured.rounds)) == 50
 
 
 def test_the_value_of_a_round_is_the_median_of_its_burst() -> None:
     runner = Clockwork("A", [], 4 * 10**6, 4 * 10**6, 1, 2, 9, 4, 4, 4, 5)
-    (measured,) = measure([runner], Plan(runs=60, warmup=2))
+    (measured,) = measure([runner], Schedule(runs=60, warmup=2))
     assert measured.rounds[0] == (1, 2, 9)
     assert measured.values[:2] == (2, 4)
 
@@ -65,10 +65,12 @@ def test_a_burst_lasts_ten_milliseconds_within_bounds() -> None:
 
 
 def test_a_timed_plan_gives_every_model_its_time_and_the_fewest_rounds() -> None:
-    slow, fast = measure([Clockwork("A", [], 10**8), Clockwork("B", [], 10**7)], Plan(seconds=0.5, warmup=1))
+    slow, fast = measure(
+        [Clockwork("A", [], 10**8), Clockwork("B", [], 10**7)], Schedule(seconds=0.5, warmup=1)
+    )
     assert sum(map(sum, fast.rounds)) >= 0.5 * 10**9
     assert len(slow.rounds) == len(fast.rounds) == 50
-    (short,) = measure([Clockwork("A", [], 10**9)], Plan(seconds=0.5, warmup=1))
+    (short,) = measure([Clockwork("A", [], 10**9)], Schedule(seconds=0.5, warmup=1))
     assert len(short.rounds) == FEWEST_ROUNDS
 
 
@@ -82,13 +84,13 @@ def test_warming_up_ends_when_two_windows_agree() -> None:
 def test_a_model_that_dies_is_left_out_and_the_others_go_on() -> None:
     log: list[str] = []
     runners = [Clockwork("A", log, 10**8), Clockwork("B", log, 10**8, dies_after=2)]
-    living, dead = measure(runners, Plan(runs=4, warmup=1))
+    living, dead = measure(runners, Schedule(runs=4, warmup=1))
     assert len(living.rounds) == 4
     assert (dead.rounds, dead.failure) == ((), "B died")
 
 
 def test_measuring_ends_when_every_model_has_died() -> None:
-    (dead,) = measure([Clockwork("A", [], 10**8, dies_after=0)], Plan(runs=4, warmup=1))
+    (dead,) = measure([Clockwork("A", [], 10**8, dies_after=0)], Schedule(runs=4, warmup=1))
     assert dead.failure == "A died"
 
 

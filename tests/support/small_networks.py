@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from qnas.integer.network import Conv, Image, IntegerNetwork, IntegerNode
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import ImageInput, IntegerNode
 from qnas.quantization.quantizers import QuantParams
 
 PIXELS = QuantParams(np.asarray(2.0**-8, np.float32), 0, 0, 255)
@@ -12,8 +14,8 @@ def grid(scale: float, zero_point: int = 0, low: int = 0, high: int = 255) -> Qu
     return QuantParams(np.asarray(scale, np.float32), zero_point, low, high)
 
 
-def image(channels: int = 3) -> Image:
-    return Image("image", (), channels, PIXELS)
+def image(channels: int = 3) -> ImageInput:
+    return ImageInput("image", (), channels, PIXELS)
 
 
 def conv(

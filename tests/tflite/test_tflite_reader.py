@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnas.errors import ModelError
-from qnas.export.inspection.inspect import Request, inspect
+from qnas.export.inspect import inspect
+from qnas.export.inspection.inspection import Request
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.export.inspection.tflite_rows import tflite_rows
 from qnas.export.to_tflite.file import Grid, TfliteFile

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from qnas.cost.network_cost import network_cost
+from qnas.export.float_writer import write_float32
 from qnas.export.integers import integer_network
-from qnas.export.parameters import integer_convolution
 from qnas.export.targets import TARGETS, fitted
-from qnas.export.to_onnx.float_writer import write_float32
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
+from qnas.export.trained import TrainedParameters
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import Conv, IntegerNetwork
+from qnas.integer.network import IntegerNetwork
 from qnas.network.architecture import Architecture, Choice, Space, from_json
 from qnas.network.layers import Layer, by_name
 from qnas.network.lowering import lower, slot_operations
@@ -168,7 +169,7 @@ def test_the_frozen_deviation_is_part_of_the_integer_slope() -> None:
     layer = by_name(network.layers)["body.1.norm_again"]
     scale = network.input_scale(layer)
     assert scale is not None
-    integers = integer_convolution(network, layer)
+    integers = TrainedParameters(network).convolution(layer)
     folded = integers.weight.reshape(-1) * integers.weight_scale
     norm = network.module(layer.name)
     slope = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy() * np.float32(1.9)

@@ -23,8 +23,10 @@ from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.images.files import list_images, read_image
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run, trace
-from qnas.integer.network import Concat, Conv, DepthToSpace, IntegerNetwork, Multiply
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Concat, DepthToSpace, Multiply
 from qnas.network.architecture import find_architecture
 from qnas.onnx.cost import model_cost
 from qnas.onnx.fusion import count_integer_convolutions

@@ -21,27 +21,23 @@ from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks import check as check_module
 from qnas.export.checks.cases import Case, Effort, Window, windows
 from qnas.export.checks.check import WrittenFile, check, check_images
+from qnas.export.checks.html import check_page
 from qnas.export.checks.layers import sqnr
 from qnas.export.checks.report import CheckReport, share
-from qnas.export.checks.runtimes import RUNTIMES, Runner, Runtime, planes
+from qnas.export.checks.table import show_report
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, float_twin
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
-from qnas.export.to_tflite.channel_order import in_runtime_order
+from qnas.export.trained import trained_reference
 from qnas.images.files import write_png
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import trace, upscaler
-from qnas.integer.network import (
-    Add,
-    Conv,
-    DepthToSpace,
-    Image,
-    IntegerNetwork,
-    IntegerNode,
-    Interpolate,
-    MaxPool,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, DepthToSpace, ImageInput, IntegerNode, Interpolate, MaxPool
 from qnas.quantization.quantizers import QuantParams
+from qnas.runtimes.runtime import Check, Runner, planes
+from qnas.runtimes.table import CHECKS
 from qnas.testing.random_networks import noise, random_found
 
 GREY = QuantParams(np.float32(2**-8), 0, 0, 255)
@@ -53,7 +49,7 @@ def doubling(weight_scale: float = 1.0) -> IntegerNetwork:
     weight = np.repeat(np.eye(3, dtype=np.int8), 4, axis=0).reshape(12, 3, 1, 1)
     scale, bias = np.full(12, weight_scale, np.float32), np.zeros(12, np.int32)
     nodes = (
-        Image("image", (), 3, GREY),
+        ImageInput("image", (), 3, GREY),
         Conv("phases", ("image",), 12, GREY, weight, scale, bias, bits=8),
         DepthToSpace("large", ("phases",), 3, GREY, 2),
     )
@@ -87,7 +83,13 @@ def two_more(pixels: np.ndarray) -> None:
 def written(tmp_path: Path) -> WrittenFile:
     path = tmp_path / "model.onnx"
     onnx.save(write_onnx(doubling(), TARGETS["onnxruntime"]), path)
-    return WrittenFile(path, "onnx")
+    return WrittenFile(path)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
+    """Make it the one check of files."""
+    monkeypatch.setattr("qnas.export.checks.check.checks_of", lambda suffix: {"fake": check})
+    monkeypatch.setitem(CHECKS, "fake", check)
 
 
 @pytest.fixture
@@ -95,15 +97,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a runtime of that name and behaviour the only one for ONNX files."""
 
     def install(change: Callable[[np.ndarray], None], package: str = "numpy", exact: bool = True) -> None:
-        runtime = Runtime("fake", package, lambda data: runner_of(doubling(), change), exact)
-        monkeypatch.setitem(RUNTIMES, "onnx", {"fake": runtime})
+        only(monkeypatch, Check("fake", ".onnx", package, lambda data: runner_of(doubling(), change), exact))
 
     return install
 
 
 def shown(report: CheckReport) -> str:
     console = Console(width=300, record=True, file=io.StringIO())
-    report.show(console)
+    show_report(report, console)
     return console.export_text()
 
 
@@ -162,21 +163,21 @@ def test_what_is_not_installed_is_named_and_passes_nothing(written: WrittenFile,
 def test_a_file_that_no_runtime_opens_fails_without_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model at all")
-    report = check([WrittenFile(path, "onnx")], doubling(), None, PHOTOGRAPH, layers=True)
+    report = check([WrittenFile(path)], doubling(), None, PHOTOGRAPH, layers=True)
     gated = [result for result in report.files[0].runtimes if result.gated]
     assert len(gated) == 3
     assert all(result.error.startswith("cannot run it (") for result in gated)
     assert report.misses == tuple(f"broken.onnx in {r.runtime}: {r.error}" for r in gated)
     assert gated[0].error in shown(report)
     json.dumps(report.to_json(), allow_nan=False)
-    assert "cannot run it" in report.to_html()
+    assert "cannot run it" in check_page(report)
 
 
 def test_an_output_of_another_size_is_an_error_of_the_file(
     written: WrittenFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thrice = Runner(lambda image: np.zeros((3 * image.shape[0], 3 * image.shape[1], 3), np.uint8))
-    monkeypatch.setitem(RUNTIMES, "onnx", {"fake": Runtime("fake", "numpy", lambda data: thrice)})
+    only(monkeypatch, Check("fake", ".onnx", "numpy", lambda data: thrice))
     report = check([written], doubling(), None, PHOTOGRAPH)
     assert report.misses == ("model.onnx in fake: it makes 12x12 pixels where 8x8 are expected",)
 
@@ -224,7 +225,7 @@ def test_a_runtime_that_computes_otherwise_when_its_layers_are_let_out_is_said_t
     network = doubling()
     other = runner_of(network, two_more)
     runner = Runner(upscaler(network), trace=other.trace)
-    monkeypatch.setitem(RUNTIMES, "onnx", {"fake": Runtime("fake", "numpy", lambda data: runner)})
+    only(monkeypatch, Check("fake", ".onnx", "numpy", lambda data: runner))
     report = check([written], network, None, PHOTOGRAPH, layers=True)
     assert report.passed  # of the file as it is
     assert "with its layers let out it computes other pixels than without" in shown(report)
@@ -237,7 +238,7 @@ def test_a_runtime_that_cannot_let_its_layers_out_still_has_its_pixels(
         raise ModelError("too many outputs")
 
     runner = Runner(upscaler(doubling()), trace=refuse)
-    monkeypatch.setitem(RUNTIMES, "onnx", {"fake": Runtime("fake", "numpy", lambda data: runner)})
+    only(monkeypatch, Check("fake", ".onnx", "numpy", lambda data: runner))
     report = check([written], doubling(), None, PHOTOGRAPH, layers=True)
     assert report.passed
     assert "layers in fake: too many outputs" in shown(report)
@@ -264,7 +265,11 @@ def test_a_changed_weight_is_found_in_every_runtime_and_its_layer_is_named(tmp_p
     path = tmp_path / "changed.onnx"
     onnx.save(model, path)
     report = check(
-        [WrittenFile(path, "onnx")], integer, found.network, [("noise", noise(64, 64))], layers=True
+        [WrittenFile(path)],
+        integer,
+        trained_reference(found.network),
+        [("noise", noise(64, 64))],
+        layers=True,
     )
     gated = [result for result in report.files[0].runtimes if result.gated]
     assert [len(result.misses(report.thresholds)) for result in gated] == [2, 2, 2]  # both references
@@ -280,8 +285,8 @@ def test_a_trained_network_agrees_with_its_file_in_every_layer(tmp_path: Path, l
     walked = fitted(integer, TARGETS["onnxruntime"])
     path = tmp_path / "model.onnx"
     onnx.save(write_onnx(walked, TARGETS["onnxruntime"], layout), path)
-    files = [WrittenFile(path, "onnx", walked)]
-    report = check(files, integer, found.network, [("noise", noise(64, 52))], layers=True)
+    files = [WrittenFile(path, walked)]
+    report = check(files, integer, trained_reference(found.network), [("noise", noise(64, 52))], layers=True)
     assert report.misses == ()
     for table in report.files[0].layers[:3]:
         assert table.first_difference is None
@@ -296,8 +301,9 @@ def test_the_float_twin_is_compared_with_torch(tmp_path: Path) -> None:
     found = random_found("espcn-w8")
     path = tmp_path / "float.onnx"
     onnx.save(build_float32(found), path)
+    twin = trained_reference(float_twin(found).network)
     report = check(
-        [WrittenFile(path, "onnx")], None, float_twin(found).network, [("noise", noise(64, 64))],
+        [WrittenFile(path)], None, twin, [("noise", noise(64, 64))],
         layers=True, min_equal=0.99, max_steps=1,
     )  # fmt: skip
     assert report.misses == ()
@@ -325,11 +331,15 @@ def test_a_tflite_file_is_exact_in_xnnpack_and_its_layers_are_read_in_its_own_ch
 
     found = random_found("espcn-w4")
     integer = integer_network(found)
-    assert in_runtime_order(integer).dcr  # or the order would not matter
+    assert any(isinstance(node, DepthToSpace) for node in integer.nodes)  # or the order would not matter
     path = tmp_path / "model.tflite"
     path.write_bytes(write_tflite(integer, 12, 10).data)
     report = check(
-        [WrittenFile(path, "tflite")], integer, found.network, [("noise", noise(100, 90))], layers=True
+        [WrittenFile(path)],
+        integer,
+        trained_reference(found.network),
+        [("noise", noise(100, 90))],
+        layers=True,
     )
     delegated, builtin = report.files[0].runtimes
     assert report.misses == ()
@@ -402,7 +412,7 @@ def test_a_network_that_needs_many_pixels_is_given_them(tmp_path: Path) -> None:
     network = pooling(40)
     path = tmp_path / "pooling.onnx"
     onnx.save(write_onnx(network, TARGETS["onnxruntime"]), path)
-    report = check([WrittenFile(path, "onnx")], network, None, [("noise", noise(130, 120))], layers=True)
+    report = check([WrittenFile(path)], network, None, [("noise", noise(130, 120))], layers=True)
     assert report.misses == ()
     assert report.files[0].layers[2].first_difference is None  # the reference evaluator, which gets the least
     with pytest.raises(ImageError, match="small is 39x60 pixels small for the network"):
@@ -442,7 +452,7 @@ def test_json_is_strict_and_says_what_was_found(written: WrittenFile, fake: Call
     assert file["layers"][0]["first_difference"] == "phases"
     assert file["fusion"] == {"total": 1, "integer": 1, "float_ops": []}
     assert "note: a note" in shown(report)
-    assert "note: a note" in report.to_html()
+    assert "note: a note" in check_page(report)
 
 
 def test_an_infinite_psnr_is_null_in_json_and_equal_in_the_table(written: WrittenFile) -> None:
@@ -454,7 +464,7 @@ def test_an_infinite_psnr_is_null_in_json_and_equal_in_the_table(written: Writte
 
 def test_the_page_is_self_contained_and_shows_the_difference(written: WrittenFile, fake: Callable) -> None:
     fake(two_more)
-    page = check([written], doubling(), None, PHOTOGRAPH, layers=True).to_html()
+    page = check_page(check([written], doubling(), None, PHOTOGRAPH, layers=True))
     assert "<script" not in page
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []
     pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", page)
@@ -467,7 +477,7 @@ def test_the_page_is_self_contained_and_shows_the_difference(written: WrittenFil
 
 
 def test_the_page_of_an_exact_file_has_no_pictures(written: WrittenFile) -> None:
-    page = check([written], doubling(), None, PHOTOGRAPH, layers=True).to_html()
+    page = check_page(check([written], doubling(), None, PHOTOGRAPH, layers=True))
     assert "<img" not in page
     assert "all 2 layers are equal" in page
 
@@ -476,8 +486,8 @@ def test_names_are_text_in_the_page_and_in_the_terminal(tmp_path: Path, fake: Ca
     fake(two_more)
     path = tmp_path / "[red]<b>&.onnx"
     onnx.save(write_onnx(doubling(), TARGETS["onnxruntime"]), path)
-    report = check([WrittenFile(path, "onnx")], doubling(), None, [("<i>", noise(8, 8))])
-    page = report.to_html()
+    report = check([WrittenFile(path)], doubling(), None, [("<i>", noise(8, 8))])
+    page = check_page(report)
     assert "<b>" not in page
     assert "<i>" not in page
     assert "[red]&lt;b&gt;&amp;.onnx" in page
@@ -495,7 +505,7 @@ def test_a_runtime_that_stops_half_way_keeps_no_numbers(
             raise ModelError("out of memory")
         return upscaler(doubling())(image)
 
-    monkeypatch.setitem(RUNTIMES, "onnx", {"fake": Runtime("fake", "numpy", lambda data: Runner(upscale))})
+    only(monkeypatch, Check("fake", ".onnx", "numpy", lambda data: Runner(upscale)))
     report = check([written], doubling(), None, PHOTOGRAPH * 3)
     (result,) = report.files[0].runtimes
     assert (result.error, dict(result.against), len(seen)) == ("out of memory", {}, 2)

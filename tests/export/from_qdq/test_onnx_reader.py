@@ -16,8 +16,9 @@ from qnas.export.from_qdq.reader import integer_network_of, read_qdq
 from qnas.export.integers import integer_network
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import Add, Concat, Conv, DepthToSpace, Image, MaxPool, Multiply, Pad, Table
+from qnas.integer.nodes import Add, Concat, DepthToSpace, ImageInput, MaxPool, Multiply, Pad, Table
 from qnas.onnx.session import open_session
 from qnas.testing.qdq_text import EYE, READ, WRITE, kinds, pixels, read, text_model
 from qnas.testing.random_networks import noise, random_found
@@ -144,7 +145,7 @@ def test_a_convolution_between_quantizers_keeps_its_integers() -> None:
     network = read(f"""{READ} w = DequantizeLinear(eye, half, i0) b2 = DequantizeLinear(b, half)
         c = Conv(x, w, b2) y = Relu(c) p = QuantizeLinear(y, quarter, z)
         upscaled = DequantizeLinear(p, quarter, z)""")
-    assert kinds(network) == [Image, Conv, Table]
+    assert kinds(network) == [ImageInput, Conv, Table]
     conv = network.nodes[1]
     assert isinstance(conv, Conv)
     np.testing.assert_array_equal(conv.bias, [4, 0, -4])
@@ -155,7 +156,7 @@ def test_a_convolution_between_quantizers_keeps_its_integers() -> None:
 
 def test_a_quantizer_on_the_grid_of_pixels_is_the_image_itself() -> None:
     network = read(f"{READ} {EYE} y = Conv(x, w) {WRITE}")
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
     assert network.scale == 1
 
 
@@ -163,7 +164,7 @@ def test_an_image_of_0_to_1_on_a_coarse_grid_is_a_table() -> None:
     body = f"""q = QuantizeLinear(image, quarter, z) x = DequantizeLinear(q, quarter, z) {EYE} y = Conv(x, w)
         p = QuantizeLinear(y, quarter, z) upscaled = DequantizeLinear(p, quarter, z)"""
     network = read(body, "0..1")
-    assert kinds(network) == [Image, Table, Conv, Table]
+    assert kinds(network) == [ImageInput, Table, Conv, Table]
     # 20 / 255 = 0.08 -> 0 steps; 70 / 255 = 0.27 -> 1 step of 0.25 -> 63.75; 255 -> 4 steps = 1
     np.testing.assert_array_equal(run(network, pixels(20, 70, 255)), pixels(0, 64, 255))
 
@@ -171,7 +172,7 @@ def test_an_image_of_0_to_1_on_a_coarse_grid_is_a_table() -> None:
 def test_signed_activations_lie_128_higher() -> None:
     network = read(f"""q = QuantizeLinear(image, one, i128) x = DequantizeLinear(q, one, i128) {EYE}
         y = Conv(x, w) p = QuantizeLinear(y, one, i0) upscaled = DequantizeLinear(p, one, i0)""")
-    assert kinds(network) == [Image, Conv, Table]
+    assert kinds(network) == [ImageInput, Conv, Table]
     assert (network.nodes[0].output.zero_point, network.nodes[1].output.zero_point) == (0, 128)
     np.testing.assert_array_equal(run(network, pixels(5, 127, 200)), pixels(5, 127, 127))  # int8 saturates
 
@@ -187,7 +188,7 @@ def test_qcdq_activations_of_four_bits_fill_0_to_15() -> None:
 def test_an_unsigned_clip_belongs_to_the_quantizer() -> None:
     network = read(f"{READ} {EYE} y = Conv(x, w) p = QuantizeLinear(y, one, z) r = Clip(p, u0, u15) "
                    "upscaled = DequantizeLinear(r, one, z)")  # fmt: skip
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
     np.testing.assert_array_equal(run(network, pixels(9, 200)), pixels(9, 15))
 
 
@@ -195,7 +196,7 @@ def test_a_clip_of_bytes_that_others_read_unclipped_is_a_table() -> None:
     network = read(f"{READ} {EYE} y = Conv(x, w) p = QuantizeLinear(y, one, z) r = Clip(p, u0, u15) "
                    "s = DequantizeLinear(p, one, z) t = DequantizeLinear(r, one, z) a = Add(s, t) "
                    "v = QuantizeLinear(a, one, z) upscaled = DequantizeLinear(v, one, z)")  # fmt: skip
-    assert kinds(network) == [Image, Conv, Table, Add]
+    assert kinds(network) == [ImageInput, Conv, Table, Add]
     np.testing.assert_array_equal(run(network, pixels(9, 20)), pixels(18, 35))
 
 
@@ -229,7 +230,7 @@ def test_weight_scales_per_channel_are_kept() -> None:
 
 def test_functions_between_quantizers_are_one_table() -> None:
     network = read(f"{READ} d = Sub(x, two) s = Sigmoid(d) y = Mul(x, s) {WRITE}")
-    assert kinds(network) == [Image, Table]
+    assert kinds(network) == [ImageInput, Table]
     # 1 / (1 + e) = 0.27, 2 / 2 = 1, 3 / (1 + 1 / e) = 2.19
     np.testing.assert_array_equal(run(network, pixels(0, 1, 2, 3)), pixels(0, 0, 1, 2))
 
@@ -242,7 +243,7 @@ def test_parts_of_a_concatenation_get_tables_onto_its_grid() -> None:
         upscaled = QuantizeLinear(h, half, z)""",
         result="uint8[n, 3, y, x]",
     )
-    assert kinds(network) == [Image, Conv, Table, Table, Concat, Concat, DepthToSpace]
+    assert kinds(network) == [ImageInput, Conv, Table, Table, Concat, Concat, DepthToSpace]
     assert network.scale == 2
     # channels are 3 of x and 3 of d, twice: 5 / 0.5 = 10; 5 / 2 -> 2 steps of 2, 4 / 0.5 = 8
     expected = [[[10, 10], [10, 8]], [[8, 8], [10, 10]], [[10, 8], [8, 8]]]
@@ -255,7 +256,7 @@ def test_channels_in_dcr_order_are_put_in_order_by_the_convolution() -> None:
         d = DequantizeLinear(p, one, z) upscaled = DepthToSpace <blocksize = 2, mode = "DCR"> (d)"""
     scales = np.arange(1, 13).astype(np.float32)  # channel o of the convolution is (o + 1) (r + g + b)
     network = read(body, s12=scales, z12=np.zeros(12, np.int8))
-    assert kinds(network) == [Image, Conv, DepthToSpace]
+    assert kinds(network) == [ImageInput, Conv, DepthToSpace]
     # DCR: channel (2 i + j) 3 + c becomes pixel (i, j) of c, 3 (o + 1) for pixels of 1
     expected = [[[3, 12], [21, 30]], [[6, 15], [24, 33]], [[9, 18], [27, 36]]]
     np.testing.assert_array_equal(run(network, pixels(1))[0], expected)
@@ -264,7 +265,7 @@ def test_channels_in_dcr_order_are_put_in_order_by_the_convolution() -> None:
 def test_bilinear_upscaling_is_a_convolution_of_the_edged_image() -> None:
     body = f'{READ} y = Resize <mode = "linear"> (x, , up2) {WRITE}'
     network = read(body)
-    assert kinds(network) == [Image, Pad, Conv, DepthToSpace]
+    assert kinds(network) == [ImageInput, Pad, Conv, DepthToSpace]
     # rows alike; columns of [0, 100]: 0, 0.25 * 100, 0.75 * 100, 100
     expected = np.array([[[[0, 25, 75, 100]] * 2] * 3], np.uint8)
     np.testing.assert_array_equal(run(network, pixels(0, 100)), expected)
@@ -275,7 +276,7 @@ def test_edges_and_channels_of_zero_are_padding() -> None:
         f"""{READ} e = Pad <mode = "edge"> (x, edges)
         m = MaxPool <kernel_shape = [3, 3]> (e) y = Relu(m) {WRITE}"""
     )
-    assert kinds(network) == [Image, Pad, MaxPool]
+    assert kinds(network) == [ImageInput, Pad, MaxPool]
     np.testing.assert_array_equal(run(network, pixels(1, 5, 2)), pixels(5, 5, 5))
     wide = f"{READ} e = Pad(x, more) w = DequantizeLinear(k34, one, i0) y = Conv(e, w) {WRITE}"
     padded = read(wide, k34=np.ones((3, 4, 1, 1), np.int8))
@@ -293,7 +294,7 @@ def test_an_image_read_at_another_scale_is_multiplied() -> None:
         x = DequantizeLinear(p, half, z) y = DequantizeLinear(image, two, z) k = Mul(y, x)
         upscaled = QuantizeLinear(k, hundred, z)"""
     network = read(body, image="uint8[n, 3, h, w]", result="uint8[n, 3, y, x]")
-    assert kinds(network) == [Image, Table, Multiply]
+    assert kinds(network) == [ImageInput, Table, Multiply]
     assert [node.gain for node in network.nodes if isinstance(node, Multiply)] == [2]
     np.testing.assert_array_equal(run(network, pixels(10)), pixels(2))  # 10 * 2 * 10 / 100
 

@@ -9,7 +9,8 @@ import pytest
 
 from qnas.errors import ModelError
 from qnas.export.from_qdq.reader import integer_network_of, read_qdq
-from qnas.integer.network import Conv, Image
+from qnas.integer.convolution import Conv
+from qnas.integer.nodes import ImageInput
 from qnas.testing.qdq_text import EYE, READ, WRITE, kinds, read, text_model
 
 MORE = {
@@ -107,7 +108,7 @@ def test_models_that_do_not_fit_are_refused(body: str, options: dict[str, Any], 
 
 def test_what_the_output_does_not_need_may_be_anything() -> None:
     network = read(f"{READ} {EYE} y = Conv(x, w) {WRITE} unused = GlobalAveragePool(x)")
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from qnas.errors import ModelError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import Add, Concat, Conv, DepthToSpace, Image, IntegerNetwork, Table
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, DepthToSpace, ImageInput, Table
 from qnas.onnx.session import open_session
 from qnas.testing.qdq_text import EYE, READ, WRITE, kinds, read, text_model
 
@@ -62,7 +64,7 @@ def test_a_transposed_convolution_is_one_between_phases(attributes: str) -> None
     )
     network = same(body, **constants)
     assert network.scale == stride
-    assert kinds(network) == ([Image, Conv, DepthToSpace] if stride > 1 else [Image, Conv])
+    assert kinds(network) == ([ImageInput, Conv, DepthToSpace] if stride > 1 else [ImageInput, Conv])
 
 
 def test_phases_take_the_taps_that_reach_them() -> None:
@@ -110,7 +112,7 @@ def test_nearest_upscaling_repeats_channels_in_front_of_a_shuffle(form: str, fac
     scales = np.float32([1, 1, factor, factor])
     body = f'{READ} y = Resize <mode = "nearest", {form}> (x, , scales) {WRITE}'
     network = same(body, scales=scales)
-    assert kinds(network) == [Image, Conv, DepthToSpace]
+    assert kinds(network) == [ImageInput, Conv, DepthToSpace]
     np.testing.assert_array_equal(run(network, SOME), SOME.repeat(factor, 2).repeat(factor, 3))
 
 
@@ -132,7 +134,7 @@ LINES = {
 @pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
 def test_constants_per_channel_are_a_depthwise_convolution(body: str, shape: tuple[int, ...]) -> None:
     network = same(f"{READ} {body} {WRITE}", c=np.float32(LINES[body]).reshape(shape))
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
 
 
 def test_a_batch_norm_of_constants_is_a_depthwise_convolution() -> None:
@@ -141,7 +143,7 @@ def test_a_batch_norm_of_constants_is_a_depthwise_convolution() -> None:
         gain=np.float32([1, 2, 2]), shift=np.float32([10, 0, -5]), mean=np.float32([4, 8, 2]),
         variance=np.float32([1, 4, 16]),
     )  # fmt: skip
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
 
 
 @pytest.mark.parametrize("slopes", [[0.25, 0.5, 0], [0.25, -0.5, 2]])
@@ -162,7 +164,7 @@ def test_prelu_of_one_slope_for_all_is_a_table() -> None:
         "p = QuantizeLinear(a, one, z) upscaled = DequantizeLinear(p, one, z)",
         slope=np.full((3, 1, 1), 0.25, np.float32),
     )
-    assert kinds(network) == [Image, Table]
+    assert kinds(network) == [ImageInput, Table]
 
 
 @settings(max_examples=25, deadline=None)
@@ -226,7 +228,7 @@ def test_the_order_of_a_shuffle_goes_through_a_sum_into_its_convolution() -> Non
         d = DepthToSpace <blocksize = 2, mode = "DCR"> (e) upscaled = DequantizeLinear(d, one, z)"""
     k = rng.integers(-20, 20, (12, 3, 3, 3)).astype(np.int8)
     network = same(body, k=k, s=np.float32(2**-7), z100=np.uint8(100))
-    assert kinds(network) == [Image, Conv, Concat, Conv, Add, DepthToSpace]
+    assert kinds(network) == [ImageInput, Conv, Concat, Conv, Add, DepthToSpace]
     shipped = fitted(network, TARGETS["onnxruntime"])
     assert [type(node) for node in shipped.nodes].count(Conv) == 2
     np.testing.assert_array_equal(run(shipped, SOME), run(network, SOME))
@@ -238,7 +240,7 @@ def test_a_shuffle_of_what_others_read_too_keeps_a_convolution_for_its_order() -
         e = DepthToSpace <blocksize = 2, mode = "CRD"> (a2) y = Add(d, e) {WRITE}"""
     k12 = np.random.default_rng(0).integers(0, 20, (12, 3, 1, 1)).astype(np.int8)
     network = same(body, k12=k12, s=np.float32(2**-7))
-    assert kinds(network) == [Image, Conv, Conv, DepthToSpace, DepthToSpace, Add]
+    assert kinds(network) == [ImageInput, Conv, Conv, DepthToSpace, DepthToSpace, Add]
 
 
 # Channels that are picked ---------------------------------------------------------------------------------
@@ -252,13 +254,13 @@ HEADS = {"k12": K12, "s": np.float32(2**-7)}
 @pytest.mark.parametrize("rows", [[2, 0, 1], [0, 0, 2], [-1, 1, -3]])
 def test_channels_in_another_order_are_a_convolution_of_ones(rows: list[int]) -> None:
     network = same(f"{READ} y = Gather <axis = 1> (x, rows) {WRITE}", rows=np.array(rows))
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
     np.testing.assert_array_equal(run(network, SOME), SOME[:, rows])
 
 
 def test_a_convolution_writes_only_the_channels_that_are_picked() -> None:
     network = same(f"{HEAD} y = Gather <axis = 1> (a2, rows) {WRITE}", rows=np.array([7, 3, 11]), **HEADS)
-    assert kinds(network) == [Image, Conv]
+    assert kinds(network) == [ImageInput, Conv]
     np.testing.assert_array_equal(network.nodes[1].weight, K12[[7, 3, 11]])
 
 
@@ -280,7 +282,7 @@ def test_channels_that_are_copied_are_not_convolved_again() -> None:
     body = f"""{READ} {EYE} c = Conv(x, w) a = QuantizeLinear(c, one, z) a2 = DequantizeLinear(a, one, z)
         g = Gather <axis = 1> (a2, rows) y = DepthToSpace <blocksize = 2, mode = "CRD"> (g) {WRITE}"""
     network = same(body, rows=np.arange(3).repeat(4))
-    assert kinds(network) == [Image, Conv, Conv, DepthToSpace]
+    assert kinds(network) == [ImageInput, Conv, Conv, DepthToSpace]
     assert [node.channels for node in network.nodes] == [3, 3, 12, 3]
 
 
@@ -305,7 +307,7 @@ def test_a_convolution_that_others_read_too_is_kept_whole() -> None:
     body = f"""{HEAD} d = Gather <axis = 1> (a2, rows) e = Concat <axis = 1> (a2, d, d, d, d)
         y = Gather <axis = 1> (e, last) {WRITE}"""
     network = same(body, rows=np.arange(3), last=np.array([0, 13, 23]), **HEADS)
-    assert kinds(network) == [Image, Conv, Conv, Concat, Conv]
+    assert kinds(network) == [ImageInput, Conv, Conv, Concat, Conv]
 
 
 SHUFFLED = np.array([5, 0, 11, 3, 8, 1, 10, 2, 9, 4, 7, 6])
@@ -360,7 +362,7 @@ def test_average_pooling_is_a_depthwise_convolution_of_ones() -> None:
         y = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (up) {WRITE}""",
         up4=np.float32([1, 1, 4, 4]),
     )
-    assert kinds(network) == [Image, Conv, DepthToSpace, Conv]
+    assert kinds(network) == [ImageInput, Conv, DepthToSpace, Conv]
     assert network.scale == 2
 
 
@@ -372,7 +374,7 @@ def test_functions_of_one_value_are_tables(function: str) -> None:
     body = f"{READ} d = Sub(x, hundred) e = Div(d, hundred) v = {function}(e) m = Mul(v, hundred) " \
            f"y = Add(m, hundred) {WRITE}"  # fmt: skip
     network = same(body, opset=20)
-    assert kinds(network) == [Image, Table]
+    assert kinds(network) == [ImageInput, Table]
 
 
 @pytest.mark.parametrize("opset", [13, 17, 19, 21, 23, 24, 25])

@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnas.errors import UsageError
+from qnas.export.formats.table import FORMATS
 from qnas.export.integers import integer_network
 from qnas.export.passes.channel_padding import pad_channels
 from qnas.export.passes.dense_groups import dense_groups
 from qnas.export.passes.phases import delay_shuffles
 from qnas.export.passes.repeats import fewer_copies, fold_repeats
-from qnas.export.targets import TARGETS, find_target, fitted
+from qnas.export.targets import TARGETS, fitted
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import Add, Concat, Conv, DepthToSpace, IntegerNetwork, Pad, Table
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, DepthToSpace, Pad, Table
 from qnas.network.architecture import named_architectures
 from qnas.testing.random_networks import noise, random_found
 from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights
@@ -52,7 +55,13 @@ def test_the_last_shuffle_moves_behind_tables_adds_and_narrow_convolutions() -> 
     )
     net = network(image(), *shuffled, scale=2)
     moved = delay_shuffles(net)
-    assert [type(node).__name__ for node in moved.nodes] == ["Image", "Conv", "Conv", "Add", "DepthToSpace"]
+    assert [type(node).__name__ for node in moved.nodes] == [
+        "ImageInput",
+        "Conv",
+        "Conv",
+        "Add",
+        "DepthToSpace",
+    ]
     assert moved.nodes[2].weight.shape == (12, 12, 3, 3)  # 5 rows reach one small row to each side
     x = pixels(4, 5)
     np.testing.assert_array_equal(run(moved, x), run(net, x))
@@ -167,6 +176,6 @@ def test_groups_become_zeros_and_depthwise_convolutions_stay() -> None:
 
 
 def test_a_target_that_does_not_write_a_format_is_refused_with_those_that_do() -> None:
-    assert find_target(None, "tflite").name == "litert"
+    assert FORMATS["tflite"].target(None).name == "litert"
     with pytest.raises(UsageError, match="--target litert takes no onnx-qdq: use one of onnxruntime"):
-        find_target("litert", "onnx-qdq")
+        FORMATS["onnx-qdq"].target("litert")

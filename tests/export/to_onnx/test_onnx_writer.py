@@ -8,21 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from qnas.export.targets import TARGETS, Target
+from qnas.export.targets import ONNX_TARGETS, TARGETS, Target
 from qnas.export.to_onnx.writer import tensor_names, write_onnx
+from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import (
-    Add,
-    Concat,
-    Conv,
-    DepthToSpace,
-    IntegerNetwork,
-    Interpolate,
-    MaxPool,
-    Multiply,
-    Pad,
-    Table,
-)
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, Table
 from qnas.onnx.cost import model_cost
 from qnas.onnx.session import open_session
 from qnas.quantization.quantizers import QuantParams
@@ -113,7 +104,7 @@ def test_levels_are_looked_up_and_count_as_their_bits() -> None:
     assert cost.bitops == 3 * 25 * 4 * 2
 
 
-@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if "onnx-qdq" in target.formats])
+@pytest.mark.parametrize("name", [target.name for target in ONNX_TARGETS])
 def test_weights_of_four_bits_are_stored_as_the_target_wants_them(name: str) -> None:
     node = conv("c", "image", weights(np.random.default_rng(0), 4, 3, 3, 3, bits=4), PIXELS, bits=4)
     model = write_onnx(network(image(), node), TARGETS[name])

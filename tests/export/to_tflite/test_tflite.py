@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
 from qnas.export.integers import integer_network
-from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, permutation
+from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, shuffled_back
 from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.integer import interpreter
-from qnas.integer.network import (
+from qnas.integer.convolution import Conv
+from qnas.integer.network import IntegerNetwork
+from qnas.integer.nodes import (
     Add,
     Concat,
-    Conv,
     DepthToSpace,
-    Image,
-    IntegerNetwork,
+    ImageInput,
     IntegerNode,
     Interpolate,
     MaxPool,
     Multiply,
     Pad,
     Table,
-    rewritten,
 )
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 from qnas.testing.random_networks import noise, random_found
@@ -53,8 +52,8 @@ def network(*nodes: IntegerNode) -> IntegerNetwork:
     return IntegerNetwork("test", 1, nodes)
 
 
-def image(channels: int = 3, output: QuantParams | None = None) -> Image:
-    return Image("image", (), channels, output or grid())
+def image(channels: int = 3, output: QuantParams | None = None) -> ImageInput:
+    return ImageInput("image", (), channels, output or grid())
 
 
 def pixels(channels: int, height: int, width: int, high: int = 255) -> NDArray[np.uint8]:
@@ -261,20 +260,6 @@ def test_padding_repeats_edges_and_adds_channels_of_zero(
 # Pixel shuffles --------------------------------------------------------------------------------------------
 
 
-def shuffled_back(integers: IntegerNetwork) -> IntegerNetwork:
-    """A network in TFLite's order as the interpreter takes it: permuted back in front of every shuffle."""
-    named = integers.by_name()
-
-    def edit(node: IntegerNode) -> tuple[IntegerNode, ...]:
-        if not isinstance(node, DepthToSpace):
-            return (node,)
-        order = np.argsort(dcr_order(node.channels, node.factor))
-        back = permutation(f"{node.name}.back", named[node.inputs[0]], order)
-        return back, replace(node, inputs=(back.name,))
-
-    return rewritten(integers, edit)
-
-
 def test_the_order_of_a_shuffle_by_2_of_3_channels() -> None:
     assert dcr_order(3, 2).tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
 
@@ -298,8 +283,7 @@ def joined_in_front() -> IntegerNetwork:
 def test_an_order_shared_by_a_component_costs_no_node() -> None:
     integers = joined_in_front()
     ordered = in_runtime_order(integers)
-    assert [node.name for node in ordered.network.nodes] == [node.name for node in integers.nodes]
-    assert ordered.dcr == {"third", "end"}
+    assert [node.name for node in ordered.nodes] == [node.name for node in integers.nodes]
 
 
 def image_shuffled() -> IntegerNetwork:
@@ -329,7 +313,7 @@ def two_factors() -> IntegerNetwork:
 @pytest.mark.parametrize("make", [image_shuffled, parts_shuffled, groups_shuffled, two_factors])
 def test_what_cannot_be_reordered_is_permuted_in_front_of_its_shuffle(make: object) -> None:
     integers = make()  # type: ignore[operator]
-    added = {node.name for node in in_runtime_order(integers).network.nodes} - set(integers.by_name())
+    added = {node.name for node in in_runtime_order(integers).nodes} - set(integers.by_name())
     assert added == {"again.ordered", "by_four.ordered"} if make is two_factors else {"end.ordered"}
 
 
@@ -339,7 +323,7 @@ def test_what_cannot_be_reordered_is_permuted_in_front_of_its_shuffle(make: obje
 def test_the_runtimes_order_computes_the_same(make: object) -> None:
     integers = make()  # type: ignore[operator]
     images = pixels(integers.nodes[0].channels, 5, 6)
-    back = shuffled_back(in_runtime_order(integers).network)
+    back = shuffled_back(in_runtime_order(integers))
     np.testing.assert_array_equal(interpreter.run(back, images), interpreter.run(integers, images))
     check(integers, images)
 

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from qnas.errors import ModelError
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.gate import instructions
 from qnas.runtime_bench.gate.instructions import count_instructions, missing
 from qnas.runtime_bench.gate_cli import main
 from qnas.runtime_bench.workers.process import LoadOptions
+from qnas.runtimes.names import parse_device
 from qnas.testing.text_models import text_model
 
 needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")

@@ -14,14 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qnas.errors import ModelError
+from qnas.export.integers import integer_network
 from qnas.export.model import build_qdq
-from qnas.network.architecture import Choice
+from qnas.export.targets import TARGETS
+from qnas.export.targets import fitted as shipped
+from qnas.integer.builder import build_network
+from qnas.integer.convolution import Conv
+from qnas.integer.interpreter import run
+from qnas.integer.network import IntegerNetwork
+from qnas.network.architecture import Architecture, Choice
 from qnas.network.lowering import lower
 from qnas.runtime_bench import fit_cli, operations_cli, predict_cli
-from qnas.runtime_bench.inputs import parse_shape
 from qnas.runtime_bench.latency_model.fitting import assemble, evaluate, predicted
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
-from qnas.runtime_bench.latency_model.networks import SPACES, random_member, write_members
+from qnas.runtime_bench.latency_model.networks import SPACES, random_member, untrained_model, write_members
 from qnas.runtime_bench.latency_model.operations import (
     built_in_spaces,
     image_sizes,
@@ -29,14 +35,15 @@ from qnas.runtime_bench.latency_model.operations import (
     with_operations,
 )
 from qnas.runtime_bench.latency_model.prediction import predict
-from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
 from qnas.runtime_bench.latency_model.regression import fit_family, nonnegative
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, middle, sample
 from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, OperationTime, read_latency_model
-from qnas.runtime_bench.profile.onnxruntime import execute
+from qnas.runtime_bench.latency_model.untrained import UntrainedParameters
+from qnas.runtimes.inputs import parse_shape
+from qnas.runtimes.onnxruntime import execute
 from qnas.search.space.latency_costs import latency_costs
 from qnas.search.space.search_space import SearchSpace, find_space, from_document, named_spaces
-from qnas.testing.random_networks import build
+from qnas.testing.random_networks import build, noise
 
 ABACUS = {"cpu": "abacus", "machine": "wood", "runtime": "beads"}
 DENSE = "group=1 strides=1,1"
@@ -50,6 +57,11 @@ def convolution(read: int, written: int, k: int = 3, size: int = 32, attributes:
 def clip(channels: int, size: int = 32) -> Kernel:
     image = (1, size, size, channels)
     return Kernel("Clip", ("uint8",), (image,), image)
+
+
+def untrained(architecture: Architecture, seed: int) -> IntegerNetwork:
+    layers = lower(architecture)
+    return build_network("untrained", architecture.scale, layers, UntrainedParameters(layers, seed))
 
 
 def law(kernel: Kernel) -> float:
@@ -141,7 +153,7 @@ def test_generated_networks_run_the_kernels_of_exported_ones(space: Any, seed: i
     member = random_member(space, seed)
     found = []
     for name, model in (
-        ("made", write_qdq(lower(member), seed)),
+        ("made", untrained_model(member, seed)),
         ("exported", build_qdq(build(member, seed))),
     ):
         onnx.save(model, tmp_path / f"{name}.onnx")
@@ -151,6 +163,32 @@ def test_generated_networks_run_the_kernels_of_exported_ones(space: Any, seed: i
     made, exported = found
     assert (made & exported).total() >= 0.95 * exported.total()
     assert abs(made.total() - exported.total()) <= 4
+
+
+@pytest.mark.parametrize("space", SPACES.values())
+@pytest.mark.parametrize("seed", range(3))
+def test_an_untrained_network_has_the_nodes_and_shapes_of_a_trained_one(space: Any, seed: int) -> None:
+    member = random_member(space, seed)
+    made, trained = (
+        [
+            (type(node), node.name, node.channels, node.weight.shape if isinstance(node, Conv) else None)
+            for node in shipped(net, TARGETS["onnxruntime"]).nodes
+        ]
+        for net in (untrained(member, seed), integer_network(build(member, seed)))
+    )
+    assert made == trained
+
+
+@pytest.mark.parametrize("space", SPACES.values())
+def test_an_untrained_network_is_lively(space: Any) -> None:
+    net = untrained(random_member(space, 0), 0)
+    result = run(net, noise(17, 22).transpose(2, 0, 1)[None])
+    assert result.std() > 30
+    assert len(np.unique(result)) > 200
+    for node, _ in net.convolutions():
+        if node.bits == 4:
+            assert {-4, -1, 0, 1, 4} <= set(node.weight.ravel().tolist())
+        assert node.weight.std() > 1
 
 
 def test_members_are_the_same_for_the_same_seed_and_in_their_space() -> None:

@@ -7,13 +7,11 @@ import onnx
 import pytest
 
 from qnas.errors import ModelError
-from qnas.network.lowering import lower
 from qnas.onnx.cost import model_cost
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
-from qnas.runtime_bench.latency_model.networks import random_member
-from qnas.runtime_bench.latency_model.qdq_writer import write_qdq
+from qnas.runtime_bench.latency_model.networks import random_member, untrained_model
 from qnas.runtime_bench.profile.delegation import delegation
-from qnas.runtime_bench.profile.onnxruntime import execute, multiplications
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.onnxruntime import execute, multiplications
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
 
 IMAGE = np.zeros((1, 3, 16, 20), np.uint8)
@@ -52,7 +50,7 @@ def test_float_convolution_multiplies_floats(tmp_path: Path) -> None:
 
 
 def test_executed_macs_are_those_of_the_graph_where_nothing_is_resized(tmp_path: Path) -> None:
-    path = saved(tmp_path, write_qdq(lower(random_member("basic", 3)), 3))
+    path = saved(tmp_path, untrained_model(random_member("basic", 3), 3))
     executed = execute(path, {"image": IMAGE}, runs=1)
     assert sum(node.macs for node in executed.nodes) == model_cost(path, {"image": IMAGE.shape}).macs
     assert executed.graph is not None

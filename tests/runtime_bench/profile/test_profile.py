@@ -13,13 +13,14 @@ from rich.table import Table
 from qnas.errors import ModelError
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.onnx.cost import model_cost
-from qnas.runtime_bench.devices.litert import open_interpreter
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
-from qnas.runtime_bench.inputs import Feed
-from qnas.runtime_bench.profile import litert, openvino, roofline
+from qnas.runtime_bench.profile import roofline
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.profile.roofline import machine_peak
 from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line, profile
+from qnas.runtimes import litert, openvino
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.inputs import Feed
+from qnas.runtimes.litert import open_interpreter
 from qnas.testing.small_networks import conv, grid, image, network
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
 

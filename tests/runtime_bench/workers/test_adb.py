@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from qnas.errors import ModelError, UsageError
 from qnas.export.to_tflite.writer import write_tflite
-from qnas.runtime_bench.devices.names import parse_device
 from qnas.runtime_bench.gate_cli import main as gate
-from qnas.runtime_bench.inputs import Input
 from qnas.runtime_bench.measure_cli import main
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.profile.delegation import delegation
@@ -24,6 +22,8 @@ from qnas.runtime_bench.workers.adb import AdbRunner
 from qnas.runtime_bench.workers.adb_tools import TOOLS, Call, Printed
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
+from qnas.runtimes.inputs import Input
+from qnas.runtimes.names import parse_device
 from qnas.testing.phone import BENCHMARK_MODEL, PERF_TEST, connect, program
 from qnas.testing.small_networks import conv, grid, image, network
 from qnas.testing.text_models import INTEGER_CONV, text_model

@@ -16,9 +16,9 @@ import pytest
 from qnas.errors import ModelError, UsageError
 from qnas.onnx.session import open_session
 from qnas.runtime_bench import model_cache
-from qnas.runtime_bench.devices.names import DeviceName, default_device, parse_device
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.workers.process import LoadOptions, Worker, WorkerRunner
+from qnas.runtimes.names import DeviceName, default_device, parse_device
 from qnas.testing.text_models import INTEGER_CONV, text_model
 
 CPU = parse_device("cpu")

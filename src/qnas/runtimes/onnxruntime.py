@@ -1,4 +1,4 @@
-"""What onnxruntime really executed and how long each node took, by its own profiler."""
+"""onnxruntime on any execution provider that the installed one has, and what it really executed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,101 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from qnas.cost import macs
-from qnas.errors import ModelError
+from qnas.errors import ModelError, UsageError
 from qnas.onnx.graph import attributes
 from qnas.onnx.session import first_line, open_session
 from qnas.onnx.shapes import read_model
-from qnas.runtime_bench.devices.ort import CPU
-from qnas.runtime_bench.executed import ExecutedNode, ExecutedTensor
-from qnas.runtime_bench.inputs import Feed
+from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtimes.inputs import Feed, Input, shape_text
+from qnas.runtimes.onnx_runner import Session, onnx_runner
+from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
+
+CPU = "CPUExecutionProvider"
+SUFFIX = "ExecutionProvider"
+_DTYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
+}  # fmt: skip
+
+
+class OrtModel:
+    """An open session; `argument` names the provider, with or without its ending."""
+
+    def __init__(self, argument: str, model: Path, threads: int, options: Options) -> None:
+        provider = provider_name(argument)
+        self._session: Any = open_session(
+            model, threads, provider=None if provider == CPU else provider, provider_options=options
+        )
+        self.inputs = tuple(
+            Input(each.name, _dtype(each.type), tuple(each.shape)) for each in self._session.get_inputs()
+        )
+        self._names = [each.name for each in self._session.get_outputs()]
+        self._feed: Feed = {}
+        self._written: list[Any] = []
+
+    def feed(self, values: Feed) -> None:
+        """Take the inputs of every further run."""
+        self._feed = values
+
+    def run(self) -> None:
+        """One inference; ModelError when it fails."""
+        try:
+            self._written = self._session.run(None, self._feed)
+        except Exception as error:  # onnxruntime's exception types share no base but Exception
+            shown = ", ".join(f"{name} of {shape_text(each.shape)}" for name, each in self._feed.items())
+            raise ModelError(
+                f"it cannot run on {shown}: {first_line(error)}; choose another --shape"
+            ) from error
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """What the last run wrote."""
+        return {name: np.asarray(value) for name, value in zip(self._names, self._written, strict=True)}
+
+
+def provider_name(argument: str) -> str:
+    """ "xnnpack" -> "XNNPACKExecutionProvider", in any case; UsageError when onnxruntime has no such one."""
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    for name in there:
+        if argument.lower() in (name.lower(), name.removesuffix(SUFFIX).lower()):
+            return str(name)
+    names = ", ".join(name.removesuffix(SUFFIX) for name in there)
+    raise UsageError(
+        f"this build of onnxruntime has no execution provider {argument!r}, it has {names}: install another"
+    )
+
+
+def _missing(argument: str) -> str | None:
+    try:
+        provider_name(argument)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _version() -> str:
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _arguments() -> tuple[str, ...]:
+    import onnxruntime
+
+    return tuple(name.removesuffix(SUFFIX) for name in onnxruntime.get_all_providers())
+
+
+def _dtype(kind: str) -> str:
+    """numpy's name of "tensor(uint8)"; other types stay as onnxruntime calls them."""
+    return _DTYPES.get(
+        kind, kind.removeprefix("tensor(").removesuffix(")") if kind.startswith("tensor(") else kind
+    )
+
 
 _KERNEL = "_kernel_time"
 # Position of the weights among the inputs of what multiplies. By type alone: twins stand in other domains.
@@ -30,7 +115,7 @@ _PRODUCTS = {
 }  # fmt: skip
 WEIGHTS = _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS
 _INTEGERS = ("int8", "uint8", "int16", "uint16")
-_DTYPES = {"float": "float32", "double": "float64"}  # of the profiler, where numpy has another name
+_PROFILED = {"float": "float32", "double": "float64"}  # of the profiler, where numpy has another name
 
 
 @dataclass(frozen=True)
@@ -153,7 +238,7 @@ def _row(
 
 def _tensors(types: Iterable[Mapping[str, Sequence[int]]]) -> tuple[ExecutedTensor, ...]:
     return tuple(
-        ExecutedTensor(_DTYPES.get(kind, kind), tuple(shape))
+        ExecutedTensor(_PROFILED.get(kind, kind), tuple(shape))
         for each in types
         for kind, shape in each.items()
     )
@@ -196,3 +281,49 @@ def multiplications(
     else:
         counted = macs.product(output, data[-2 if transposed else -1])
     return counted, inputs[position].dtype in _INTEGERS
+
+
+# Checking written files ---------------------------------------------------------------------------------
+
+
+def _checked(data: bytes, optimized: bool) -> Runner:
+    def session(model: bytes) -> Session:
+        opened = open_session(model, optimized=optimized)
+        return lambda feed: opened.run(None, feed)
+
+    return onnx_runner(data, session)
+
+
+def _executed(
+    argument: str, model: Path, feed: Feed, threads: int, options: Options, runs: int
+) -> tuple[ExecutedNode, ...]:
+    return execute(model, feed, threads, runs, provider_name(argument), options).nodes
+
+
+CPU_DEVICE = Device(
+    "cpu",
+    ".onnx",
+    lambda argument, *rest: OrtModel(CPU, *rest),
+    lambda argument: None,
+    _version,
+    lambda argument, *rest: _executed(CPU, *rest),
+    lambda argument: CPU,
+    lambda: ("",),
+)
+ONNXRUNTIME = Runtime(
+    checks={
+        "onnxruntime": Check(
+            "onnxruntime", ".onnx", "onnxruntime", lambda data: _checked(data, optimized=True)
+        ),
+        "onnxruntime-unoptimized": Check(
+            "onnxruntime, unoptimized", ".onnx", "onnxruntime", lambda data: _checked(data, optimized=False)
+        ),
+    },
+    devices={
+        "cpu": CPU_DEVICE,
+        "ort": Device(
+            "ort:PROVIDER", ".onnx", OrtModel, _missing, _version, _executed, provider_name, _arguments
+        ),
+    },
+    default="cpu",
+)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from qnas.export.parameters import float_convolution, multiply_gain
+from qnas.export.trained import TrainedParameters, float_convolution
 from qnas.integer.interpolation import STEPS
 from qnas.network.layers import Layer
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
@@ -43,10 +43,10 @@ def _conv(w: _Writer, layer: Layer) -> None:
 
 
 def _multiply(w: _Writer, layer: Layer) -> None:
-    x, gate = layer.inputs[:2]
-    gain = multiply_gain(w.network, layer)
-    if gain != 1.0:
-        factor = w.constant(f"{layer.name}.gain", np.float32(gain))
+    x, gate, *deviation = layer.inputs
+    gain = TrainedParameters(w.network).gain(deviation[0]) if deviation else np.float32(1)
+    if gain != 1:
+        factor = w.constant(f"{layer.name}.gain", gain)
         gate = w.node("Mul", [gate, factor], f"{layer.name}.gated")
     w.put("Mul", [x, gate], layer.name)
 

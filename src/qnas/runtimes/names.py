@@ -6,18 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qnas.errors import UsageError
-from qnas.runtime_bench.devices.device import Device
-from qnas.runtime_bench.devices.litert import LITERT
-from qnas.runtime_bench.devices.openvino import OPENVINO
-from qnas.runtime_bench.devices.ort import CPU_DEVICE, ORT
+from qnas.runtimes.runtime import Device
+from qnas.runtimes.table import DEFAULTS, DEVICES
 
-DEVICES: dict[str, Device] = {"cpu": CPU_DEVICE, "ort": ORT, "openvino": OPENVINO, "litert": LITERT}
 TRANSPORTS = ("ssh", "adb")
-DEFAULTS = {".onnx": "cpu", ".tflite": "litert:xnnpack"}
-FORMS = (
-    "cpu, ort:PROVIDER, openvino[:CPU|GPU|NPU], litert[:xnnpack|external=LIBRARY], ssh:HOST/DEVICE, "
-    "adb:SERIAL/DEVICE"
-)
+FORMS = ", ".join([*(each.form for each in DEVICES.values()), "ssh:HOST/DEVICE", "adb:SERIAL/DEVICE"])
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ def parse_device(text: str) -> DeviceName:
             raise UsageError(f"--device {text}: one machine at a time")
         return replace(inner, transport=transport, machine=machine)
     kind, _, argument = text.partition(":")
-    if kind not in DEVICES or ((kind == "ort") != bool(argument) and kind in ("ort", "cpu")):
+    if kind not in DEVICES or not DEVICES[kind].takes(argument):
         raise UsageError(f"there is no device {text!r}: there are {FORMS}")
     return DeviceName(kind, argument)
 

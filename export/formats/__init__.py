@@ -1,0 +1,1 @@
+"""The formats of files: writing, reading, counting and inspecting each."""

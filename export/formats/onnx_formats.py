@@ -1,0 +1,53 @@
+"""ONNX as it is written: integer QDQ graphs, and the float32 twin of a trained network."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto
+
+from qnas.export.formats.format import Format, Written
+from qnas.export.options import Options
+from qnas.export.sources.source import Source
+from qnas.export.targets import ONNX_TARGETS, fitted
+from qnas.export.to_onnx.simplify import simplify
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.onnx.fusion import count_integer_convolutions
+
+
+def _qdq(source: Source, options: Options) -> Written:
+    target = ONNX_QDQ.target(options.target)
+    if source.integer is None:
+        return _as_calibrated(source, options)
+    network = fitted(source.integer, target)
+    model, note = simplify(write_onnx(network, target, options.layout))
+    return Written(_finished(model, source, True), (note,), network, source.inexact)
+
+
+def _as_calibrated(source: Source, options: Options) -> Written:
+    """The QDQ model as calibration made it, and what of it runs in float."""
+    if options.target is not None or options.layout != "nchw":
+        source.refuse("leave out --target and --layout, which need all of it")
+    data = _finished(source.qdq_model(), source, True)
+    fusion = count_integer_convolutions(data)
+    notes = (
+        f"{source.why_float.partition(': ')[0]}; the file is the QDQ model itself, for onnxruntime",
+        f"{fusion.integer} of {fusion.total} convolutions integer; in float: "
+        + (", ".join(fusion.float_names) or "nothing"),
+    )
+    return Written(data, notes)
+
+
+def _float32(source: Source, options: Options) -> Written:
+    model, note = simplify(source.float_model())
+    return Written(_finished(model, source, False), (note,))
+
+
+def _finished(model: ModelProto, source: Source, integer: bool) -> bytes:
+    onnx.helper.set_model_props(model, source.properties(integer))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+ONNX_QDQ = Format("onnx-qdq", ".onnx", _qdq, ONNX_TARGETS)
+ONNX_FLOAT32 = Format("onnx-float32", ".onnx", _float32, alone=True)

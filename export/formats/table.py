@@ -1,0 +1,20 @@
+"""Every format: adding one is adding its file and a line here."""
+
+from pathlib import Path
+
+from qnas.errors import ModelError
+from qnas.export.formats.format import FileKind, Format
+from qnas.export.formats.onnx_files import ONNX
+from qnas.export.formats.onnx_formats import ONNX_FLOAT32, ONNX_QDQ
+from qnas.export.formats.tflite_format import TFLITE, TFLITE_FORMAT
+
+FORMATS: dict[str, Format] = {each.name: each for each in (ONNX_QDQ, TFLITE_FORMAT, ONNX_FLOAT32)}
+FILE_KINDS: dict[str, FileKind] = {each.suffix: each for each in (ONNX, TFLITE)}
+
+
+def file_kind(path: Path) -> FileKind:
+    """Return the kind of a model file by its ending. Raises ModelError for another one."""
+    kind = FILE_KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise ModelError(f"{path} is no {' or '.join(FILE_KINDS)} file: name a model")
+    return kind

@@ -1,0 +1,142 @@
+"""A float ONNX model made elsewhere -> its calibrated QDQ model -> the integer network, where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from qnas.calibration.calibrate import Settings, calibrate, quantized_model
+from qnas.calibration.document import Calibration, read_calibration
+from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.progress import Display
+from qnas.errors import ImageError, ModelError
+from qnas.export.checks.comparison import Comparison
+from qnas.export.from_qdq.reader import InputRange, integer_network_of
+from qnas.export.options import Options
+from qnas.export.sources.source import Source
+from qnas.images.evaluation import Image
+from qnas.images.files import list_images, read_image
+from qnas.quantization.quantizers import FLOAT_BITS
+from qnas.runtimes.runtime import Runner as Upscaler
+from qnas.runtimes.table import CHECKS
+
+MOST_COMPARED = 16  # of the images that calibrate
+RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedSource(Source):
+    """A float network. `model`: the QDQ model of its calibration, uint8 in and out.
+
+    `refusal` says why that is no integer network, empty where it is one.
+    """
+
+    network: FloatModel
+    model: ModelProto
+    calibration: Calibration
+    refusal: str
+
+    @property
+    def scale(self) -> int:
+        """The factor of upscaling."""
+        return self.network.scale
+
+    @property
+    def channels(self) -> int:
+        """The number of colours of its images: 3, or 1 of a grey one."""
+        return self.network.channels
+
+    @property
+    def bits(self) -> set[int]:
+        """The bits that its weights have, 32 among them where layers are kept in float."""
+        options = self.calibration.options
+        return (
+            {options.weight_bits, *([FLOAT_BITS] if options.float_layers else [])}
+            if self.integer is None
+            else super().bits
+        )
+
+    @property
+    def defines(self) -> bool:
+        """Whether all of it is integer: what computes in float rounds as its runtime does."""
+        return self.integer is not None
+
+    @property
+    def inexact(self) -> frozenset[str]:
+        """Scales that calibration chose have too many bits for sums in float32."""
+        return frozenset({"onnxruntime-unoptimized", "reference"})
+
+    def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
+        """How it was calibrated."""
+        found = self.calibration
+        kept = ", ".join(found.options.float_layers)
+        return (
+            f"calibrated ({found.chosen}): {found.fidelity:.2f} dB against the float model on other patches",
+            found.source.clip.explanation,
+            *([f"layers kept in float: {kept}"] if kept else []),
+        )
+
+    def references(self) -> tuple[Comparison, ...]:
+        """The QDQ model, operation by operation, where there is no integer network; and the float model,
+        which decides nothing."""
+        against, version = ("interpreter",), CHECKS["onnxruntime"].version
+        known = []
+        if self.integer is None:
+            against = ("QDQ model",)
+            runner = CHECKS["onnxruntime-unoptimized"].open(self.model.SerializeToString())
+            known.append(Comparison("QDQ model", version, False, runner, against=()))
+        return (*known, Comparison("float model", version, False, _rounded(self.network), against=against))
+
+    @property
+    def why_float(self) -> str:
+        """The operation that is not integer, and what to do about it."""
+        return self.refusal
+
+    def qdq_model(self) -> ModelProto:
+        """The QDQ model of its calibration."""
+        return self.model
+
+
+def read_calibrated(path: Path, options: Options, display: Display) -> CalibratedSource:
+    """Calibrate `path` with HR images, unless there is a calibration of it. Raises QnasError."""
+    if options.calibration is not None:
+        found = read_calibration(options.calibration)
+    else:
+        assert options.images is not None
+        settings = Settings(hr=True, input_range=options.input_range)
+        found = calibrate(path, [options.images], settings, display)
+    model = quantized_model(path, found)
+    network = read_float_model(path, RANGES.get(found.source.white))
+    refusal, integer = "", None
+    try:
+        integer = integer_network_of(model, path.stem)
+    except ModelError as error:
+        refusal = str(error)
+    return CalibratedSource(path, integer, network, model, found, refusal)
+
+
+def _rounded(network: FloatModel) -> Upscaler:
+    """The float model, its output clipped and rounded to pixels."""
+    run = Runner(network)
+
+    def upscale(image: Image) -> Image:
+        pixels: Image = np.clip(np.rint(run(image[None])[0]), 0, 255).astype(np.uint8)
+        return pixels
+
+    return Upscaler(upscale, network.size)
+
+
+def compared_images(folder: Path) -> list[tuple[str, Image]]:
+    """(name, HR image) of some that calibrated, evenly spread, without those that cannot be read."""
+    paths = list_images(folder)
+    found: list[tuple[str, Image]] = []
+    for index in dict.fromkeys(np.linspace(0, len(paths) - 1, MOST_COMPARED).round().astype(int).tolist()):
+        try:
+            found.append((paths[index].name, read_image(paths[index])))
+        except ImageError:
+            continue
+    return found

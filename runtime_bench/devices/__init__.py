@@ -1,1 +1,0 @@
-"""The devices that a model can be measured on, one file each."""

@@ -1,0 +1,144 @@
+"""Convolution of an integer network: its definition, and the bounds of its sums.
+
+Sums run through BLAS in the smallest float type that holds every partial sum exactly, so that they are the
+sums of integers whatever their order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.integer.interpolation import bilinear_weights
+from qnas.integer.nodes import GainedNode, IntegerNode, Size, window_words, windows_along
+from qnas.integer.requantization import Bytes, Read, Steps, Watch, requantized
+from qnas.quantization.quantizers import QuantParams
+
+INT16_MAX = 2**15 - 1
+EXACT_FLOAT32 = 2**24  # every integer up to here is a float32
+ONE = np.float32(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(GainedNode, scope="tensor"):
+    """weight int8 [O, I / groups, kh, kw], weight_scale float32 [O], bias int32 [O].
+
+    `padding` (top = bottom, left = right) holds the value zero; `bits` of the weights, stored in as many.
+    A 1x1 depthwise one is a batch norm.
+    """
+
+    weight: NDArray[np.int8]
+    weight_scale: NDArray[np.float32]
+    bias: NDArray[np.int32]
+    bits: int
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every channel is a group."""
+        return self.groups > 1 and self.weight.shape[:2] == (self.groups, 1)
+
+    @property
+    def words(self) -> str:
+        words = convolution_words(self.weight.shape, self.groups, self.stride)
+        return "batch norm" if words == "depthwise 1x1" else words
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        x, grid = reads[0]
+        factor = multiplier(grid.scale, self, self.gains(reads))[..., None, None]
+        return requantized(convolution_sums(self, x, grid), factor, self.output, watch)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        (height, width), (ph, pw) = reads[0], self.padding
+        return windows_along((height + 2 * ph, width + 2 * pw), self.weight.shape[2:], self.stride)
+
+
+def convolution_words(weight: Sequence[int], groups: int, stride: int) -> str:
+    """`words` of a convolution with weights of shape [O, I / groups, kh, kw]: "conv 3x3 /3 groups"."""
+    channels, part, kh, kw = weight
+    depthwise = groups == channels and part == 1 and groups > 1
+    grouped = f" /{groups} groups" if groups > 1 and not depthwise else ""
+    return f"{'depthwise' if depthwise else 'conv'} {window_words(kh, kw, stride)}{grouped}"
+
+
+def picked(name: str, source: IntegerNode, rows: NDArray[np.signedinteger[Any]]) -> Conv:
+    """The 1x1 convolution whose channel o is channel rows[o] of `source`: it changes no value."""
+    weight = np.eye(source.channels, dtype=np.int8)[rows].reshape(len(rows), source.channels, 1, 1)
+    one, zero = np.ones(len(rows), np.float32), np.zeros(len(rows), np.int32)
+    return Conv(name, (source.name,), len(rows), source.output, weight, one, zero, bits=8)
+
+
+def bilinear_convolution(name: str, edged: str, channels: int, factor: int, grid: QuantParams) -> Conv:
+    """The phases [C f^2] of bilinear upscaling by `factor` f, of `edged`: a tensor with repeated edges."""
+    weight, width = bilinear_weights(factor, channels), channels * factor**2
+    scale, zero = np.full(width, 1 / (2 * factor) ** 2, np.float32), np.zeros(width, np.int32)
+    return Conv(name, (edged,), width, grid, weight, scale, zero, bits=8)
+
+
+def multiplier(
+    input_scale: NDArray[np.float32], node: Conv, gain: NDArray[np.float32] | np.float32 = ONE
+) -> NDArray[np.float32]:
+    """float32 [O], or [N, O] for gains [N, 1]: from steps of the accumulator to steps of the output, in the
+    runtimes' order."""
+    scale = node.weight_scale * gain
+    return (np.float32(input_scale) * scale / node.output.scale).astype(np.float32)
+
+
+def convolution_sums(node: Conv, x: Bytes, grid: QuantParams) -> Steps:
+    """`sum(weight * (x - zero_point)) + bias`, exactly. uint8 [N, C, H, W] -> whole [N, O, H', W']."""
+    kind = _exact_type(node, grid)
+    (ph, pw), (out, part, kh, kw) = node.padding, node.weight.shape
+    centred: NDArray[Any] = x.astype(kind) - grid.zero_point
+    centred = np.pad(centred, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    n, channels, height, width = centred.shape
+    rows, columns = windows_along((height, width), (kh, kw), node.stride)
+    grouped = centred.reshape(n, node.groups, channels // node.groups, height, width)
+    weight = node.weight.astype(kind).reshape(node.groups, out // node.groups, part, kh, kw)
+    sums = np.zeros((n, node.groups, out // node.groups, rows * columns), kind)
+    for dy in range(kh):
+        for dx in range(kw):
+            window = grouped[
+                ..., dy : dy + (rows - 1) * node.stride + 1 : node.stride,
+                dx : dx + (columns - 1) * node.stride + 1 : node.stride,
+            ]  # fmt: skip
+            taps = window.reshape(n, node.groups, part, rows * columns)
+            tap = weight[..., dy, dx]
+            sums += tap * taps if part == out // node.groups == 1 else tap @ taps
+    sums = sums.reshape(n, out, rows, columns)
+    sums += node.bias.astype(kind).reshape(-1, 1, 1)
+    return sums
+
+
+def _exact_type(node: Conv, grid: QuantParams) -> type[np.floating[Any]]:
+    """The smaller float that holds every partial sum of the convolution, with and without its bias."""
+    bare = replace(node, bias=np.zeros_like(node.bias))
+    largest = max(int(accumulator_bounds(each, grid).max(initial=0)) for each in (bare, node))
+    return np.float32 if largest < EXACT_FLOAT32 else np.float64
+
+
+def accumulator_bounds(node: Conv, read: QuantParams) -> NDArray[np.int64]:
+    """int64 [O]: the largest magnitude that a sum of `node` can have on any image, bias included."""
+    w = node.weight.astype(np.int64).reshape(len(node.weight), -1)
+    low, high = read.low - read.zero_point, read.high - read.zero_point
+    # Padding holds 0, which lies between low and high or makes a smaller sum.
+    most = np.maximum(w * low, w * high).clip(min=0).sum(axis=1) + node.bias
+    least = np.minimum(w * low, w * high).clip(max=0).sum(axis=1) + node.bias
+    bounds: NDArray[np.int64] = np.maximum(np.abs(most), np.abs(least))
+    return bounds
+
+
+def saturating_pairs(node: Conv, read: QuantParams) -> bool:
+    """Whether two products of an output channel can sum beyond 16 bits.
+
+    x86 machines without VNNI multiply with vpmaddubsw, which adds pairs of uint8 x int8 products in int16 and
+    saturates. Which weights make a pair depends on the kernel, so any two of one output channel count.
+    """
+    w = np.sort(node.weight.astype(np.int64).reshape(len(node.weight), -1), axis=1)
+    if w.shape[1] < 2:
+        return False
+    largest = np.maximum(w[:, -2:].clip(min=0).sum(axis=1), -(w[:, :2].clip(max=0).sum(axis=1)))
+    return bool((largest * read.high > INT16_MAX).any())

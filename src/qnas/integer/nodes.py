@@ -1,0 +1,256 @@
+"""The nodes of an integer network, and what each of them computes: this is the definition, in numpy.
+
+Every node writes one uint8 tensor [N, C, H, W] on the grid `output`: real value `scale * (q - zero_point)`,
+`low <= q <= high`. Sums are exact integers; what is not on the grid of its reader passes through a
+requantization `clamp(round_half_even(float32(acc) * multiplier) + zero_point, low, high)`, the arithmetic of
+onnxruntime and XNNPACK alike.
+
+    ImageInput    pixels as they are
+    Conv          acc = sum(weight * (q - zero_point)) + bias; multiplier float32(s_x * s_w[o] gain) / s_y:
+                  in `qnas.integer.convolution`
+    Add           scale_a (q_a - z_a) + scale_b (q_b - z_b) in float32, requantized
+    Multiply      (q_a - z_a) (q_b - z_b), multiplier s_a s_b gain / s_y
+    Table         output[q]: 256 bytes, whatever function they hold
+    Concat        channels of tensors on one grid, one behind the other
+    DepthToSpace  ONNX mode CRD
+    MaxPool       no padding
+    Interpolate   bilinear along one axis to the length of `inputs[1]`, in 64ths, requantized
+    Pad           channels of the value 0 behind the last, or rows and columns that repeat the edge
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.integer.interpolation import STEPS, interpolation_steps
+from qnas.integer.requantization import Bytes, Read, Watch, centred, requantized, rounded
+from qnas.quantization.image_gain import ImageGain, variance
+from qnas.quantization.quantizers import QuantParams
+
+Size = tuple[int, int]  # height, width
+# What a value of the output hangs on. "value": the values at its place in the operands, by one function for
+# all places. "channel": its channel of the operands, by one function for all channels. "tensor": more, or by
+# functions that differ: passes that do not know the class leave what it reads and writes as it is.
+Scope = Literal["value", "channel", "tensor"]
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare
+class IntegerNode(ABC):
+    """What all nodes have. `output.scale` is float32 []; `channels` are those of the tensor it writes.
+
+    A class says its scope, `class Add(IntegerNode, scope="value")`, and inherits none: the passes ask for it.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    channels: int
+    output: QuantParams
+    scope: ClassVar[Scope]
+
+    def __init_subclass__(cls, *, scope: Scope) -> None:
+        cls.scope = scope
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The inputs whose values it computes with; others decide a gain or a size."""
+        return self.inputs
+
+    @property
+    def words(self) -> str:
+        """What it does, in a few words: "max pool 2x2"."""
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        """The tensor that it writes for those of its inputs; `watch` is shown what is rounded."""
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        """The size of what it writes, by those of its inputs."""
+        return reads[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageInput(IntegerNode, scope="tensor"):
+    """The input: uint8 pixels, RGB. It has no inputs, and reads the image that the network is run on."""
+
+    words = "image"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        return reads[0][0]
+
+
+@dataclass(frozen=True, eq=False)
+class GainedNode(IntegerNode, scope="tensor"):
+    """A node that multiplies. With an `image_gain` (ADQ per image) it has one input more, the last: the
+    tensor whose variance decides the gain of each image."""
+
+    image_gain: ImageGain | None = field(default=None, kw_only=True)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return self.inputs[:-1] if self.image_gain else self.inputs
+
+    def gains(self, reads: Sequence[Read]) -> NDArray[np.float32]:
+        """The gains [N, 1] of the images that it reads, [1, 1] where all have 1."""
+        if self.image_gain is None:
+            return np.ones((1, 1), np.float32)
+        steps, scale = centred(*reads[-1]), float(reads[-1][1].scale)
+        total, squares = (np.asarray(x.sum(axis=(1, 2, 3)), np.float64) for x in (steps, steps**2))
+        count = self.image_gain.channels * steps[0, 0].size
+        return self.image_gain.of(variance(total, squares, count), scale)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Add(IntegerNode, scope="value"):
+    """The sum of two tensors of one shape."""
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, a), (y, b) = ((centred(*read), read[1].scale) for read in reads)
+        if watch is not None:
+            watch((np.float64(a) * x + np.float64(b) * y) / np.float64(self.output.scale))
+        return rounded((a * x.astype(np.float32) + b * y.astype(np.float32)) / self.output.scale, self.output)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(GainedNode, scope="value"):
+    """The product of two tensors of one shape, times a constant."""
+
+    gain: np.float32 = np.float32(1)  # noqa: RUF009 (a number)
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, a), (y, b) = reads[:2]
+        gain = self.gain * self.gains(reads)[..., None, None]
+        factor = np.asarray(a.scale * (b.scale * gain) / self.output.scale, np.float32)
+        return requantized(centred(x, a) * centred(y, b), factor, self.output, watch)
+
+
+@dataclass(frozen=True, eq=False)
+class Table(IntegerNode, scope="value"):
+    """`table` uint8 [256]: q of the input -> q of the output. `function` says what it holds:
+
+    requantize: the input's value, on the output's grid; sigmoid: of the input's value; leaky_relu: the same,
+    times `slope` below zero; levels: anything.
+    """
+
+    table: NDArray[np.uint8]
+    function: Literal["requantize", "sigmoid", "leaky_relu", "levels"]
+    slope: float = 1.0
+
+    @property
+    def words(self) -> str:
+        return f"table {self.function}"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        return self.table[reads[0][0]]
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(IntegerNode, scope="tensor"):
+    """Inputs on the grid of the output; the same one may stand there several times."""
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        return np.concatenate([x for x, _ in reads], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthToSpace(IntegerNode, scope="tensor"):
+    """[N, C f^2, H, W] -> [N, C, f H, f W], channel c f^2 + i f + j to pixel (i, j) of channel c."""
+
+    factor: int
+
+    @property
+    def words(self) -> str:
+        return f"depth to space {self.factor}"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, _), f = reads[0], self.factor
+        n, c, h, w = x.shape
+        phases = x.reshape(n, c // f**2, f, f, h, w).transpose(0, 1, 4, 2, 5, 3)
+        return phases.reshape(n, c // f**2, h * f, w * f)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        return reads[0][0] * self.factor, reads[0][1] * self.factor
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(IntegerNode, scope="channel"):
+    """No padding; rounds the size down."""
+
+    kernel: Size
+    stride: int
+
+    @property
+    def words(self) -> str:
+        return f"max pool {window_words(*self.kernel, self.stride)}"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        windows = np.lib.stride_tricks.sliding_window_view(reads[0][0], self.kernel, axis=(2, 3))
+        pooled: Bytes = windows[:, :, :: self.stride, :: self.stride].max(axis=(4, 5))
+        return pooled
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        return windows_along(reads[0], self.kernel, self.stride)
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolate(IntegerNode, scope="channel"):
+    """Bilinear along `axis` (2 rows, 3 columns) of inputs[0] to the length of inputs[1].
+
+    The weights are those of `qnas.integer.interpolation.interpolation_steps`: 64ths that sum to 64.
+    """
+
+    axis: Literal[2, 3]
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return self.inputs[:1]
+
+    @property
+    def words(self) -> str:
+        return "interpolate rows" if self.axis == 2 else "interpolate columns"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, grid), (like, _) = reads
+        weights = interpolation_steps(x.shape[self.axis], like.shape[self.axis])
+        sums = weights @ centred(x, grid) if self.axis == 2 else centred(x, grid) @ weights.T
+        factor = np.float32(np.float32(grid.scale / STEPS) / self.output.scale)
+        return requantized(sums, factor, self.output, watch)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        x, like = reads
+        return (like[0], x[1]) if self.axis == 2 else (x[0], like[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(IntegerNode, scope="tensor"):
+    """`edge` rows and columns on each side that repeat the border, then zeros up to `channels`."""
+
+    edge: int = 0
+
+    @property
+    def words(self) -> str:
+        return f"pad edge {self.edge}" if self.edge else "pad channels"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, grid), e = reads[0], self.edge
+        wide = np.pad(x, ((0, 0), (0, 0), (e, e), (e, e)), mode="edge")
+        more = self.channels - x.shape[1]
+        return np.pad(wide, ((0, 0), (0, more), (0, 0), (0, 0)), constant_values=grid.zero_point)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        return reads[0][0] + 2 * self.edge, reads[0][1] + 2 * self.edge
+
+
+def windows_along(size: Size, kernel: Sequence[int], stride: int) -> Size:
+    """How many windows of `kernel` fit into `size`, `stride` apart: rows, columns."""
+    height, width = ((length - k) // stride + 1 for length, k in zip(size, kernel, strict=True))
+    return height, width
+
+
+def window_words(height: int, width: int, stride: int) -> str:
+    """The window of a convolution or a pooling: "3x3 stride 2"."""
+    return f"{height}x{width}" + (f" stride {stride}" if stride > 1 else "")

@@ -1,0 +1,35 @@
+"""From exact sums to bytes: one rounding, half to even, in float32 as onnxruntime and XNNPACK do it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qnas.quantization.quantizers import QuantParams
+
+Bytes = NDArray[np.uint8]  # [N, C, H, W]
+Steps = NDArray[Any]  # whole numbers, in integers or in floats that hold them exactly
+Read = tuple[Bytes, QuantParams]  # a tensor and the grid that it is on
+Watch = Callable[[NDArray[np.float64]], None]  # is shown what is rounded, in exact steps
+
+
+def centred(x: Bytes, grid: QuantParams) -> Steps:
+    """`x - zero_point`; products of two, and sums of 64ths, stay far below 2^31."""
+    return x.astype(np.int32) - grid.zero_point
+
+
+def rounded(steps: NDArray[np.float32], grid: QuantParams) -> Bytes:
+    """`clamp(round_half_even(steps) + zero_point, low, high)`, in the memory of `steps`."""
+    whole = np.rint(steps, out=steps)
+    whole += grid.zero_point
+    return np.clip(whole, grid.low, grid.high, out=whole).astype(np.uint8)
+
+
+def requantized(
+    sums: Steps, factor: NDArray[np.float32] | np.float32, grid: QuantParams, watch: Watch | None = None
+) -> Bytes:
+    """`float32(sums) * factor`, rounded onto `grid`. [N, C, H, W] both ways."""
+    if watch is not None:
+        watch(sums * np.asarray(factor, np.float64))
+    return rounded(sums.astype(np.float32, copy=False) * factor, grid)

@@ -1,0 +1,69 @@
+"""An ONNX model as a function of images, in any runtime that runs named inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from qnas.images.evaluation import Image
+from qnas.integer.nodes import IntegerNode
+from qnas.quantization.quantizers import GREY_LEVEL
+from qnas.runtimes.inputs import Feed
+from qnas.runtimes.runtime import Planes, Runner, asking, pixels, planes
+
+Session = Callable[[Feed], Sequence[Any]]
+
+
+def onnx_runner(data: bytes, session: Callable[[bytes], Session], slow: bool = False) -> Runner:
+    """A Runner of what `session` makes of a model: a function of named inputs to the outputs in order."""
+    with asking():
+        model = onnx.load_model_from_string(data)
+        entry, run = _Entry(model), session(data)
+
+    def upscale(image: Image) -> Image:
+        with asking():
+            return entry.pixels(run(entry.feed(image))[0])
+
+    def trace(image: Image, nodes: Sequence[IntegerNode]) -> Mapping[str, Planes]:
+        written = {name for node in model.graph.node for name in node.output}
+        # A node that is named as the graph's input or output has a tensor of another name.
+        spelled = [(node.name, tensor) for node in nodes for tensor in (node.name, f"{node.name}.value")]
+        tensors = {name: tensor for name, tensor in spelled if tensor in written}
+        tensors[nodes[-1].name] = entry.output
+        more = onnx.ModelProto()
+        more.CopyFrom(model)
+        names = [entry.output, *dict.fromkeys(t for t in tensors.values() if t != entry.output)]
+        # Only the name: whoever opens the graph infers the type.
+        more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names[1:])
+        with asking():
+            found = dict(zip(names, session(more.SerializeToString())(entry.feed(image)), strict=True))
+            found[entry.output] = planes(entry.pixels(found[entry.output]))
+        return {node: found[t] for node, t in tensors.items() if found[t].dtype == np.uint8}
+
+    return Runner(upscale, entry.size, slow=slow, trace=trace)
+
+
+class _Entry:
+    """How a model takes and gives an image: NCHW or NHWC, uint8 or float32 in network units."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        kind = model.graph.input[0].type.tensor_type
+        self.name, self.output = model.graph.input[0].name, model.graph.output[0].name
+        self.floats = kind.elem_type == onnx.TensorProto.FLOAT
+        dims = [dim.dim_value for dim in kind.shape.dim]
+        self.channels_last = dims[-1:] in ([1], [3])
+        height, width = (dims[1:3] if self.channels_last else dims[2:4]) if len(dims) == 4 else (0, 0)
+        self.size = (height, width) if height and width else None
+
+    def feed(self, image: Image) -> Feed:
+        x = image[None] if self.channels_last else planes(image)
+        return {self.name: x.astype(np.float32) * np.float32(GREY_LEVEL) if self.floats else x}
+
+    def pixels(self, y: NDArray[Any]) -> Image:
+        if self.floats:
+            y = np.clip(np.rint(y / GREY_LEVEL), 0, 255).astype(np.uint8)
+        return y[0] if self.channels_last else pixels(y)
