@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def _resize(w: _Writer, layer: Layer) -> None:
         w.put("MatMul", [x, columns], layer.name)
 
 
-def _plain(op: str, inputs: Callable[[Layer], Sequence[str]] | None = None, **fixed: object) -> "_Write":
+def _plain(op: str, inputs: Callable[[Layer], Sequence[str]] | None = None, **fixed: Any) -> "_Write":
     def write(w: _Writer, layer: Layer) -> None:
         w.put(op, inputs(layer) if inputs else layer.inputs, layer.name, **fixed)
 

@@ -34,7 +34,7 @@ from qnas.onnx.shapes import damage_refused, infer_shapes, op_name, read_model
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
 MOST_NODES = 100_000
 NEEDED_OPSET = 13  # scales per channel
-OTHER_FLOATS = {
+OTHER_FLOATS: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
     TensorProto.BFLOAT16: "bfloat16",
     TensorProto.DOUBLE: "float64",

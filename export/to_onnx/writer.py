@@ -100,7 +100,7 @@ class _Writer(GraphNodes):
             self.zeros[name] = self.node("DequantizeLinear", inputs, name)
         return self.zeros[name]
 
-    def rounded(self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], **attributes: object) -> None:
+    def rounded(self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], **attributes: Any) -> None:
         """A float operation, and the quantizer that makes it one of integers."""
         tensor = self.tensors[node.name]
         self.quantize(node, self.node(op, inputs, f"{tensor}.float", **attributes))
@@ -128,7 +128,7 @@ class _Writer(GraphNodes):
         limits = [self.constant(f"uint8_{end}", np.uint8(end)) for end in ends]
         self.put("Clip", [source, *limits], self.tensors[node.name])
 
-    def moved(self, node: nodes.IntegerNode, op: str, **attributes: object) -> None:
+    def moved(self, node: nodes.IntegerNode, op: str, **attributes: Any) -> None:
         """An operation that moves values, on the tensors as they are."""
         self.put(op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes)
 
@@ -260,7 +260,7 @@ class _Writer(GraphNodes):
             self.put("Pad", [source, sides, zero], tensor)
 
 
-def _window(node: Conv) -> dict[str, object]:
+def _window(node: Conv) -> dict[str, Any]:
     """The attributes of a convolution."""
     return {
         "kernel_shape": list(node.weight.shape[2:]), "strides": [node.stride] * 2,
