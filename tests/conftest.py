@@ -1,22 +1,86 @@
-"""What several tests share: one torch thread, repeatable properties, pictures, calibrated networks."""
+"""What several tests share: one torch thread, repeatable properties, pictures, calibrated networks.
 
-from collections.abc import Callable
+Where torch is not installed, what cannot do without it is skipped: a module or test that fails after it asked
+for torch. Nothing is marked: what stops asking joins, and what asks but goes on without it is tested as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 import hypothesis
 import numpy as np
 import pytest
-import torch
 
 from qnas.images.files import write_png
 from qnas.images.samples import sample_photographs
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
 from qnas.testing.places import REFERENCE
-from qnas.torch.inference import to_network
-from qnas.torch.network import Network
 
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    import torch
+
+    from qnas.torch.network import Network
+
+TORCH = find_spec("torch") is not None
+
+
+class Asked(MetaPathFinder):
+    """Finds nothing, and remembers that torch was asked for."""
+
+    torch = False
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        self.torch |= name == "torch"
+
+
+Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
+asked = Asked()
+if TORCH:
+    import torch
+
+    torch.set_num_threads(1)
+else:
+    sys.meta_path.append(asked)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    asked.torch = False
+    return without_torch((yield), "module")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = without_torch((yield), "test")
+    if call.when == "teardown":
+        asked.torch = False
+    return report
+
+
+def without_torch(report: Report, what: str) -> Report:
+    """`report`, skipped if it failed for want of torch; all from one place: -ra counts them in one line."""
+    if report.failed and asked.torch:
+        report.outcome = "skipped"
+        report.longrepr = (
+            str(Path(__file__)),
+            1,
+            f"Skipped: a {what} that needs torch, which is not installed",
+        )
+    return report
+
+
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("house")
 
@@ -32,6 +96,9 @@ def reference() -> Path:
 @pytest.fixture(scope="session")
 def picture() -> torch.Tensor:
     """Two photographs of odd size as a network reads them: [2, 3, 17, 19]."""
+    pytest.importorskip("torch")
+    from qnas.torch.inference import to_network
+
     _, pixels = sample_photographs()[0]
     return to_network(np.stack([pixels[:51:3, :57:3], pixels[150:201:3, 200:257:3]]))
 
@@ -39,6 +106,7 @@ def picture() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def calibrated(picture: torch.Tensor) -> Callable[[Architecture], Network]:
     """Builds a network of random weights, its activation scales and statistics from `picture`."""
+    from qnas.torch.network import Network
 
     def build(architecture: Architecture) -> Network:
         torch.manual_seed(0)

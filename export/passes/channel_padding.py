@@ -6,17 +6,18 @@ Case 2: other narrow tensors, such as the image, get a Pad node in front of the 
 Tensors that an operation takes channel by channel are a group, padded together or not at all. What another
 operation reads or writes keeps its channels, unless it is a convolution or a concatenation.
 
-Requires: no sigmoid between a convolution and a tensor that decides gains of images: there, added channels
-have to hold the value 0.
+A tensor that decides gains of images keeps its channels behind what makes another value of 0, as a sigmoid
+does: there, added ones would count.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from qnas.integer.convolution import Conv
-from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import Concat, IntegerNode, Pad
+from qnas.integer.network import IntegerNetwork, image_gain
+from qnas.integer.nodes import Concat, IntegerNode, Interpolate, MaxPool, Pad
 
 Places = tuple[int, ...]  # per channel of a padded tensor the channel it held before, -1 for a zero
 NARROW = 16  # a Pad node costs more than it saves on wider tensors
@@ -77,6 +78,7 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
         if node.scope != "tensor":
             joined = frozenset().union(group[node.name], *(group[name] for name in node.operands))
             group |= dict.fromkeys(joined, joined)
+    named = network.by_name()
     concats = {node.name for node in network.nodes if isinstance(node, Concat)}
     fixed = set(group[network.nodes[-1].name])
     for node in network.nodes:
@@ -85,7 +87,18 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
             fixed.update(*(group[name] for name in (node.name, *node.operands)))
         if node.scope == "value" and len(node.operands) > 1 and concats & group[node.name]:
             fixed |= group[node.name]  # zeros of a concatenation stand elsewhere than those of a convolution
+        if image_gain(node) and not all(_keeps_zero(named[name], named) for name in group[node.inputs[-1]]):
+            fixed |= group[node.inputs[-1]]
     for node in reversed(network.nodes):
         if node.name in concats & fixed:
             fixed.update(*(group[name] for name in node.inputs))
     return frozenset(group) - fixed
+
+
+def _keeps_zero(node: IntegerNode, named: Mapping[str, IntegerNode]) -> bool:
+    """Whether channels of the value 0 stay that."""
+    if node.scope != "value":
+        return node.scope == "tensor" or isinstance(node, MaxPool | Interpolate)
+    grids = [named[name].output for name in node.operands]
+    zeros = [(np.full((1, 1, 1, 1), grid.zero_point, np.uint8), grid) for grid in grids]
+    return int(node.computed(zeros).item()) == node.output.zero_point

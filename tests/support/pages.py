@@ -51,5 +51,5 @@ def opened(browser: str, file: Path, profile: Path) -> tuple[str, list[str]]:
     """The page's elements as the browser has them, and the lines of its console."""
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
                "--enable-logging=stderr", "--dump-dom", file.as_uri()]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
+
 from qnas.errors import ModelError
+from qnas.onnx.names import Names
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,42 +43,67 @@ def open_session(
     name = "the model" if isinstance(model, bytes) else str(model)
     if isinstance(model, Path) and not model.is_file():
         raise ModelError(f"{name} is not a file: name an .onnx model")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    level = onnxruntime.GraphOptimizationLevel
-    best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
-    options.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
-    if optimized_model_path is not None:
-        options.optimized_model_filepath = str(optimized_model_path)
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))
+
+    def options(exact: str) -> onnxruntime.SessionOptions:
+        found = onnxruntime.SessionOptions()
+        found.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
+        found.intra_op_num_threads = threads
+        found.inter_op_num_threads = 1
+        level = onnxruntime.GraphOptimizationLevel
+        best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
+        found.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
+        if optimized_model_path is not None:
+            found.optimized_model_filepath = str(optimized_model_path)
+        if profile is not None:
+            found.enable_profiling = True
+            found.profile_file_prefix = str(profile)
+        found.add_session_config_entry(EXACT_SUMS, exact)
+        return found
+
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        return _exact_session(model if isinstance(model, bytes) else str(model), options, providers)
+        try:
+            return onnxruntime.InferenceSession(source, options("1"), providers=providers)
+        except Exception as error:
+            if "existing tensor" in str(error):  # version 1.31, where two convolutions share a constant
+                return onnxruntime.InferenceSession(_unshared(model), options("1"), providers=providers)
+            raise
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
 
 
-def _exact_session(
-    source: bytes | str, options: onnxruntime.SessionOptions, providers: list[object]
-) -> onnxruntime.InferenceSession:
-    """A session whose integer sums are exact on x86 processors without VNNI too, where it can be had.
-
-    onnxruntime 1.31 turns such a session down when two convolutions share a constant.
-    """
-    import onnxruntime
-
-    options.add_session_config_entry(EXACT_SUMS, "1")
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=providers)
-    except Exception:  # the second one says what is wrong with the model
-        options.add_session_config_entry(EXACT_SUMS, "0")
-        return onnxruntime.InferenceSession(source, options, providers=providers)
+def _unshared(model: Path | bytes) -> bytes:
+    """The model with int8 constants, and what dequantizes them, of its own for every node that reads them."""
+    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    graph, names, seen = proto.graph, Names.of(proto.graph), set[str]()
+    stored = {each.name: each for each in graph.initializer if each.data_type == onnx.TensorProto.INT8}
+    dequantized = {node.output[0]: node for node in graph.node if node.input and node.input[0] in stored}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in seen and name in dequantized:
+                copy = onnx.NodeProto()
+                copy.CopyFrom(dequantized[name])
+                copy.name, copy.output[0] = names.node(copy.name), names.tensor(name)
+                node.input[index] = copy.output[0]
+                nodes.append(copy)
+            seen.add(name)
+        nodes.append(node)
+    seen.clear()
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name in seen and name in stored:
+                graph.initializer.add().CopyFrom(stored[name])
+                node.input[index] = graph.initializer[-1].name = names.tensor(name)
+            seen.add(name)
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copied)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def first_line(error: Exception) -> str:

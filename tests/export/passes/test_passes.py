@@ -20,7 +20,9 @@ from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
 from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import Add, Concat, DepthToSpace, Pad, Table
+from qnas.integer.tables import sigmoid, uint8_table
 from qnas.network.architecture import named_architectures
+from qnas.quantization.image_gain import ImageGain
 from qnas.testing.random_networks import noise, random_found
 from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights
 
@@ -161,6 +163,22 @@ def test_what_a_shuffle_or_a_grouped_convolution_touches_keeps_its_width() -> No
     )
     padded = pad_channels(net, 8)
     assert [padded.by_name()[name].channels for name in ("a", "grouped", "up")] == [6, 6, 12]
+    np.testing.assert_array_equal(run(padded, pixels(5, 4)), run(net, pixels(5, 4)))
+
+
+@pytest.mark.parametrize(("function", "width"), [("sigmoid", 6), ("requantize", 8)])
+def test_channels_are_added_to_what_decides_a_gain_where_they_hold_zero(function: str, width: int) -> None:
+    rng = np.random.default_rng(0)
+    table = uint8_table(sigmoid if function == "sigmoid" else lambda x: x, grid(2**-4, 128), PIXELS)
+    up = conv("up", "a", weights(rng, 4, 6, 1, 1), grid(2**-1, 128), scale=2**-6)
+    net = network(
+        image(),
+        conv("a", "image", weights(rng, 6, 3, 1, 1), grid(2**-4, 128), scale=2**-4),
+        Table("decides", ("a",), 6, PIXELS, table, function),
+        replace(up, inputs=("a", "decides"), image_gain=ImageGain(1.0, 0.5, 6)),
+    )
+    padded = pad_channels(net, 4)
+    assert padded.by_name()["decides"].channels == width
     np.testing.assert_array_equal(run(padded, pixels(5, 4)), run(net, pixels(5, 4)))
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +125,10 @@ def test_worker_that_hangs_is_given_up(model: ModelFiles) -> None:
     runner = WorkerRunner(model, CPU, OPTIONS)
     runner.worker._patience = 0.3  # only now: a busy machine starts a process in seconds
     os.kill(runner.worker._process.pid, signal.SIGSTOP)
-    start = time.monotonic()
     with pytest.raises(ModelError, match="cpu did not answer 'run' within"):
         runner.run(1)
     runner.close()
-    assert time.monotonic() - start < 10
+    assert runner.worker._process.returncode == -signal.SIGKILL  # a stopped process ends in no other way
 
 
 def test_worker_ends_when_the_bench_is_gone(model: ModelFiles) -> None:
@@ -138,7 +136,7 @@ def test_worker_ends_when_the_bench_is_gone(model: ModelFiles) -> None:
     process = runner.worker._process
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(120) == 0
     runner.close()
 
 

@@ -41,7 +41,7 @@ def two(folder: Path) -> list[dict[str, Any]]:
     command = [*run, parallel_searches.__file__, str(folder / "data"), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as torchrun:
         try:
-            told, _ = torchrun.communicate(timeout=120)
+            told, _ = torchrun.communicate(timeout=600)
         finally:
             torchrun.terminate()  # it ends the others
     assert torchrun.returncode == 0, told
