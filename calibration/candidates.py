@@ -22,7 +22,7 @@ from qnas.calibration.patches.patches import Patches
 from qnas.calibration.patches.taming import Taming
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel, activations
-from qnas.calibration.progress import Pixels, Wrap
+from qnas.calibration.progress import Wrap
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions
@@ -30,6 +30,7 @@ from qnas.calibration.ranges.collection import collect
 from qnas.calibration.ranges.histogram import Histogram
 from qnas.calibration.ranges.range_rules import RULES, percentile
 from qnas.calibration.ranges.ranges import Range
+from qnas.images.evaluation import Batch
 
 TAMED = "tamed, pinned"
 NATURAL = "natural, pinned"
@@ -98,7 +99,7 @@ def watch(
     untouched = [contrast == 1 for contrast in taming.contrasts]
     rest = Taming(tuple(a for a in taming.contrasts if a != 1), taming.minimum)
 
-    def seen(count: int, batches: Iterable[Pixels]) -> Seen:
+    def seen(count: int, batches: Iterable[Batch]) -> Seen:
         if not count:
             return {}
         return cast(Seen, collect(network, wrap(batches), names, Histogram, threads))
