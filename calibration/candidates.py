@@ -22,7 +22,7 @@ from qnas.calibration.patches.patches import Patches
 from qnas.calibration.patches.taming import Taming
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel, activations
-from qnas.calibration.progress import Pixels, Wrap
+from qnas.calibration.progress import Wrap
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions
@@ -30,6 +30,7 @@ from qnas.calibration.ranges.collection import collect
 from qnas.calibration.ranges.histogram import Histogram
 from qnas.calibration.ranges.range_rules import RULES, percentile
 from qnas.calibration.ranges.ranges import Range
+from qnas.images.evaluation import Batch
 
 TAMED = "tamed, pinned"
 NATURAL = "natural, pinned"
@@ -75,12 +76,12 @@ class Watched:
 
     @property
     def natural(self) -> Seen:
-        """Of all patches as they are."""
+        """The ranges of all patches as they are."""
         return merged(self.in_range, self.offending)
 
     @property
     def tamed(self) -> Seen:
-        """Of the patches in range and of the tamed ones; the dropped ones are in none."""
+        """The ranges of the patches in range and of the tamed ones; the dropped ones are in none."""
         return merged(self.in_range, self.offending_tamed)
 
 
@@ -88,7 +89,7 @@ def watch(
     network: FloatModel, original: FloatModel, patches: Patches, taming: Taming, threads: int = 1,
     wrap: Wrap = iter,
 ) -> Watched:  # fmt: skip
-    """See every tensor of the clip-free `network` once with each patch, and with the tamed ones once more.
+    """Watch every tensor of the clip-free `network` once with each patch, and with the tamed ones once more.
 
     And of the `original` the end, once, where it is not the same network.
     """
@@ -98,7 +99,7 @@ def watch(
     untouched = [contrast == 1 for contrast in taming.contrasts]
     rest = Taming(tuple(a for a in taming.contrasts if a != 1), taming.minimum)
 
-    def seen(count: int, batches: Iterable[Pixels]) -> Seen:
+    def seen(count: int, batches: Iterable[Batch]) -> Seen:
         if not count:
             return {}
         return cast(Seen, collect(network, wrap(batches), names, Histogram, threads))

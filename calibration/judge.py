@@ -14,8 +14,9 @@ from onnx import ModelProto
 from qnas.calibration.patches.patches import Patches
 from qnas.calibration.patches.representative import RepresentativeSet
 from qnas.calibration.prepare.float_model import FloatModel, Runner
-from qnas.calibration.progress import Pixels, Wrap
+from qnas.calibration.progress import Wrap
 from qnas.calibration.ptq.integer_model import IntegerRunner
+from qnas.images.evaluation import Batch
 
 PEAK = 255.0
 DIGITS = 4  # of a PSNR in dB
@@ -28,10 +29,10 @@ class OneByOne:
     What it computes of an image depends neither on `threads` nor on the images beside it.
     """
 
-    def __init__(self, run: Callable[[Pixels], Pixels], threads: int) -> None:
+    def __init__(self, run: Callable[[Batch], Batch], threads: int) -> None:
         self._run, self._threads = run, threads
 
-    def __call__(self, pixels: Pixels) -> Pixels:
+    def __call__(self, pixels: Batch) -> Batch:
         """Grey levels [N, H, W, C] -> grey levels [N, scale H, scale W, C]."""
         images = [pixels[i : i + 1] for i in range(len(pixels))]
         if self._threads == 1 or len(images) == 1:
@@ -66,6 +67,6 @@ class Judge:
         return math.inf if squares == 0 else round(10 * math.log10(PEAK**2 * values / squares), DIGITS)
 
 
-def as_bytes(pixels: Pixels) -> NDArray[np.uint8]:
+def as_bytes(pixels: Batch) -> NDArray[np.uint8]:
     """Grey levels as an image file has them: rounded half to even, clipped to 0..255."""
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

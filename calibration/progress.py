@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Pixels = NDArray[np.float32]
+from qnas.images.evaluation import Batch
+
 Show = Callable[[int, int], None]  # (done, in all)
-Wrap = Callable[[Iterable[Pixels]], Iterator[Pixels]]  # gives batches on
+Wrap = Callable[[Iterable[Batch]], Iterator[Batch]]  # gives batches on
 
 
 class Display:
@@ -28,7 +27,7 @@ class Bars(Display):
         self._progress = progress
 
     def step(self, what: str) -> Show:
-        """See Display."""
+        """Begin a line with a bar."""
         line = self._progress.add_task(what, total=None)
         return lambda done, total: self._progress.update(line, completed=done, total=total)
 
@@ -39,7 +38,7 @@ class Passing:
     def __init__(self, display: Display, what: str, total: int) -> None:
         self._show, self._done, self._total = display.step(what), 0, total
 
-    def __call__(self, batches: Iterable[Pixels]) -> Iterator[Pixels]:
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, unchanged."""
         for batch in batches:
             yield batch

@@ -30,6 +30,7 @@ from qnas.calibration.ptq.integer_model import (
 from qnas.calibration.ptq.rounding import one_by_one
 from qnas.calibration.ptq.weights import IntegerWeights
 from qnas.calibration.ranges.ranges import Range
+from qnas.images.evaluation import Batch
 from qnas.onnx.cost import model_cost
 from qnas.quantization.quantizers import dequantize
 
@@ -37,7 +38,6 @@ IMAGES = 8  # patches that are looked at
 TRIED = 3  # layers for each that is left in float
 SIDE = 48  # of the image whose MACs are counted, where sizes are free; shares do not depend on it
 
-Pixels = NDArray[np.float32]
 Weights = Mapping[str, IntegerWeights]
 
 
@@ -84,7 +84,7 @@ class _Errors:
 
 
 def sensitivity(
-    network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions, batches: Iterable[Pixels],
+    network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions, batches: Iterable[Batch],
     weights: Weights | None = None,
 ) -> tuple[TensorError, ...]:  # fmt: skip
     """Every layer of integers, worst `alone` first. The first IMAGES of `batches` [N, H, W, C] are run."""
@@ -109,7 +109,7 @@ def fallback(
     network: FloatModel,
     ranges: Mapping[str, Range],
     options: PtqOptions,
-    batches: Iterable[Pixels],
+    batches: Iterable[Batch],
     score: Callable[[ModelProto], float],
     layers: int | None = None,
     target: float | None = None,
@@ -169,7 +169,7 @@ def _visible(graph: FloatGraph, layer: str, written: Container[str]) -> str:
 
 
 def _all_quantized(
-    graph: FloatGraph, grids: Grids, model: ModelProto, tensors: Sequence[str], images: Sequence[Pixels]
+    graph: FloatGraph, grids: Grids, model: ModelProto, tensors: Sequence[str], images: Sequence[Batch]
 ) -> dict[str, float]:
     """Tensor -> SQNR in `model`."""
     integer, real = IntegerRunner(graph.network, model, tensors), Runner(graph.network, tensors)
@@ -181,9 +181,7 @@ def _all_quantized(
     return {name: errors.sqnr(name) for name in tensors}
 
 
-def _alone(
-    network: FloatModel, model: ModelProto, images: Sequence[Pixels], wanted: Sequence[Pixels]
-) -> float:
+def _alone(network: FloatModel, model: ModelProto, images: Sequence[Batch], wanted: Sequence[Batch]) -> float:
     """SQNR of the output of `model`, float in and out."""
     runner, errors = Runner(replace(network, model=model)), _Errors()
     for image, exact in zip(images, wanted, strict=True):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
+from qnas.images.evaluation import Image
 from qnas.images.files import full_range_luma
 from qnas.images.resize import resize_bicubic
 from qnas.onnx.session import first_line, open_session
@@ -18,8 +18,6 @@ TILE = 256
 OVERLAP = 16
 PROBE_SIZES = (1, 8, 16, 32, 64)
 BICUBIC_REACH = 3  # LR pixels that a bicubic output pixel can read on either side, when enlarging
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Upscaler:
     smallest: int
     channels: int
 
-    def __call__(self, image: Pixels) -> Pixels:
+    def __call__(self, image: Image) -> Image:
         """Upscale uint8 [H, W, 3] in one piece to uint8 [scale*H, scale*W, 3]; may raise ModelError.
 
         A model of one channel upscales the luma; what the colours are more or less than that, bicubic
@@ -49,8 +47,8 @@ class Upscaler:
         colours = resize_bicubic(image.astype(np.float64) - luma, upscaled.shape[:2])
         return np.clip(np.rint(upscaled + colours), 0, 255).astype(np.uint8)
 
-    def _planes(self, image: Pixels) -> Pixels:
-        """The same for [H, W, channels]."""
+    def _planes(self, image: Image) -> Image:
+        """Upscale [H, W, channels]."""
         height, width = image.shape[:2]
         missing = [(0, max(0, self.smallest - side)) for side in (height, width)]
         output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))
@@ -118,7 +116,7 @@ def _input(model: Path, session: Any) -> tuple[int, float | None]:
     return shape[1], scale
 
 
-def _run(session: Any, input_scale: float | None, image: Pixels) -> Pixels:
+def _run(session: Any, input_scale: float | None, image: Image) -> Image:
     """Run the model on uint8 [H, W, C]; return uint8 [H', W', C], rounded half to even and clipped."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
     feed = planes if input_scale is None else planes.astype(np.float32) * np.float32(input_scale)
@@ -134,15 +132,15 @@ def _run(session: Any, input_scale: float | None, image: Pixels) -> Pixels:
         if not np.isfinite(output).all():
             raise ModelError("the model's output holds values that are not finite: export it again")
         output = np.clip(np.rint(output / np.float32(input_scale)), 0, 255).astype(np.uint8)
-    pixels: Pixels = output[0].transpose(1, 2, 0)
+    pixels: Image = output[0].transpose(1, 2, 0)
     return pixels
 
 
-def _size(image: Pixels) -> str:
+def _size(image: Image) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def upscale(upscaler: Upscaler, image: Pixels, tile: int = TILE, overlap: int = OVERLAP) -> Pixels:
+def upscale(upscaler: Upscaler, image: Image, tile: int = TILE, overlap: int = OVERLAP) -> Image:
     """Upscale uint8 [H, W, 3] RGB to uint8 [scale*H, scale*W, 3] in tiles of at most `tile`² LR pixels.
 
     Equals the run in one piece when no output pixel depends on inputs more than `overlap` LR pixels away.
@@ -151,21 +149,19 @@ def upscale(upscaler: Upscaler, image: Pixels, tile: int = TILE, overlap: int = 
     return _in_tiles(upscaler, image, upscaler.scale, tile, overlap)
 
 
-def upscale_alpha(alpha: Pixels, scale: int, tile: int = TILE) -> Pixels:
+def upscale_alpha(alpha: Image, scale: int, tile: int = TILE) -> Image:
     """Upscale a uint8 [H, W] plane bicubically to uint8 [scale*H, scale*W].
 
     Tiles bound the memory; they do not change the result.
     """
 
-    def bicubic(piece: Pixels) -> Pixels:
+    def bicubic(piece: Image) -> Image:
         return resize_bicubic(piece, (scale * piece.shape[0], scale * piece.shape[1]))
 
     return _in_tiles(bicubic, alpha, scale, max(tile, 2 * BICUBIC_REACH + 1), BICUBIC_REACH)
 
 
-def _in_tiles(
-    enlarge: Callable[[Pixels], Pixels], image: Pixels, scale: int, tile: int, overlap: int
-) -> Pixels:
+def _in_tiles(enlarge: Callable[[Image], Image], image: Image, scale: int, tile: int, overlap: int) -> Image:
     height, width = image.shape[:2]
     result = np.empty((scale * height, scale * width, *image.shape[2:]), np.uint8)
     for row in tile_spans(height, tile, overlap):

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.calibration.patches.representative import RepresentativeSet
-from qnas.calibration.progress import Pixels, Wrap
+from qnas.calibration.progress import Wrap
+from qnas.images.evaluation import Batch
 
 BATCH = 16
 KEPT_BYTES = 256 << 20
@@ -34,7 +35,7 @@ class Patches:
     def __len__(self) -> int:
         return len(self.images.crops)
 
-    def batches(self) -> Iterator[Pixels]:
+    def batches(self) -> Iterator[Batch]:
         """Float32 [N, H, W, C] in grey levels, N = `BATCH`, at last fewer."""
         if self.kept is None:
             yield from self.images.batches(BATCH)

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qnas.errors import ImageError
+from qnas.images.evaluation import Batch, Image
 from qnas.images.files import full_range_luma, list_images, read_image
 from qnas.images.resize import resize_bicubic
 
-Pixels = NDArray[np.float32]
-Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 Cause = Literal["unreadable", "small", "flat", "duplicate"]
 
@@ -76,7 +74,7 @@ class RepresentativeSet:
         """The files of the patches, in their order."""
         return tuple(dict.fromkeys(crop.file for crop in self.crops))
 
-    def batches(self, size: int) -> Iterator[Pixels]:
+    def batches(self, size: int) -> Iterator[Batch]:
         """The patches as float32 [N, H, W, C] in whole grey levels 0..255; N = `size`, at last fewer.
 
         Holds one decoded image at a time, and decodes each once. Raises ImageError when a file is missing or

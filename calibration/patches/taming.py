@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
+from qnas.images.evaluation import Batch
 
-Pixels = NDArray[np.float32]
-Outputs = Callable[[Pixels], Pixels]
+Outputs = Callable[[Batch], Batch]
 
 TOLERANCE = 0.5  # grey levels: what rounds to a nominal one
 MINIMUM = 0.5
@@ -23,7 +23,7 @@ STEPS = 10  # of bisection: the contrasts are 1024ths, a quarter of a grey level
 
 @dataclass(frozen=True)
 class TamingCounts:
-    """Of `patches`: in range as they were, in range with less contrast, and the two kinds of dropped ones."""
+    """How many of `patches` were in range, in range with less contrast, or dropped for two reasons."""
 
     patches: int
     untouched: int
@@ -51,7 +51,7 @@ class Taming:
         patches = len(self.contrasts)
         return TamingCounts(patches, untouched, kept - untouched, len(found) - kept, patches - len(found))
 
-    def tamed(self, natural: Iterable[Pixels]) -> Iterator[Pixels]:
+    def tamed(self, natural: Iterable[Batch]) -> Iterator[Batch]:
         """The tamed patches, and the untouched ones as they are; dropped ones are left out."""
         contrasts = np.array(self.contrasts, np.float64)  # None becomes NaN, which is not >= anything
         start = 0
@@ -73,7 +73,7 @@ class Taming:
 
 
 def tame(
-    natural: Iterable[Pixels], outputs: Outputs, tolerance: float = TOLERANCE, minimum: float = MINIMUM
+    natural: Iterable[Batch], outputs: Outputs, tolerance: float = TOLERANCE, minimum: float = MINIMUM
 ) -> Taming:
     """Find the contrast of every patch of `natural`, batches of float32 [N, H, W, C] grey levels, in a pass.
 
@@ -82,7 +82,7 @@ def tame(
     values that are not finite.
     """
     contrasts: list[float | None] = []
-    waiting: list[tuple[int, Pixels]] = []  # patches out of range, with their places in `contrasts`
+    waiting: list[tuple[int, Batch]] = []  # patches out of range, with their places in `contrasts`
     together = 1
     for patches in natural:
         inside = _in_range(outputs(patches), tolerance)
@@ -97,7 +97,7 @@ def tame(
     return Taming(tuple(contrasts), minimum)
 
 
-def shrink_contrast(patches: Pixels, contrasts: NDArray[np.float64]) -> Pixels:
+def shrink_contrast(patches: Batch, contrasts: NDArray[np.float64]) -> Batch:
     """`c + a (p - c)` of patches [N, H, W, C] with contrasts a [N] and c their mean colours, not rounded.
 
     Where a is 1 the patch is returned as it is, bit for bit.
@@ -108,7 +108,7 @@ def shrink_contrast(patches: Pixels, contrasts: NDArray[np.float64]) -> Pixels:
 
 
 def _settle(
-    waiting: list[tuple[int, Pixels]], contrasts: list[float | None], outputs: Outputs, tolerance: float
+    waiting: list[tuple[int, Batch]], contrasts: list[float | None], outputs: Outputs, tolerance: float
 ) -> None:
     patches = np.stack([patch for _, patch in waiting])
     low, high = np.zeros(len(patches)), np.ones(len(patches))
@@ -124,7 +124,7 @@ def _settle(
         contrasts[place] = None if out else float(a)
 
 
-def _in_range(pixels: Pixels, tolerance: float) -> NDArray[np.bool_]:
+def _in_range(pixels: Batch, tolerance: float) -> NDArray[np.bool_]:
     """Whether each image of outputs [N, H, W, C] stays within `tolerance` of 0..255: [N]."""
     lowest, highest = pixels.min(axis=(1, 2, 3)), pixels.max(axis=(1, 2, 3))
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):

@@ -1,16 +1,23 @@
-"""Bilinear resizes to the size of another tensor -> two products with weights of 64ths.
+"""Bilinear resizes to the size of another tensor -> products with weights of 64ths.
 
 onnxruntime has no integer kernel for such a Resize; products of bytes are what the exporter makes of it
 (`qnas.integer.interpolation`), so a network with one is integer throughout, in every format.
+
+1. A Resize is two products, of the rows and of the columns.
+2. A product with those weights as floats, as our own float models have it, is one with bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.prepare.preparation import opset_of
+from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.interpolation import interpolation_weights
@@ -20,26 +27,49 @@ from qnas.onnx.shapes import Shapes, infer_shapes
 SIDES = ((48, 64), (80, 112))  # of images for which sizes are compared
 NEEDED_OPSET = 15  # Shape of one axis
 HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
+SPOKEN = {2: "rows", 3: "columns"}
 
 
 def bilinear_as_products(network: FloatModel) -> FloatModel:
-    """The same network where every Resize that can be is two products; the sizes of tensors are the same."""
+    """Write every resize that can be as a product with bytes; tensors keep their sizes."""
     opset = opset_of(network.model, network.name)
-    resizes = [node for node in network.model.graph.node if _is_bilinear(node)]
-    if opset < NEEDED_OPSET or network.layout != "nchw" or not resizes:
-        return network
-    known = [_shapes(network, sides) for sides in ([network.size] if network.size else SIDES)]
     model = ModelProto()
     model.CopyFrom(network.model)
-    made = GraphNodes(Names.of(model.graph))
-    for node in network.model.graph.node:
-        like = _like(network, node, known) if node in resizes else None
+    graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
+    resizing = [node for node in graph.nodes if _is_bilinear(node) or _weighs(graph, node)]
+    if opset < NEEDED_OPSET or network.layout != "nchw" or not resizing:
+        return network
+    known = [_shapes(network, sides) for sides in ([network.size] if network.size else SIDES)]
+    for node in graph.nodes:
+        axes = (2, 3) if _is_bilinear(node) else _weighed_axes(graph, node, known)
+        data = node.input[1 if axes == (2,) else 0] if axes else ""
+        like = _like(network, graph, node, data, axes, known) if axes else None
         if like is None:
             made.nodes.append(node)
         else:
-            _products(made, node, like)
+            _put_products(made, node, data, like, axes)
     made.rewrite(model.graph)
     return replace(network, model=model)
+
+
+def _weighs(graph: Graph, node: NodeProto) -> bool:
+    """Whether `node` is a product of two tensors that are computed."""
+    return node.op_type == "MatMul" and graph.constants.keys().isdisjoint(node.input)
+
+
+def _weighed_axes(graph: Graph, node: NodeProto, known: list[Shapes]) -> tuple[int, ...]:
+    """The axis that `node` resizes if it is a product with weights of 64ths, for rows from the left."""
+    for index, axis in ((0, 2), (1, 3)) if _weighs(graph, node) else ():
+        found = [shapes.derived.get(node.input[index], np.zeros(())) for shapes in known]
+        matrices = [each if axis == 2 else each.T for each in found]  # [out, in]
+        if all(each.ndim == 2 and np.array_equal(each * STEPS, _steps(each)) for each in matrices):
+            return (axis,)
+    return ()
+
+
+def _steps(matrix: NDArray[Any]) -> NDArray[np.int64]:
+    size_out, size_in = matrix.shape
+    return interpolation_steps(size_in, size_out)
 
 
 def _is_bilinear(node: NodeProto) -> bool:
@@ -57,36 +87,37 @@ def _shapes(network: FloatModel, sides: tuple[int, int]) -> Shapes:
     return infer_shapes(network.model, {network.input: (1, network.channels, *sides)})
 
 
-def _like(network: FloatModel, node: NodeProto, known: list[Shapes]) -> str | None:
-    """A tensor before `node` that is always as high and wide as its output; first those that it asks."""
-    asked = list(_measured(network.model, node))
+def _like(
+    network: FloatModel, graph: Graph, node: NodeProto, data: str, axes: tuple[int, ...], known: list[Shapes]
+) -> str | None:
+    """A tensor before `node` that is always as long in `axes` as its output; first those that it asks."""
+    asked = list(_measured(graph, [name for name in node.input if name != data]))
     before: list[str] = [network.input]
-    for each in network.model.graph.node:
+    for each in graph.nodes:
         if each.output[0] == node.output[0]:
             break
         before.extend(each.output)
     for name in dict.fromkeys([*(name for name in asked if name in before), *before]):
-        if name != node.input[0] and all(_same_sides(shapes, name, node) for shapes in known):
+        if name != data and all(_same_sides(shapes, name, data, node.output[0], axes) for shapes in known):
             return name
     return None
 
 
-def _same_sides(shapes: Shapes, name: str, node: NodeProto) -> bool:
-    """Whether tensor `name` has the sides of what `node` writes, which has the channels of what it reads."""
-    source, target, found = (shapes.of(each) for each in (node.input[0], node.output[0], name))
-    if source is None or target is None or found is None or name in shapes.derived:
+def _same_sides(shapes: Shapes, name: str, data: str, target: str, axes: tuple[int, ...]) -> bool:
+    """Whether tensor `name` has the sides of `target`, which has the channels of `data`."""
+    source, wanted, found = (shapes.of(each) for each in (data, target, name))
+    if source is None or wanted is None or found is None or name in shapes.derived:
         return False
-    whole = len(source) == len(target) == len(found) == 4
-    return whole and source[:2] == target[:2] and found[2:] == target[2:]
+    whole = len(source) == len(wanted) == len(found) == 4
+    return whole and source[:2] == wanted[:2] and all(found[axis] == wanted[axis] for axis in axes)
 
 
-def _measured(model: ModelProto, node: NodeProto) -> Iterator[str]:
-    """The tensors whose shapes `node` takes its size from."""
-    writers = Graph(model.graph).producers
-    waiting, seen = list(node.input[1:]), set[str]()
+def _measured(graph: Graph, names: Iterable[str]) -> Iterator[str]:
+    """The tensors whose shapes the tensors `names` are computed of."""
+    waiting, seen = list(names), set[str]()
     while waiting:
         name = waiting.pop()
-        found = writers.get(name)
+        found = graph.producers.get(name)
         if found is None or name in seen:
             continue
         seen.add(name)
@@ -96,11 +127,14 @@ def _measured(model: ModelProto, node: NodeProto) -> Iterator[str]:
             waiting.extend(found.input)
 
 
-def _products(made: GraphNodes, node: NodeProto, like: str) -> None:
+def _put_products(made: GraphNodes, node: NodeProto, data: str, like: str, axes: tuple[int, ...]) -> None:
     """Rows, then columns."""
-    x, out = node.input[0], node.output[0]
-    rows = made.names.tensor(f"{out}.rows")
-    weights = interpolation_weights(made, f"{out}.rows_resized", x, like, 2)
-    made.put("MatMul", [weights, x], rows, made.names.node(f"{node.name}.rows"))
-    weights = interpolation_weights(made, f"{out}.columns_resized", rows, like, 3)
-    made.put("MatMul", [rows, weights], out, node.name)
+    out = node.output[0]
+    for axis in axes:
+        weights = interpolation_weights(made, f"{out}.{SPOKEN[axis]}_resized", data, like, axis)
+        inputs = [weights, data] if axis == 2 else [data, weights]
+        if axis == axes[-1]:
+            made.put("MatMul", inputs, out, node.name)
+        else:
+            rows, name = made.names.tensor(f"{out}.rows"), made.names.node(f"{node.name}.rows")
+            data = made.put("MatMul", inputs, rows, name)

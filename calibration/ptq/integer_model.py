@@ -27,6 +27,7 @@ from qnas.calibration.ptq.rounding import fitted
 from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
+from qnas.onnx.operations import ON_GRIDS
 from qnas.onnx.session import open_session
 
 
@@ -96,14 +97,16 @@ class Plan:
 def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     """Which nodes compute, and which of them in integers. Raises ModelError for a node that is not there.
 
-    What has no weights and reads the results of float layers alone is float with them.
+    Operations that are not known to bear grids are float layers. What has no weights and reads the results
+    of float layers alone is float with them.
     """
     graph = FloatGraph(rewritten(network), frozenset(options.kept_clips))
     layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
     unknown = {*options.float_layers} - {*layers}
     if unknown:
         raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
-    floating, floats = {*options.float_layers}, set[str]()  # layers, and the tensors that they write
+    unfit = (node.name for node in graph.nodes if graph.data(node) and node.op_type not in ON_GRIDS)
+    floating, floats = {*options.float_layers, *unfit}, set[str]()  # layers, and the tensors that they write
     for node in graph.nodes:
         follows = bool(graph.data(node)) and floats.issuperset(graph.data(node))
         if node.name in floating or (follows and node.op_type not in WEIGHTED):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.ranges.observers import Observer
 from qnas.errors import ImageError, ModelError
+from qnas.images.evaluation import Batch
 from qnas.onnx.shapes import infer_shapes
 
 HELD_BYTES = 256 << 20  # the tensors of one tile
@@ -26,14 +27,13 @@ SMALLEST_TILE = 128 * 128  # pixels that are never divided, whatever they hold
 TILE_STEP = 16  # sides of tiles are multiples of it: networks that halve their images want that
 PORTION = 1 << 17  # pixels that are observed before merging: merging costs as much as some 10 000 values
 
-Pixels = NDArray[np.float32]
 Seer = TypeVar("Seer", bound=Observer)
 Seen = tuple[int, dict[str, Seer]]  # how many images, and what was seen of each tensor
 
 
 def collect(
     network: FloatModel,
-    batches: Iterable[Pixels],
+    batches: Iterable[Batch],
     names: Sequence[str],
     observer: Callable[[], Seer] | Mapping[str, Callable[[], Seer]],
     threads: int = 1,
@@ -52,7 +52,7 @@ def collect(
     found = {name: make() for name, make in made.items()}
     runner = Runner(network, tuple(made))
 
-    def observed(portion: list[Pixels]) -> Seen[Seer]:
+    def observed(portion: list[Batch]) -> Seen[Seer]:
         seen = {name: make() for name, make in made.items()}
         for tile in (tile for image in portion for tile in tiles(image)):
             for name, values in runner.tensors(tile).items():
@@ -74,8 +74,8 @@ def collect(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    observed: Callable[[list[Pixels]], Seen[Seer]],
-    portions: Iterable[list[Pixels]],
+    observed: Callable[[list[Batch]], Seen[Seer]],
+    portions: Iterable[list[Batch]],
     threads: int,
 ) -> Iterator[Seen[Seer]]:
     """What was observed of each portion, in their order; one more than `threads` of them wait at the most."""
@@ -88,9 +88,9 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _portions(batches: Iterable[Pixels]) -> Iterator[list[Pixels]]:
+def _portions(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
     """The images one by one, [1, H, W, C], in lists of about PORTION pixels, however batches divide them."""
-    portion: list[Pixels] = []
+    portion: list[Batch] = []
     pixels = 0
     for batch in batches:
         for image in batch:
@@ -114,7 +114,7 @@ def _tile_pixels(network: FloatModel, names: tuple[str, ...], held_bytes: int) -
     return max(SMALLEST_TILE, held_bytes / (4 * values / side**2)) if values else math.inf
 
 
-def _tiles(image: Pixels, most: float) -> Iterator[Pixels]:
+def _tiles(image: Batch, most: float) -> Iterator[Batch]:
     """Equal tiles of about `most` pixels or fewer that cover the image [1, H, W, C]; they may overlap."""
     sides = image.shape[1:3]
     if math.prod(sides) <= most:

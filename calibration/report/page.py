@@ -14,7 +14,6 @@ from qnas.calibration.report.charts import decibels, number, range_histogram, sc
 from qnas.calibration.report.pictures import (
     GAIN,
     Comparison,
-    Image,
     Offender,
     comparisons,
     offenders,
@@ -22,6 +21,7 @@ from qnas.calibration.report.pictures import (
 )
 from qnas.calibration.sensitivity import mac_shares, sensitivity
 from qnas.html_page import Markup, element, facts, page, table
+from qnas.images.evaluation import Image
 
 STYLE = (
     CHART_STYLE

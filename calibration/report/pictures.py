@@ -16,17 +16,16 @@ from qnas.calibration.judge import as_bytes
 from qnas.calibration.patches.representative import Crop, RepresentativeSet
 from qnas.calibration.patches.taming import TOLERANCE, shrink_contrast
 from qnas.calibration.prepare.float_model import Runner
-from qnas.calibration.progress import Display, Pixels
+from qnas.calibration.progress import Display
 from qnas.calibration.ptq.integer_model import IntegerRunner
 from qnas.html_page import Markup, element
+from qnas.images.evaluation import Batch, Image
 
 ROWS = 6  # patches of each kind
 SIDE = 96  # pixels of a crop of an output
 LOOKED_AT = 64  # held-out patches of which the most telling are shown
 GAIN = 16  # of differences, to be seen
 RED, BLUE = (224, 66, 40), (60, 132, 246)
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,15 +144,15 @@ def picture(image: Image, label: str) -> Markup:
     return element("img", src=f"data:image/png;base64,{data}", alt=label)
 
 
-def _patches(images: RepresentativeSet, crop: Crop) -> Pixels:
+def _patches(images: RepresentativeSet, crop: Crop) -> Batch:
     return next(replace(images, crops=(crop,)).batches(1))
 
 
-def _ends(output: Pixels) -> tuple[float, float]:
+def _ends(output: Batch) -> tuple[float, float]:
     return float(output.min()), float(output.max())
 
 
-def marked(output: Pixels) -> Image:
+def marked(output: Batch) -> Image:
     """An output [H, W, C], dimmed, with what is too bright in red and what is too dark in blue."""
     image = colours(output / 2 + 64)
     image[(output > 255 + TOLERANCE).any(axis=2)] = RED
@@ -161,7 +160,7 @@ def marked(output: Pixels) -> Image:
     return image
 
 
-def shrunken_map(output: Pixels, scale: int) -> Image:
+def shrunken_map(output: Batch, scale: int) -> Image:
     """`marked` at the size of the input: a pixel is marked where any of its scale x scale ones is."""
     height, width = (side // scale for side in output.shape[:2])
     blocks = output[: height * scale, : width * scale].reshape(height, scale, width, scale, -1)

@@ -15,7 +15,8 @@ from qnas.images.files import crop_to_multiple, list_images, read_image
 from qnas.images.quality import psnr_y, ssim_y
 from qnas.images.resize import resize_bicubic
 
-Image = NDArray[np.uint8]
+Image = NDArray[np.uint8]  # [H, W, C] in grey levels, C 3 (RGB) or 1
+Batch = NDArray[np.float32]  # [N, H, W, C] in grey levels, neither clipped nor rounded
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ PEAK = 255.0
 WINDOW = 11
 SIGMA = 1.5
 
-Image = NDArray[np.uint8] | NDArray[np.float64]
+Picture = NDArray[np.uint8] | NDArray[np.float64]  # [H, W, 3] RGB or [H, W] luma
 
 
-def luma(image: Image) -> NDArray[np.float64]:
+def luma(image: Picture) -> NDArray[np.float64]:
     """Return the BT.601 luma of [H, W, 3] RGB in grey levels: float64 [H, W] in 16..235, not rounded."""
     return image @ (np.array([65.481, 128.553, 24.966]) / 255) + 16
 
 
-def psnr_y(a: Image, b: Image, border: int) -> float:
+def psnr_y(a: Picture, b: Picture, border: int) -> float:
     """Return the PSNR in dB (peak 255) of the luma of two images without `border` pixels on each side.
 
     Images are uint8 [H, W, 3] RGB, or [H, W] luma in grey levels; equal ones give infinity.
@@ -30,7 +30,7 @@ def psnr_y(a: Image, b: Image, border: int) -> float:
     return math.inf if mean_square == 0 else 10 * math.log10(PEAK**2 / mean_square)
 
 
-def ssim_y(a: Image, b: Image, border: int) -> float:
+def ssim_y(a: Picture, b: Picture, border: int) -> float:
     """Return the mean SSIM of the luma of two images, given as to `psnr_y`.
 
     Wang et al. 2004: 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, valid windows only.
@@ -47,7 +47,7 @@ def ssim_y(a: Image, b: Image, border: int) -> float:
 
 
 def _luma_pair(
-    a: Image, b: Image, border: int, smallest: int
+    a: Picture, b: Picture, border: int, smallest: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if a.shape != b.shape:
         raise ImageError(
@@ -62,7 +62,7 @@ def _luma_pair(
     return first[inner, inner], second[inner, inner]
 
 
-def _size(image: Image) -> str:
+def _size(image: Picture) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 

@@ -45,6 +45,9 @@ SHAPES_AND_TYPES = frozenset({
     "ScatterElements", "ScatterND", "Shape", "Size", "Where",
 })  # fmt: skip
 MULTIPLYING = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
+# What is near to itself where tensors are rounded to grids of 256 values: an error stays where it is made.
+# Not so of coordinates (GridSample), of indices, or of what divides by a spread (InstanceNormalization).
+ON_GRIDS = PICKING | ELEMENTWISE | POOLING | RESIZING | MULTIPLYING
 
 # Operations that only a quantized model has, in whatever domain.
 QUANTIZING = frozenset({

@@ -46,10 +46,10 @@ STAND_INS: dict[str, tuple[str, slice]] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """`types`: what is known of each tensor's type and shape; `derived`: what shapes alone determine."""
+    """`types`: what is known of each tensor's type and shape; `derived`: values that shapes determine."""
 
     types: Mapping[str, TypeProto.Tensor]
-    derived: frozenset[str]
+    derived: Mapping[str, Array]
 
     def of(self, name: str) -> Shape | None:
         """Dimensions of a tensor, None when they are unknown."""
@@ -101,7 +101,7 @@ def infer_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Shap
     derived: dict[str, Array] = {}
     _infer(bare, values=False)  # finds what is too long before values are followed along it
     while True:
-        found = Shapes(_infer(bare), frozenset(derived))
+        found = Shapes(_infer(bare), derived)
         fresh = _evaluate(bare.graph, found, small, derived)
         if not fresh:
             return found

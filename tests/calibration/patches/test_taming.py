@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 from qnas.calibration.patches.taming import STEPS, Taming, TamingCounts, shrink_contrast, tame
 from qnas.calibration.prepare.float_model import Runner, read_float_model
 from qnas.errors import ModelError
+from qnas.images.evaluation import Batch
 from qnas.images.samples import sample_photographs
 from qnas.testing.sr_modules import espcn, export
 
-Pixels = NDArray[np.float32]
 STEP = 2.0**-STEPS
 
 
-def sharpen(strength: float) -> Callable[[Pixels], Pixels]:
+def sharpen(strength: float) -> Callable[[Batch], Batch]:
     """x -> x + strength (2 x - left - right), the borders repeated: at an edge of height d it overshoots by
     strength d on either side."""
 
-    def outputs(x: Pixels) -> Pixels:
+    def outputs(x: Batch) -> Batch:
         padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="edge")
         return x + np.float32(strength) * (2 * x - padded[:, :, 2:] - padded[:, :, :-2])
 
     return outputs
 
 
-def edge(left: float, right: float, channels: int = 3) -> Pixels:
+def edge(left: float, right: float, channels: int = 3) -> Batch:
     """A patch [1, 4, 8, C] whose halves have two grey levels."""
     patch = np.full((1, 4, 8, channels), left, np.float32)
     patch[:, :, 4:] = right
     return patch
 
 
-def inside(pixels: Pixels) -> NDArray[np.bool_]:
+def inside(pixels: Batch) -> NDArray[np.bool_]:
     return (pixels.min((1, 2, 3)) >= -0.5) & (pixels.max((1, 2, 3)) <= 255.5)
 
 
@@ -123,7 +123,7 @@ def test_a_colour_that_is_in_range_only_when_flat_counts_as_low_contrast() -> No
 
 
 def test_where_the_range_is_left_twice_the_contrast_found_is_at_an_end_of_it() -> None:
-    def outputs(x: Pixels) -> Pixels:  # an edge of height 100 a: in range for a <= 0.25 and for 0.75 <= a < 1
+    def outputs(x: Batch) -> Batch:  # an edge of height 100 a: in range for a <= 0.25 and for 0.75 <= a < 1
         a = np.ptp(x, axis=(1, 2, 3), keepdims=True) / 100
         return np.where((a <= 0.25) | ((a >= 0.75) & (a < 1)), x, 999)
 
@@ -139,7 +139,7 @@ def test_values_that_are_not_finite_are_an_error() -> None:
 def test_offending_patches_of_many_batches_share_network_runs() -> None:
     sizes: list[int] = []
 
-    def outputs(x: Pixels) -> Pixels:
+    def outputs(x: Batch) -> Batch:
         sizes.append(len(x))
         return sharpen(0.5)(x)
 
@@ -188,7 +188,7 @@ def test_tamed_patches_are_in_range_by_the_largest_contrast_and_others_untouched
 
 
 @pytest.fixture(scope="module")
-def photographs() -> Pixels:
+def photographs() -> Batch:
     """Patches [40, 24, 24, 3] of five photographs, from corner to corner."""
     return np.stack(
         [
@@ -201,7 +201,7 @@ def photographs() -> Pixels:
 
 
 def test_a_real_network_without_a_clip_is_tamed_alike_on_one_thread_and_on_two(
-    tmp_path: Path, photographs: Pixels
+    tmp_path: Path, photographs: Batch
 ) -> None:
     network = read_float_model(export(espcn(clip=False), tmp_path / "espcn.onnx"))
     outputs = Runner(network)

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from qnas.calibration.prepare.bilinear import bilinear_as_products
 from qnas.calibration.prepare.float_model import FloatModel, Runner
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.interpolation import interpolation_nodes
+from qnas.onnx.names import Names
 from qnas.testing.small_ptq import patches, text_network
 
 ATTENTION = """
@@ -73,3 +77,46 @@ def test_channels_last_and_old_opsets_stay() -> None:
     assert bilinear_as_products(last) is last
     old = text_network(ATTENTION.replace("ATTRIBUTES", "").replace("OTHER", "image"), opset=14)
     assert bilinear_as_products(old) is old
+
+
+OURS = """
+net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled)
+{
+    small = MaxPool <kernel_shape = [3, 3], strides = [3, 3]> (image)
+    upscaled = Mul (mask, image)
+}"""
+
+
+def with_products(steps: float) -> FloatModel:
+    """OURS with a `mask` of products of `small`, whose weights are floats: whole numbers over `steps`."""
+    plain = text_network(OURS)
+    made = GraphNodes(Names.of(plain.model.graph), nodes=[plain.model.graph.node[0]])
+    divisor, weights = made.constant("steps", np.float32(steps)), []
+    for axis, read in ((2, "small"), (3, "tall")):
+        whole = interpolation_nodes(made, f"axis{axis}", read, "image", axis)
+        floats = made.node("Cast", [whole], f"axis{axis}.float", to=TensorProto.FLOAT)
+        weights.append(made.node("Div", [floats, divisor], f"axis{axis}.weights"))
+        if axis == 2:
+            made.put("MatMul", [weights[0], "small"], "tall")
+    turned = made.node("Transpose", [weights[1]], "turned", perm=[1, 0])
+    made.put("MatMul", ["tall", turned], "mask")
+    made.nodes.append(plain.model.graph.node[1])
+    made.rewrite(plain.model.graph)
+    return plain
+
+
+def test_products_with_float_weights_of_64ths_are_products_with_bytes() -> None:
+    original = with_products(64)
+    found = bilinear_as_products(original)
+    producers = {node.output[0]: node for node in found.model.graph.node}
+    products = [node for node in found.model.graph.node if node.op_type == "MatMul"]
+    weights = [producers[products[0].input[0]], producers[products[1].input[1]]]
+    assert [node.op_type for node in weights] == ["DequantizeLinear"] * 2
+    (wanted,), (got,) = (list(Runner(each, ["mask"]).tensors(IMAGE).values()) for each in (original, found))
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_products_with_other_weights_stay() -> None:
+    original = with_products(63)
+    nodes = [list(each.model.graph.node) for each in (original, bilinear_as_products(original))]
+    assert nodes[0] == nodes[1]

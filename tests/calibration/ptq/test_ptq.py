@@ -463,6 +463,31 @@ def test_a_float_layer_computes_in_float(tmp_path: Path) -> None:
     assert (report.integer, report.total) == (2, 3)
 
 
+NORMED = """
+net (float[n, 3, h, w] image) => (float[n, 3, h, w] upscaled)
+<float[3, 3, 1, 1] k1, float[3] gain, float[3] shift, float[3, 3, 1, 1] k2>
+{
+    first = Conv (image, k1)
+    normed = OPERATION
+    bent = LeakyRelu (normed)
+    upscaled = Conv (bent, k2)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("operation", "quantized_by"),
+    [("InstanceNormalization (first, gain, shift)", {"bent"}), ("Tanh (first)", {"normed", "bent"})],
+)
+def test_an_operation_that_is_not_known_to_bear_grids_computes_and_writes_floats(
+    operation: str, quantized_by: set[str]
+) -> None:
+    """Between it and the convolution behind it nothing is rounded; Tanh is on grids as any known function."""
+    network = text_network(NORMED.replace("OPERATION", operation), k1=np.eye(3).reshape(3, 3, 1, 1))
+    model = quantized(network, ranges_of(network, TEST))
+    written = {node.output[0] for node in by_op(model, "QuantizeLinear")}
+    assert written - {"first", "upscaled"} == quantized_by
+
+
 def test_all_layers_in_float_leave_the_rounding_of_the_output(tmp_path: Path) -> None:
     network = float_network("rfdn", tmp_path)
     layers = tuple(n.name for n in network.model.graph.node if n.op_type == "Conv")
