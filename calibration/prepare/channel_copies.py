@@ -6,6 +6,7 @@ is that of one channel of what they read.
 """
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,8 +88,7 @@ class _Copy:
 
 def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict[str, _Copy]:
     """The ends that are copies of channels, at the probe's size and, if it is free, at twice that."""
-    probed = ModelProto()
-    probed.CopyFrom(model)
+    probed = deepcopy(model)
     feed = probed.graph.input[0].name
     names = sorted({*wanted, *wanted.values()} - {feed})
     del probed.graph.output[:]
