@@ -37,6 +37,9 @@ lie near a rounding tie. *Short* ones are those of networks trained here
 ([decision 0003](decisions/0003-short-scales.md)): ties are frequent, and exact. Tensors that are read
 together have different scales where nothing else is said.
 
+onnxruntime runs with exact sums, which is not its default on x86 processors without VNNI
+([decision 0021](decisions/0021-exact-sums-without-vnni.md)).
+
 | operation | scales | {runtimes} |
 |---|---|{rules}
 """

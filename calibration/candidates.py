@@ -76,12 +76,12 @@ class Watched:
 
     @property
     def natural(self) -> Seen:
-        """Of all patches as they are."""
+        """The ranges of all patches as they are."""
         return merged(self.in_range, self.offending)
 
     @property
     def tamed(self) -> Seen:
-        """Of the patches in range and of the tamed ones; the dropped ones are in none."""
+        """The ranges of the patches in range and of the tamed ones; the dropped ones are in none."""
         return merged(self.in_range, self.offending_tamed)
 
 
@@ -89,7 +89,7 @@ def watch(
     network: FloatModel, original: FloatModel, patches: Patches, taming: Taming, threads: int = 1,
     wrap: Wrap = iter,
 ) -> Watched:  # fmt: skip
-    """See every tensor of the clip-free `network` once with each patch, and with the tamed ones once more.
+    """Watch every tensor of the clip-free `network` once with each patch, and with the tamed ones once more.
 
     And of the `original` the end, once, where it is not the same network.
     """

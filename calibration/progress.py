@@ -27,7 +27,7 @@ class Bars(Display):
         self._progress = progress
 
     def step(self, what: str) -> Show:
-        """See Display."""
+        """Begin a line with a bar."""
         line = self._progress.add_task(what, total=None)
         return lambda done, total: self._progress.update(line, completed=done, total=total)
 

@@ -58,7 +58,7 @@ TARGETS = {target.name: target for target in (*ONNX_TARGETS, *TFLITE_TARGETS)}
 
 
 def fitted(network: IntegerNetwork, target: Target) -> IntegerNetwork:
-    """The same function in the shape that `target` runs fastest. Raises ModelError where it has none."""
+    """Return the network in the shape that `target` runs fastest. Raises ModelError where it has none."""
     if not target.image_gains:
         refuse_image_gains(network, f"target {target.name}")
     passes: list[Callable[[IntegerNetwork], IntegerNetwork]] = [fold_repeats]

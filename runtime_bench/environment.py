@@ -49,7 +49,7 @@ def current_environment(runtime: str) -> Environment:
 
 
 def threads_text(count: int) -> str:
-    """As it is said: "2 threads"."""
+    """Write a number of threads: "2 threads"."""
     return f"{count} thread{'s' * (count != 1)}"
 
 

@@ -23,7 +23,7 @@ class ModelFiles:
 
     @property
     def digest(self) -> str:
-        """Of one file its SHA-256, of several that of theirs."""
+        """The SHA-256 of one file, or of the digests of several."""
         return (
             self.sha256[0]
             if len(self.files) == 1

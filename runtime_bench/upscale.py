@@ -48,7 +48,7 @@ class Upscaler:
         return np.clip(np.rint(upscaled + colours), 0, 255).astype(np.uint8)
 
     def _planes(self, image: Image) -> Image:
-        """The same for [H, W, channels]."""
+        """Upscale [H, W, channels]."""
         height, width = image.shape[:2]
         missing = [(0, max(0, self.smallest - side)) for side in (height, width)]
         output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))

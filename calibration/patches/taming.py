@@ -23,7 +23,7 @@ STEPS = 10  # of bisection: the contrasts are 1024ths, a quarter of a grey level
 
 @dataclass(frozen=True)
 class TamingCounts:
-    """Of `patches`: in range as they were, in range with less contrast, and the two kinds of dropped ones."""
+    """How many of `patches` were in range, in range with less contrast, or dropped for two reasons."""
 
     patches: int
     untouched: int

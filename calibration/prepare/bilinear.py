@@ -32,7 +32,7 @@ SPOKEN = {2: "rows", 3: "columns"}
 
 
 def bilinear_as_products(network: FloatModel) -> FloatModel:
-    """The same network where every resize that can be is a product with bytes; tensors keep their sizes."""
+    """Write every resize that can be as a product with bytes; tensors keep their sizes."""
     opset = opset_of(network.model, network.name)
     model = deepcopy(network.model)
     graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))

@@ -53,7 +53,7 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of a bin, a power of two."""
+        """The width of a bin, a power of two."""
         return math.ldexp(1.0, self.exponent)
 
     @property

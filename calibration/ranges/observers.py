@@ -47,17 +47,17 @@ class MinMax:
         self.low, self.high = math.inf, -math.inf
 
     def update(self, x: NDArray[np.float32]) -> None:
-        """See Observer."""
+        """Implements Observer."""
         if x.size:
             low, high = extremes(x)
             self.low, self.high = min(self.low, low), max(self.high, high)
 
     def merge(self, other: Self) -> None:
-        """See Observer."""
+        """Implements Observer."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
     def range(self) -> Range:
-        """See Observer."""
+        """Implements Observer."""
         if self.low > self.high:
             raise ModelError("no value was observed: calibrate with at least one image")
         return Range(self.low, self.high)
@@ -75,18 +75,18 @@ class MovingAverage:
         self.ends = np.zeros((0, 2), np.float32)  # the lowest and the highest value of each image
 
     def update(self, x: NDArray[np.float32]) -> None:
-        """See Observer."""
+        """Implements Observer."""
         if x.size:
             extremes(x)
             images = x.reshape(len(x), -1)
             self._append(np.stack([images.min(axis=1), images.max(axis=1)], axis=1))
 
     def merge(self, other: Self) -> None:
-        """See Observer."""
+        """Implements Observer."""
         self._append(other.ends)
 
     def range(self) -> Range:
-        """See Observer."""
+        """Implements Observer."""
         if not len(self.ends):
             raise ModelError("no value was observed: calibrate with at least one image")
         low, high = self.ends[0].tolist()

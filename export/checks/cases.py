@@ -97,7 +97,7 @@ class Case:
         return np.pad(inside, missing, mode="edge")
 
     def photograph(self, window: Window) -> Image:
-        """The same part of the photograph itself, without what is padded."""
+        """Cut that part out of the photograph itself, without what is padded."""
         top, left, s = window.top * self.scale, window.left * self.scale, self.scale
         return self.hr[top : top + window.height * s, left : left + window.width * s]
 

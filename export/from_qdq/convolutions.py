@@ -184,7 +184,7 @@ def _padding(node: NodeProto, a: dict[str, Any], kernel: tuple[int, ...], stride
 
 
 def _evenly_padded(weight: NDArray[np.int8], pads: list[int]) -> tuple[NDArray[np.int8], tuple[int, int]]:
-    """The same convolution padded alike on both sides: weights of zero read what is padded too much."""
+    """Pad a convolution alike on both sides: weights of zero read what is padded too much."""
     top, left, bottom, right = pads
     rows, columns = max(top, bottom), max(left, right)
     more = ((0, 0), (0, 0), (rows - top, rows - bottom), (columns - left, columns - right))

@@ -114,7 +114,7 @@ class Quantizer:
 
 @dataclass
 class QdqGraph:
-    """Of every tensor: `values` what it is, `producers` who writes it, `uses` how often nodes read it."""
+    """A graph while it is read. Of every tensor `values` says what it is, `uses` how often nodes read it."""
 
     opset: int
     nodes: list[NodeProto]
@@ -139,7 +139,7 @@ class QdqGraph:
         return found
 
     def optional(self, node: NodeProto, index: int) -> Value | None:
-        """The same, or None when that input is left out."""
+        """What an input is, or None when that input is left out."""
         if index >= len(node.input) or not node.input[index]:
             return None
         if node.input[index] not in self.values:

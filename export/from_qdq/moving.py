@@ -61,7 +61,7 @@ def channels_picked(graph: QdqGraph, node: NodeProto) -> Value:
 
 
 def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
-    """Of bytes whose values ascend."""
+    """Pool bytes whose values ascend."""
     a, x = attributes(node), graph.tensor(node)
     kernel, stride = pool_window(node, a)
     if isinstance(x, Levels) and (np.diff(x.values[graph.draft.reach(x.node)]) < 0).any():

@@ -56,7 +56,7 @@ def per_channel(graph: QdqGraph, node: NodeProto, reads: Sequence[Value]) -> Val
 
 
 def batch_norm(graph: QdqGraph, node: NodeProto) -> Value:
-    """Of constant statistics."""
+    """Read a batch norm of constant statistics."""
     gain, shift, mean, variance = (
         graph.constant(node, index, what).array.astype(np.float32)
         for index, what in enumerate(("scale", "shift", "mean", "variance"), 1)

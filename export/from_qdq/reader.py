@@ -225,7 +225,7 @@ def _read(graph: QdqGraph, node: NodeProto) -> None:
 
 
 def _gather(graph: QdqGraph, node: NodeProto) -> Value:
-    """Of a table, or of channels."""
+    """Read a table, or a pick of channels."""
     table = isinstance(graph.value(node, 0), Constant)
     return quantizers.gather(graph, node) if table else moving.channels_picked(graph, node)
 

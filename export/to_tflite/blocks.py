@@ -120,7 +120,7 @@ class Blocks:
         return self.rescaled(name, x, grid, float(scale / x.scale), x.zero_point - zero_point)
 
     def concat(self, name: str, parts: Sequence[Tensor], axis: int) -> Tensor:
-        """Of parts on one grid, at most five at a time."""
+        """Concatenate parts on one grid, at most five at a time."""
         level, count = list(parts), 0
         while len(level) > 1:
             groups = [level[i : i + MOST_PARTS] for i in range(0, len(level), MOST_PARTS)]

@@ -55,7 +55,7 @@ def missing(device: DeviceName) -> str | None:
 def count_instructions(
     models: Sequence[tuple[Path, DeviceName, float]], options: LoadOptions
 ) -> list[Instructions]:
-    """Of each (model, device, latency in nanoseconds); ModelError when one cannot run under valgrind."""
+    """Count those of each (model, device, latency in ns); ModelError when one cannot run under valgrind."""
     more = [max(FEW, min(MOST, round(WORTH / latency))) for *_, latency in models]
     tasks = [
         (path, device, count)

@@ -40,7 +40,7 @@ class Contender:
 
     @property
     def files(self) -> ModelFiles:
-        """Of the model."""
+        """The files of the model."""
         return self.subject.files
 
 
@@ -141,7 +141,7 @@ def _timed(
 
 
 def _places(request: Request, devices: Sequence[DeviceName]) -> Sequence[Cpus]:
-    """As asked for, or where this machine is free to choose; of another one the processors are not known."""
+    """The processors asked for, or chosen where this machine may; of another one they are unknown."""
     if request.load.cpus or any(device.transport for device in devices):
         return (request.load.cpus,)
     return shared_cpus(request.load.threads)

@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of a cost with the latency on a device, over `networks`; `low` to `high` holds 95 % of resamples."""
+    """The correlation of a cost with the latency on a device; `low` to `high` holds 95 % of resamples."""
 
     cost: str
     device: str
@@ -94,7 +94,7 @@ def correlate(
 
 
 def correlations(rows: Sequence[Row]) -> tuple[Correlation, ...]:
-    """Of every cost with every device, over the networks that have both."""
+    """Correlate every cost with every device, over the networks that have both."""
     found = []
     for device in dict.fromkeys(name for row in rows for name in row.ms):
         for cost in dict.fromkeys(name for row in rows for name in row.costs):
@@ -144,7 +144,7 @@ def _pairs(networks: Mapping[str, Sequence[Path]], devices: Sequence[str]) -> li
 
 
 def _costs(files: Sequence[Path], settings: Settings) -> dict[str, float]:
-    """Of the ONNX file where there is one: only that can be predicted."""
+    """The costs of the ONNX file where there is one: only that can be predicted."""
     path = min(files, key=lambda each: each.suffix.lower() != ".onnx")
     requests = tuple(map(parse_shape, settings.load.shapes))
     shapes = resolve_shapes(file_kind(path).inputs(path), requests)

@@ -104,7 +104,7 @@ class _Network:
         return self.layers[at].factor, frozenset(layer.name for layer in self.layers[at + 1 :])
 
     def kernels(self, slot: str) -> list[Kernel]:
-        """Of what `slot` chose; between the phases of the shuffle where all of it is narrow."""
+        """The channels of what `slot` chose; between the phases of the shuffle where all of it is narrow."""
         convs = [layer for layer in self.layers if layer.op == "conv" and owns(slot, layer.name)]
         factor, behind = self.shuffled
         widest = max(max(conv.channels, self._read(conv)) for conv in convs) * factor**2

@@ -40,7 +40,7 @@ class Prediction:
 
     @property
     def extrapolated_share(self) -> float:
-        """Of the kernels' time, what no measurement is near."""
+        """The share of the kernels' time that no measurement is near."""
         whole = sum(node.ms for node in self.nodes)
         far = sum(node.ms for node in self.nodes if node.basis == "extrapolated")
         return far / whole if whole else 0.0

@@ -71,7 +71,7 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def tick_text(value: float, unit: str = "") -> str:
-    """Of a tick, which has few digits by itself: "500 µs"."""
+    """The text of a tick, which has few digits by itself: "500 µs"."""
     if value == 0:
         return "0"
     scale, prefix = _prefix(float(f"{abs(value):.6g}"))

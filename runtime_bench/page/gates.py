@@ -98,7 +98,7 @@ def _numbers(row: GateRow) -> tuple[str, ...]:
 
 
 def _with_unit(value: float, unit: str) -> str:
-    """As the gate's own table has them; a unit that it has not is written out."""
+    """Write a value as the gate's own table has it; a unit that it has not is written out."""
     match unit:
         case "ratio":
             return f"{value:.4f}"

@@ -129,12 +129,12 @@ def _words(each: Candidate, several: dict[str, bool], names: Sequence[str]) -> s
 
 
 def seconds(estimate: Estimate) -> Estimate:
-    """Of nanoseconds."""
+    """Write nanoseconds with a unit."""
     return Estimate(estimate.value * NS, estimate.low * NS, estimate.high * NS)
 
 
 def in_words(latency: Estimate) -> str:
-    """Of nanoseconds: "2.29 ms [2.26, 2.32]"."""
+    """Write an estimate in nanoseconds: "2.29 ms [2.26, 2.32]"."""
     found = seconds(latency)
     return with_interval(found.value, found.low, found.high, "s")
 

@@ -1,4 +1,4 @@
-"""The same measurement in several files: which is the newest, and what changed between two of them."""
+"""One measurement in several files: which is the newest, and what changed between two of them."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ class Delegation:
 
     @property
     def node_share(self) -> float:
-        """Of the executed nodes; 1 where nothing ran."""
+        """The delegated share of the executed nodes; 1 where nothing ran."""
         return self.delegated_nodes / self.nodes if self.nodes else 1.0
 
     @property
     def mac_share(self) -> float:
-        """Of the multiply-adds; that of the nodes in a model without any."""
+        """The delegated share of the multiply-adds; that of the nodes in a model without any."""
         return self.delegated_macs / self.macs if self.macs else self.node_share
 
     @property

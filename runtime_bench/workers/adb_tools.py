@@ -204,7 +204,7 @@ def _ort_parse(printed: str, folder: Path, count: int) -> Printed:
 
 
 def _rows(text: str, count: int) -> tuple[int, ...]:
-    """Of `name,seconds,[seconds in all,]memory,processor use,run`; older programs tell one time."""
+    """Read `name,seconds,[seconds in all,]memory,processor use,run`; older programs tell one time."""
     rows = [line.rsplit(",", 4) for line in text.splitlines() if line.count(",") >= 4]
     times = tuple(_positive(_nanoseconds(row[1].strip(), 1e9)) for row in rows)
     if len(times) != count:

@@ -26,7 +26,7 @@ def bits_colour(bits: int) -> str:
 
 
 def bits_class(bits: int) -> str:
-    """Of an element whose colour `--bits` is."""
+    """The class of an element whose colour `--bits` is."""
     return f"b{bits}"
 
 

@@ -187,7 +187,7 @@ def _box(key: str, layer: Layer, architecture: Architecture) -> Box:
 
 
 def _number(key: str) -> int | None:
-    """Of the block that a box is in."""
+    """The name of the block that a box is in."""
     match = _BLOCK.fullmatch(key.rpartition(" ")[2])
     return int(match[1].removeprefix("body.")) if match else None
 

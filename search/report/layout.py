@@ -75,7 +75,7 @@ class _Placing:
         return best[list(self.shapes)[-1]][1]
 
     def _lefts(self) -> dict[str, float]:
-        """Of each shape, in the middle of its column."""
+        """The place of each shape, in the middle of its column."""
         widths = [0.0] * (max(self.columns.values()) + 1)
         for name, column in self.columns.items():
             widths[column] = max(widths[column], self.shapes[name].width)

@@ -25,5 +25,5 @@ def percent(share: float) -> str:
 
 
 def short(value: float) -> str:
-    """As people write it: "1e-5", "0.001"."""
+    """Write a number as people do: "1e-5", "0.001"."""
     return f"{value:g}".replace("e-0", "e-")

@@ -69,7 +69,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """Of the folder, in characters that can be shown."""
+        """The name of the folder, in characters that can be shown."""
         return printable(self.folder.resolve().name)
 
     @property

@@ -53,7 +53,7 @@ class CostWindow:
 
     @cached_property
     def width(self) -> int:
-        """Of a bin: the greatest common divisor of all differences, or more where bins would be too many."""
+        """The width of a bin: the common divisor of all differences, or more where bins would be too many."""
         common = max(1, math.gcd(*(extra for row in self._extra for extra in row)))
         room = max(0, self.high - self._cheapest)
         return common if room // common < self.bins else room // (self.bins - 1) + 1

@@ -73,7 +73,7 @@ def option_of(field: str) -> str:
 
 
 def _shown(field: str, value: Any) -> str:
-    """As the option would have it."""
+    """Write a value as the option would have it."""
     match value:
         case bool() if field == "merged":
             return "merged" if value else "exact"

@@ -39,17 +39,17 @@ class CandidateCosts:
 
     @property
     def mean_searched(self) -> float:
-        """Of the searched layers where all candidates are equally likely."""
+        """The cost of the searched layers where all candidates are equally likely."""
         return sum(sum(costs.values()) / len(costs) for costs in self.searched.values())
 
     @property
     def smallest(self) -> float:
-        """Of the cheapest network of the space."""
+        """The cost of the cheapest network of the space."""
         return self.fixed + sum(min(costs.values()) for costs in self.searched.values())
 
     @property
     def largest(self) -> float:
-        """Of the dearest network of the space."""
+        """The cost of the dearest network of the space."""
         if self.unquantized:
             return self.unquantized.largest
         return self.fixed + sum(max(costs.values()) for costs in self.searched.values())

@@ -109,7 +109,7 @@ class SearchSpace:
         return prod(len(self.candidates(name)) * len(self.bits) for name in self.variables)
 
     def with_bits(self, bits: Sequence[int]) -> "SearchSpace":
-        """The same operations at other bits. Raises SpaceError."""
+        """Return this space at other bits. Raises SpaceError."""
         return replace(self, bits=_bits(list(bits), self.name))
 
     def with_operations_of(self, found: Architecture) -> "SearchSpace":

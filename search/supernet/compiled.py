@@ -67,7 +67,7 @@ def _mixed(x: Tensor, scales: Tensor, shares: Tensor, bounds: Bounds) -> Tensor:
 def _gradients(
     grad: Tensor, x: Tensor, scales: Tensor, shares: Tensor, bounds: Bounds
 ) -> tuple[Tensor, Tensor]:
-    """Of x, and of the shares."""
+    """The gradients of x, and of the shares."""
     slope, own = torch.zeros_like(x), []
     for scale, share, each in zip(scales, shares, bounds, strict=True):
         inside = True if each is None else (x > each[0] * scale) & (x < each[1] * scale)

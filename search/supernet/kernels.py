@@ -78,7 +78,7 @@ class Kernels(nn.Module):
         return len(self.shapes) > 1 and tensors * self.kernel[0] * self.kernel[1] <= alone
 
     def basis(self, noise: Noise) -> Basis:
-        """Of the weights, [S, O, I, kh, kw]; nothing stands outside the mask."""
+        """The stack of weights, [S, O, I, kh, kw]; nothing stands outside the mask."""
         weight = self.weight if self.dense else self.weight * self.mask
         if not self.quantized_bits:
             return Exact(weight)

@@ -41,16 +41,16 @@ class SearchRecipe:
 
     @property
     def steps(self) -> int:
-        """Of the weights."""
+        """The steps of the weights."""
         return self.epochs * self.epoch_steps
 
     @property
     def alpha_learning_rate(self) -> float:
-        """Of Adam."""
+        """Adam's learning rate of the alphas."""
         return 0.3 / self.epoch_steps if self.alpha_rate is None else self.alpha_rate
 
     def temperature(self, epoch: int) -> float:
-        """Of Gumbel's selector: linear in the epoch."""
+        """The temperature of Gumbel's selector: linear in the epoch."""
         first, last = self.temperatures
         return first + (last - first) * max(0, epoch - self.warm_up) / max(self.epochs - 1 - self.warm_up, 1)
 

@@ -34,7 +34,7 @@ class Search:
 
     @property
     def epoch(self) -> int:
-        """Of the next step."""
+        """The epoch of the next step."""
         return self.step // self.recipe.epoch_steps
 
     def save(self, path: Path) -> None:

@@ -82,7 +82,7 @@ def _shown(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """As people write it: 1e-4, 0.01, 2.5e-5."""
+    """Write a number as people do: 1e-4, 0.01, 2.5e-5."""
     if value == 0 or abs(value) >= 0.01:
         return f"{value:g}"
     mantissa, exponent = f"{value:e}".split("e")

@@ -38,7 +38,7 @@ def local_outcomes(
 def ray_outcomes(
     members: Sequence[Member], sweep: Path, workers: int, threads: int, address: str
 ) -> Iterator[list[Outcome]]:
-    """The same as Ray tasks; every node needs qnas and the same folders. "local" starts Ray on this machine.
+    """Run them as Ray tasks; every node needs qnas and the same folders. "local" starts Ray on this machine.
 
     A task asks for `threads` CPUs, 0: those of the cluster divided by `workers`; GPUs are divided so as well.
     Raises UsageError without Ray, or a cluster at `address`.

@@ -38,7 +38,7 @@ class Status:
 
 
 def status(job: Job, since: float) -> Status:
-    """Of one member, in a sweep that was called at the time `since`."""
+    """The state of one member, in a sweep that was called at the time `since`."""
     folder, name = job.folder, job.member.name
     if trained := read_object(folder / TRAINED):
         return Status(name, "trained", "", trained.get("bitops"), trained.get("psnr_y"))
@@ -102,7 +102,7 @@ def tail(path: Path) -> str:
 
 
 def _epoch(log: Path) -> str:
-    """Of the last record of a search's log."""
+    """The share done by the last record of a search's log."""
     for text in reversed(tail(log).splitlines()):
         try:
             record = json.loads(text)

@@ -110,3 +110,15 @@ def test_no_function_has_more_than_50_lines() -> None:
     ]
     assert functions
     assert [function for function in functions if function[2] > 50] == []
+
+
+def test_docstrings_stand_alone() -> None:
+    fragments = [
+        (path.name, text.splitlines()[0])
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and (text := ast.get_docstring(node) or "")
+        and re.match(r"(Of|The same|The like|As|See)\b", text)
+    ]
+    assert fragments == []

@@ -17,7 +17,7 @@ class Container:
     integer: bool
 
     def bytes(self, values: int) -> int:
-        """Of so many values: two of 4 bits share a byte."""
+        """The bytes of so many values: two of 4 bits share one."""
         return -(-values * self.bits // 8)
 
 

@@ -50,11 +50,11 @@ class Architecture:
         return any(choice.bits < FLOAT_BITS for choice in self.layers.values())
 
     def deployable(self) -> "Architecture":
-        """The same operations and bits as integers throughout, on short scales."""
+        """Return the twin with these operations and bits that is integer throughout, on short scales."""
         return replace(self, arithmetic="short", residual_bits=8)
 
     def with_bits(self, bits: int) -> "Architecture":
-        """The same network with every layer at `bits`."""
+        """Return this architecture with every layer at `bits`."""
         return replace(self, layers={name: replace(c, bits=bits) for name, c in self.layers.items()})
 
     def to_json(self) -> str:

@@ -72,11 +72,11 @@ class Activations:
         self._inner = self._between_integers() | self._unclamped()
 
     def read_bytes(self, name: str, node: NodeProto) -> int:
-        """Of a tensor as `node` reads it, 0 of a constant; ModelError when its shape or type is unknown."""
+        """The bytes that `node` reads of a tensor, 0 of a constant; ModelError when they are unknown."""
         return 0 if name in self._fixed else self._bytes(name, node)
 
     def written_bytes(self, node: NodeProto) -> int:
-        """Of what `node` writes first, by rules 4 and 5."""
+        """The bytes of what `node` writes first, by rules 4 and 5."""
         name = node.output[0]
         while name in self._inner:
             name = self._readers[name][0].output[0]

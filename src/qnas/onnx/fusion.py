@@ -50,7 +50,7 @@ def count_integer_convolutions(model: Path | bytes, threads: int = 1) -> FusionR
 
 
 def count_in_graph(model: ModelProto) -> FusionReport:
-    """The same for a graph that is optimized already."""
+    """Count in a graph that is optimized already."""
     known = _float_tensors(model)
     types = [node.op_type for node in model.graph.node]
     integer = sum(op in INTEGER_CONVOLUTIONS for op in types)

@@ -37,7 +37,7 @@ def interpolation_nodes(graph: GraphNodes, name: str, source: str, like: str, ax
 
 
 def interpolation_weights(graph: GraphNodes, name: str, source: str, like: str, axis: int) -> str:
-    """The same as float32, of bytes: to multiply from the left for axis 2, from the right for 3."""
+    """Write the steps as float32 of bytes: to multiply from the left for axis 2, from the right for 3."""
     steps = interpolation_nodes(graph, name, source, like, axis)
     weights = graph.node("Cast", [steps], f"{name}.uint8", to=TensorProto.UINT8)
     if axis == 3:

@@ -168,7 +168,7 @@ class MeasuredGraph(Graph):
 
 
 def _joined(values: Sequence[_Values], own: int) -> _Values:
-    """Of several tensors in one; `own` is the type of that one, its container unless they share another."""
+    """Join what is known of several tensors; `own` is the type of the whole, unless they share another."""
     bits = [value.bits for value in values if value.bits is not None]
     grids = {value.grid for value in values}
     containers = {value.container for value in values}

@@ -25,7 +25,7 @@ class Names:
         return self._free(wanted, self._tensors)
 
     def node(self, wanted: str) -> str:
-        """The like for a node."""
+        """`wanted`, or where a node has it wanted_1, wanted_2, ...; taken now."""
         return self._free(wanted, self._nodes)
 
     def _free(self, wanted: str, taken: set[str]) -> str:

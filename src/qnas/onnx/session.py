@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 # Without it, kernels of x86 processors without VNNI add pairs of products in 16 bits and cut off what is
-# beyond (docs/runtime-differences.md); elsewhere it changes nothing.
+# beyond (docs/decisions/0021); elsewhere it changes nothing.
 EXACT_SUMS = "session.x64quantprecision"
 
 

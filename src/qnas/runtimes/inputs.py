@@ -48,7 +48,7 @@ def parse_shape(text: str) -> ShapeRequest:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """As `parse_shape` reads it: "1x3x64x64"."""
+    """Write a shape as `parse_shape` reads it: "1x3x64x64"."""
     return "x".join(map(str, shape)) or "scalar"
 
 

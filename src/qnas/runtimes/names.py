@@ -33,7 +33,7 @@ class DeviceName:
 
     @property
     def here(self) -> DeviceName:
-        """The same device as its own machine calls it."""
+        """The device as its own machine calls it."""
         return replace(self, transport="", machine="")
 
 

@@ -117,7 +117,7 @@ class _Counter:
         return index
 
     def bits(self, index: int) -> int:
-        """Of the values, those of a constant that is unpacked first."""
+        """The bits of the values, those of a constant that is unpacked first."""
         stored = self.model.tensors[self.unpacks.get(index, index)]
         return weight_bits(stored) if stored.data is not None else value_bits(stored, self.grids.get(index))
 

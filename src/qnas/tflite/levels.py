@@ -32,7 +32,7 @@ Grids = dict[int, QuantParams]  # tensor -> the levels that it can take, of thos
 
 
 def tensor_levels(model: TfliteModel) -> Grids:
-    """Of every tensor that is computed and has one scale. Raises ModelError for an impossible zero point."""
+    """The grid of every computed tensor of one scale. Raises ModelError for an impossible zero point."""
     grids: Grids = {}
     for index in (*model.inputs, *(each for operator in model.operators for each in operator.outputs)):
         if grid := _grid(model.tensors[index]):
@@ -45,12 +45,12 @@ def tensor_levels(model: TfliteModel) -> Grids:
 
 
 def value_bits(tensor: TfliteTensor, grid: QuantParams | None) -> int:
-    """Of what is computed; `grid` is what `tensor_levels` knows of it."""
+    """The bits of a computed tensor; `grid` is what `tensor_levels` knows of it."""
     return BITS[tensor.kind] if grid is None else level_bits(grid.low, grid.high)
 
 
 def weight_bits(tensor: TfliteTensor) -> int:
-    """Of a constant."""
+    """The bits of a constant."""
     values = tensor.values() if tensor.kind == "INT8" and not tensor.zero_point.any() else None
     narrow = values is not None and values.size and values.min() >= -8 and values.max() <= 7
     return 4 if narrow else BITS[tensor.kind]  # Case 1

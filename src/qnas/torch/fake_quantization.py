@@ -22,7 +22,7 @@ def snap_scale(scale: Tensor, bits: int) -> Tensor:
 
 
 def lsq(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
-    """LSQ fake quantization, DESIGN section 3. Weight [C, ...], scale [C] -> [C, ...].
+    """LSQ fake quantization (Esser et al., ICLR 2020, eq. 1 to 3). Weight [C, ...], scale [C] -> [C, ...].
 
     Gradient to the weight passes inside the range; to the scale it is multiplied by 1 / sqrt(numel * q_max).
     """
