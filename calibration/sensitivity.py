@@ -145,11 +145,7 @@ def fallback(
 def mac_shares(network: FloatModel, options: PtqOptions) -> dict[str, float]:
     """Layer -> its part of the network's MACs, 0 to 1."""
     rewritten = plan_layers(network, options).graph.network
-    height, width = network.size or (SIDE, SIDE)
-    sides = (
-        (height, width, network.channels) if network.layout == "nhwc" else (network.channels, height, width)
-    )
-    rows = model_cost(rewritten.model, {network.input: (1, *sides)}).layers
+    rows = model_cost(rewritten.model, {network.input: network.shape(SIDE, SIDE)}).layers
     total = sum(row.macs for row in rows)
     return {row.name: row.macs / total for row in rows} if total else {}
 

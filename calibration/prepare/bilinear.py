@@ -8,12 +8,13 @@ onnxruntime has no integer kernel for such a Resize; products of bytes are what 
 """
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.prepare.preparation import opset_of
@@ -33,13 +34,13 @@ SPOKEN = {2: "rows", 3: "columns"}
 def bilinear_as_products(network: FloatModel) -> FloatModel:
     """Write every resize that can be as a product with bytes; tensors keep their sizes."""
     opset = opset_of(network.model, network.name)
-    model = ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
     resizing = [node for node in graph.nodes if _is_bilinear(node) or _weighs(graph, node)]
     if opset < NEEDED_OPSET or network.layout != "nchw" or not resizing:
         return network
-    known = [_shapes(network, sides) for sides in ([network.size] if network.size else SIDES)]
+    sizes = dict.fromkeys(network.shape(*sides) for sides in SIDES)
+    known = [infer_shapes(network.model, {network.input: size}) for size in sizes]
     for node in graph.nodes:
         axes = (2, 3) if _is_bilinear(node) else _weighed_axes(graph, node, known)
         data = node.input[1 if axes == (2,) else 0] if axes else ""
@@ -81,10 +82,6 @@ def _is_bilinear(node: NodeProto) -> bool:
     plain = not a.get("antialias") and not a.get("axes") and not a.get("exclude_outside")
     keeps_sizes = a.get("keep_aspect_ratio_policy", "stretch") == "stretch"
     return a.get("mode", "nearest") == "linear" and positions in HALF_PIXEL and plain and keeps_sizes
-
-
-def _shapes(network: FloatModel, sides: tuple[int, int]) -> Shapes:
-    return infer_shapes(network.model, {network.input: (1, network.channels, *sides)})
 
 
 def _like(

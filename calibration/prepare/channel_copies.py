@@ -5,14 +5,17 @@ values and compute shapes. What they do is found out by running them: on noise, 
 is that of one channel of what they read.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, ValueInfoProto
 
 from qnas.calibration.prepare.sr_shape import SrShape
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.graph import Graph
 from qnas.onnx.names import Names
 from qnas.onnx.operations import CHANNEL_MOVING
 from qnas.onnx.session import open_session
@@ -22,50 +25,39 @@ Array = NDArray[np.float32]
 
 def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     """Rewrite all of `model`; whether there were any. Leaves behind what nobody reads any more."""
-    graph, names = model.graph, Names.of(model.graph)
-    stored = {tensor.name for tensor in graph.initializer}
-    writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
-    wanted = {
-        end: start
-        for end, start in _ends(graph, stored).items()
-        if not _is_plain(graph.node[writers[end]], start, stored)
-    }
-    if not wanted:
-        return False
-    found = _found(model, shape, wanted)
-    added: dict[int, list[NodeProto]] = {}
-    for end, copy in found.items():
-        node = graph.node[writers[end]]
-        node.output[list(node.output).index(end)] = names.tensor(f"{end}.unread")  # a Split has others
-        added.setdefault(writers[end], []).append(copy.node(graph, names, wanted[end], end))
-    nodes = [each for index, node in enumerate(graph.node) for each in (node, *added.get(index, ()))]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
+    ends = {end: start for end, start in _ends(graph).items() if not _is_plain(graph, end, start)}
+    found = _found(model, shape, ends) if ends else {}
+    for node in graph.nodes:
+        made.nodes.append(node)
+        for place, end in enumerate(node.output):  # a Split has several
+            if end in found:
+                node.output[place] = made.names.tensor(f"{end}.unread")
+                found[end].put(made, ends[end], end)
+    made.rewrite(model.graph)
     return bool(found)
 
 
-def _ends(graph: GraphProto, stored: Collection[str]) -> dict[str, str]:
+def _ends(graph: Graph) -> dict[str, str]:
     """Tensor behind the last of some operations that move channels of one tensor -> that tensor."""
     starts: dict[str, str | None] = {}
-    for node in graph.node:
-        for name in node.output:
-            starts[name] = name
+    for node in graph.nodes:
+        starts |= {name: name for name in node.output}
         if node.op_type in CHANNEL_MOVING:
             data = node.input if node.op_type == "Concat" else node.input[:1]
-            read = {None if name in stored else starts.get(name, name) for name in data}
+            read = {None if name in graph.constants else starts.get(name, name) for name in data}
             starts |= dict.fromkeys(node.output, read.pop() if len(read) == 1 else None)
-    moved = {name: start for name, start in starts.items() if start not in (None, name)}
-    last = {value.name for value in graph.output}
-    for node in graph.node:
-        if not moved.keys() & set(node.output):
-            last.update(node.input)
-    return {name: start for name, start in moved.items() if name in last and start is not None}
+    moved = {name: start for name, start in starts.items() if start is not None and start != name}
+    others = (node for node in graph.nodes if moved.keys().isdisjoint(node.output))
+    last = graph.outputs.union(*(node.input for node in others))
+    return {name: start for name, start in moved.items() if name in last}
 
 
-def _is_plain(node: NodeProto, start: str, stored: Collection[str]) -> bool:
-    """Whether it is a Concat of `start` alone, or a Gather of constants."""
-    plain = node.op_type == "Concat" or (node.op_type == "Gather" and node.input[1] in stored)
-    return plain and {name for name in node.input if name not in stored} == {start}
+def _is_plain(graph: Graph, end: str, start: str) -> bool:
+    """Whether the node that writes `end` is a Concat of `start` alone, or a Gather of constants."""
+    node = graph.producers[end]
+    plain = node.op_type == "Concat" or (node.op_type == "Gather" and node.input[1] in graph.constants)
+    return plain and {name for name in node.input if name not in graph.constants} == {start}
 
 
 @dataclass(frozen=True)
@@ -75,20 +67,19 @@ class _Copy:
     rows: tuple[int, ...]
     channels: int
 
-    def node(self, graph: GraphProto, names: Names, start: str, end: str) -> NodeProto:
-        """A Concat where all channels are there, some times over; else a Gather."""
+    def put(self, made: GraphNodes, start: str, end: str) -> None:
+        """Write a Concat where all channels are there, some times over; else a Gather."""
         times = len(self.rows) // self.channels
         if self.rows == tuple(range(self.channels)) * times:
-            return helper.make_node("Concat", [start] * times, [end], axis=1)
-        channels = names.tensor(f"{end}.channels")
-        graph.initializer.append(numpy_helper.from_array(np.array(self.rows), channels))
-        return helper.make_node("Gather", [start, channels], [end], axis=1)
+            made.put("Concat", [start] * times, end, axis=1)
+        else:
+            rows = made.constant(f"{end}.channels", np.array(self.rows))
+            made.put("Gather", [start, rows], end, axis=1)
 
 
 def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict[str, _Copy]:
     """The ends that are copies of channels, at the probe's size and, if it is free, at twice that."""
-    probed = ModelProto()
-    probed.CopyFrom(model)
+    probed = deepcopy(model)
     feed = probed.graph.input[0].name
     names = sorted({*wanted, *wanted.values()} - {feed})
     del probed.graph.output[:]

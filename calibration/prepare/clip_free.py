@@ -6,6 +6,7 @@ Relu or Min-Max in front of it costs time and changes nothing.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -45,8 +46,7 @@ def without_clip(network: FloatModel) -> tuple[FloatModel, TerminalClip]:
     )
     if not nominal:
         return network, TerminalClip((), found.low, found.high, _refusal(found, network.white))
-    model = ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     for name in found.clamps:
         _remove(model, name)
     shown = " and ".join(found.clamps) if len(found.clamps) < 3 else ", ".join(found.clamps)

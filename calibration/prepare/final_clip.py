@@ -12,7 +12,7 @@ from math import inf
 
 from onnx import ModelProto, NodeProto
 
-from qnas.onnx.graph import Graph, node_name
+from qnas.onnx.graph import STANDARD, Graph, node_name
 from qnas.onnx.operations import BENDING, PERMUTING
 from qnas.onnx.shapes import op_name
 
@@ -80,7 +80,7 @@ def _chain(graph: Graph, name: str) -> tuple[list[NodeProto], str]:
 
 def _source(graph: Graph, node: NodeProto) -> str | None:
     """The tensor that `node` moves, scales or clamps; None where it does something else."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in STANDARD:
         return None
     if node.op_type in PERMUTING:
         return str(node.input[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from qnas.calibration.prepare.sr_shape import (
     WHITES,
     InputRange,
     Layout,
-    declared_sizes,
     find_white,
     from_layout,
+    laid_out,
     to_layout,
 )
 from qnas.errors import ModelError
+from qnas.images.evaluation import Batch
 from qnas.onnx.session import first_line, open_session
-from qnas.onnx.shapes import damage_refused, infer_shapes
+from qnas.onnx.shapes import damage_refused, declared_sizes, infer_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,10 @@ class FloatModel:
     scale: int
     white: float
     size: tuple[int, int] | None
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The shape of one image as the network reads it; a network of one size reads that."""
+        return laid_out(self.layout, 1, self.channels, self.size or (height, width))
 
     def feed(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Grey levels [N, H, W, C], 0..255, in the units and the layout of the network."""
@@ -91,33 +97,42 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
 class Runner:
     """The network in onnxruntime, with the values of `tensors` beside its output."""
 
+    kind = TensorProto.FLOAT  # of the tensors
+
     def __init__(
         self, network: FloatModel, tensors: Sequence[str] = (), threads: int = 1, optimized: bool = True
     ) -> None:
         """Open the session; ModelError when the network has no such tensor."""
-        model = ModelProto()
-        model.CopyFrom(network.model)
+        model = deepcopy(network.model)
         written = {name for node in model.graph.node for name in node.output}
         for name in dict.fromkeys(tensors):
             if name not in written | {network.input}:
                 raise ModelError(f"{network.name} has no tensor {name!r}: it was calibrated as another file")
             if name not in (network.input, network.output):
-                model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+                model.graph.output.append(helper.make_tensor_value_info(name, self.kind, None))
         self.network, self.names = network, tuple(tensors)
         self._session = open_session(model.SerializeToString(), threads, optimized)
 
-    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def __call__(self, pixels: NDArray[Any]) -> Batch:
         """Grey levels [N, H, W, C] -> [N, scale H, scale W, C], neither clipped nor rounded."""
-        return self.network.pixels(self._run((self.network.output,), self.network.feed(pixels))[0])
+        return self.shown(self._run((self.network.output,), self.feed(pixels))[0])
 
-    def tensors(self, pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def feed(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """What the network reads for grey levels [N, H, W, C]."""
+        return self.network.feed(pixels)
+
+    def shown(self, output: NDArray[Any]) -> Batch:
+        """What the network wrote, as grey levels [N, H, W, C]."""
+        return self.network.pixels(output)
+
+    def tensors(self, pixels: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The values of the tensors asked for, in the network's units and layout."""
-        x = self.network.feed(pixels)
+        x = self.feed(pixels)
         asked = [name for name in self.names if name != self.network.input]
         found = dict(zip(asked, self._run(asked, x), strict=True)) | {self.network.input: x}
         return {name: found[name] for name in self.names}
 
-    def _run(self, names: Sequence[str], x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(self, names: Sequence[str], x: NDArray[Any]) -> list[NDArray[Any]]:
         """At once, or image by image where the network takes only one; ModelError when it fails."""
         if not names:
             return []
@@ -134,10 +149,7 @@ class Runner:
 
 def activations(network: FloatModel) -> tuple[str, ...]:
     """Names of all float tensors that an image determines, in order, input and output included."""
-    height, width = network.size or SIZES[0]
-    c = network.channels
-    shape = (1, c, height, width) if network.layout == "nchw" else (1, height, width, c)
-    shapes = infer_shapes(network.model, {network.input: shape})
+    shapes = infer_shapes(network.model, {network.input: network.shape(*SIZES[0])})
     names = (network.input, *(name for node in network.model.graph.node for name in node.output))
     return tuple(name for name in names if name not in shapes.derived and _is_float(shapes.types.get(name)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from copy import deepcopy
 from graphlib import TopologicalSorter
 from hashlib import sha256
 from itertools import product
@@ -25,7 +26,7 @@ from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
-from qnas.onnx.graph import Graph, node_name
+from qnas.onnx.graph import STANDARD, Graph, node_name, opset_versions
 from qnas.onnx.names import Names
 from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.session import open_session
@@ -108,7 +109,7 @@ def _check_operations(model: ModelProto, name: str) -> None:
             "qnas-export takes it as it is, or calibrate the float model that it was made of"
         )
     for node in nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in STANDARD:
             raise ModelError(
                 f"{name} has the operation {op_name(node)} (node {node_name(node)}), which is not of ONNX: "
                 "export it with ONNX's own operations"
@@ -118,17 +119,16 @@ def _check_operations(model: ModelProto, name: str) -> None:
 
 def _check_tensors(model: ModelProto, name: str) -> None:
     graph = Graph(model.graph)
-    for what, names in (("inputs", graph.inputs), ("outputs", [value.name for value in model.graph.output])):
-        if len(names) != 1:
-            shown = ", ".join(names) or "none"
+    for what, values in (("inputs", graph.inputs), ("outputs", model.graph.output)):
+        if len(values) != 1:
+            shown = ", ".join(value.name for value in values) or "none"
             raise ModelError(
-                f"{name} has {len(names)} {what} ({shown}): a network of one image in and one image out can "
+                f"{name} has {len(values)} {what} ({shown}): a network of one image in and one image out can "
                 "be calibrated, export it so"
             )
     # Fewer dimensions: sizes and factors of a Resize may be float64 in a float32 network.
     kinds = {tensor.data_type for tensor in graph.constants.values() if len(tensor.dims) > 1}
-    images = [value for value in model.graph.input if value.name in graph.inputs]
-    kinds |= {value.type.tensor_type.elem_type for value in [*images, *model.graph.output]}
+    kinds |= {value.type.tensor_type.elem_type for value in [*graph.inputs, *model.graph.output]}
     if wrong := sorted(kinds & OTHER_FLOATS.keys()):
         raise ModelError(f"{name} is a {OTHER_FLOATS[wrong[0]]} model: export it in float32")
 
@@ -160,10 +160,10 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
 
 def opset_of(model: ModelProto, name: str) -> int:
     """The version of ONNX's own operations."""
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = opset_versions(model)
     if len(versions) != 1:
         raise ModelError(f"{name} names {len(versions)} opsets: export it again")
-    return int(versions[0])
+    return versions[0]
 
 
 def simplified(model: ModelProto) -> ModelProto:
@@ -172,7 +172,7 @@ def simplified(model: ModelProto) -> ModelProto:
         path = Path(folder) / "simplified.onnx"
         open_session(model.SerializeToString(), threads=1, optimized_model_path=path, standard=True)
         result = onnx.load(path)
-    kept = [entry for entry in result.opset_import if entry.domain in ("", "ai.onnx")]
+    kept = [entry for entry in result.opset_import if entry.domain in STANDARD]
     del result.opset_import[:]
     result.opset_import.extend(kept)
     return result
@@ -190,10 +190,8 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
 
 def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto:
     """A copy whose input and output say what is known of their dimensions, and nothing else."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    stored = {tensor.name for tensor in copy.graph.initializer}
-    inputs = [value for value in copy.graph.input if value.name not in stored]
+    copy = deepcopy(model)
+    inputs = Graph(copy.graph).inputs
     del copy.graph.input[:]  # up to IR 3 initializers were inputs too, which kept them from being folded
     copy.graph.input.extend(inputs)
     copy.ir_version = max(copy.ir_version, 4)

@@ -6,12 +6,13 @@
 3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
 """
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from qnas.calibration.prepare.bilinear import bilinear_as_products
 from qnas.calibration.prepare.float_model import FloatModel
@@ -25,8 +26,7 @@ Array = NDArray[np.float32]
 def rewritten(network: FloatModel) -> FloatModel:
     """`network` with all of these rewrites."""
     network = bilinear_as_products(network)  # Case 2
-    model = ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
     for node in graph.nodes:
         if not _rewritten(made, graph, node):

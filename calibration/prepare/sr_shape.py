@@ -13,18 +13,22 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto
 
 from qnas.errors import ModelError
 from qnas.images.resize import resize_bicubic
+from qnas.onnx.graph import Graph
+from qnas.onnx.measured import TYPE_NAMES
 from qnas.onnx.session import first_line, open_session
+from qnas.onnx.shapes import declared_sizes
 
 InputRange = Literal["0..1", "0..255"]
 Layout = Literal["nchw", "nhwc"]
+Number = TypeVar("Number", bound=np.generic)
 WHITES: dict[InputRange, float] = {"0..1": 1.0, "0..255": 255.0}
 # Tried in this order where a network takes any size: some need multiples of 8, 16 or 64, or windows of it.
 SIZES = ((48, 80), (64, 128), (128, 192))
@@ -32,7 +36,6 @@ CHANNELS = (3, 1)
 NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or untrained, it is below 10
 MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
 LARGEST_PROBE = 1024  # rows and columns of the output that are compared
-KINDS = {number: name.lower() for name, number in TensorProto.DataType.items()}
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,20 @@ class SrShape:
 
     def input_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
         """The input at the probe's size."""
-        return _laid_out(self.layout, batch, self.channels, self.probe)
+        return laid_out(self.layout, batch, self.channels, self.probe)
 
 
-def _laid_out(layout: Layout, batch: int, channels: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def laid_out(layout: Layout, batch: int, channels: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The shape of images of `size` = (height, width)."""
     return (batch, channels, *size) if layout == "nchw" else (batch, *size, channels)
 
 
-def to_layout(pixels: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+def to_layout(pixels: NDArray[Number], layout: Layout) -> NDArray[Number]:
     """[N, H, W, C] in the layout of a network."""
     return np.ascontiguousarray(pixels if layout == "nhwc" else pixels.transpose(0, 3, 1, 2))
 
 
-def from_layout(output: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+def from_layout(output: NDArray[Number], layout: Layout) -> NDArray[Number]:
     """[N, H, W, C] from the layout of a network."""
     return np.ascontiguousarray(output if layout == "nhwc" else output.transpose(0, 2, 3, 1))
 
@@ -67,23 +71,16 @@ def from_layout(output: NDArray[np.float32], layout: Layout) -> NDArray[np.float
 # Layout, channels, scale ---------------------------------------------------------------------------------
 
 
-def declared_sizes(value: ValueInfoProto) -> list[int | None]:
-    """Dimensions of an input or output, None where they are free."""
-    dims = value.type.tensor_type.shape.dim
-    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
-
-
 def find_shape(model: ModelProto, name: str) -> SrShape:
     """Layout, channels and scale of a model of one input and one output; `name` is for the messages.
 
     Raises ModelError when it reads or writes no images, or does not upscale by one whole factor.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
-    source = next(value for value in model.graph.input if value.name not in stored)
+    source = Graph(model.graph).inputs[0]
     dims = declared_sizes(source)
     kind = source.type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:
-        raise ModelError(f"{name} reads {KINDS[kind]}: a float32 network is needed, export it as one")
+        raise ModelError(f"{name} reads {TYPE_NAMES[kind]}: a float32 network is needed, export it as one")
     if len(dims) != 4:
         raise ModelError(
             f"{name} reads {_shown(dims)}: images [N, C, H, W] or [N, H, W, C] are needed, export it so"
@@ -93,7 +90,7 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
     session = open_session(model.SerializeToString(), threads=1)
     no_image, failed = "", f"it reads {_shown(dims)}, and grey (1) or RGB (3) channels are needed"
     for layout, channels, size in _possibilities(dims):
-        image = np.full(_laid_out(layout, 1, channels, size), 0.5, np.float32)
+        image = np.full(laid_out(layout, 1, channels, size), 0.5, np.float32)
         try:
             output = session.run(None, {source.name: image})[0]
         except Exception as error:  # onnxruntime's many exception types share no base but Exception

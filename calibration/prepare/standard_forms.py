@@ -6,6 +6,7 @@ nobody reads any more.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from math import inf
 from typing import Any
 
@@ -147,18 +148,13 @@ def single_concatenations_removed(proto: GraphProto) -> bool:
 
 
 def unread_nodes_removed(proto: GraphProto) -> bool:
-    """Takes out nodes and initializers that nothing reads."""
-    read = Graph(proto).uses
-    nodes: list[NodeProto] = []
-    for node in reversed(proto.node):  # readers stand behind what they read
-        if any(read[name] for name in node.output):
-            nodes.append(node)
-        else:
-            read.subtract(name for name in node.input if name)
-    stored = [tensor for tensor in proto.initializer if read[tensor.name]]
-    changed = (len(nodes), len(stored)) != (len(proto.node), len(proto.initializer))
+    """Take out nodes and initializers that the output does not depend on."""
+    graph = Graph(proto)
+    read = graph.outputs.union(*(node.input for node in graph.needed))
+    stored = [tensor for tensor in proto.initializer if tensor.name in read]
+    changed = (len(graph.needed), len(stored)) != (len(proto.node), len(proto.initializer))
     del proto.node[:], proto.initializer[:]
-    proto.node.extend(reversed(nodes))
+    proto.node.extend(graph.needed)
     proto.initializer.extend(stored)
     return changed
 
@@ -182,8 +178,7 @@ def factors_moved_forward(proto: GraphProto) -> bool:
         if before.op_type != "DepthToSpace" and (clamp is None or factor <= 0):
             continue
         names, target = Names.of(proto), node.output[0]
-        factored, moved = NodeProto(), NodeProto()
-        moved.CopyFrom(before)
+        factored, moved = deepcopy(node), deepcopy(before)
         source = before.input[0] if clamp is None else clamp.source
         if clamp is not None and before.op_type != "Relu":
             ends = {"low": clamp.low * factor, "high": clamp.high * factor}
@@ -192,7 +187,6 @@ def factors_moved_forward(proto: GraphProto) -> bool:
                 for name, end in ends.items()
             ]
             moved = helper.make_node("Clip", ["", *limits], [target], before.name)
-        factored.CopyFrom(node)
         factored.input[:] = [source if name == found[0] else name for name in node.input]
         factored.output[0] = moved.input[0] = names.tensor(f"{target}.unmoved")
         moved.output[0] = target

@@ -9,15 +9,15 @@ Why onnxruntime.quantization does not write it: docs/decisions/0017-own-qdq-grap
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
-from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.prepare.rewrites import rewritten
 from qnas.calibration.prepare.sr_shape import from_layout, to_layout
 from qnas.calibration.ptq.float_graph import FloatGraph
@@ -27,8 +27,8 @@ from qnas.calibration.ptq.rounding import fitted
 from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
+from qnas.images.evaluation import Batch, Image
 from qnas.onnx.operations import ON_GRIDS
-from qnas.onnx.session import open_session
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def fitted_weights(
     network: FloatModel,
     ranges: Mapping[str, Range],
     options: PtqOptions,
-    batches: Iterable[NDArray[np.float32]],
+    batches: Iterable[Batch],
 ) -> dict[str, IntegerWeights]:
     """Integer weights of the convolutions, rounded for the images of `batches`, grey levels [N, H, W, C].
 
@@ -143,36 +143,22 @@ def write_one(
     ).written()  # fmt: skip
 
 
-class IntegerRunner:
-    """The model that `quantized` made of `network`, in onnxruntime; `tensors` are names of bytes in it."""
+class IntegerRunner(Runner):
+    """The model that `quantized` made of `network`: pixels are rounded, and `tensors` are bytes in it."""
+
+    kind = TensorProto.UINT8
 
     def __init__(
         self, network: FloatModel, model: ModelProto, tensors: Sequence[str] = (), threads: int = 1,
         optimized: bool = True,
     ) -> None:  # fmt: skip
-        """Open the session."""
-        shown = ModelProto()
-        shown.CopyFrom(model)
-        for name in dict.fromkeys(tensors):
-            if name != network.output:
-                shown.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
-        self.network, self.names = network, tuple(tensors)
-        self._session = open_session(shown.SerializeToString(), threads, optimized)
+        """Open the session; ModelError when the model has no such tensor."""
+        super().__init__(replace(network, model=model), tensors, threads, optimized)
 
-    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Grey levels [N, H, W, C], rounded to whole ones -> grey levels [N, scale H, scale W, C]."""
-        step = len(pixels) if self.network.batched else 1
-        parts = [pixels[i : i + step] for i in range(0, len(pixels), step)]
-        outputs = [self._run([self.network.output], part)[0] for part in parts]
-        return from_layout(np.concatenate(outputs), self.network.layout).astype(np.float32)
+    def feed(self, pixels: NDArray[Any]) -> Image:
+        """The nearest bytes, in the network's layout."""
+        return to_layout(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), self.network.layout)
 
-    def tensors(self, pixels: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
-        """The bytes of the tensors asked for, in the network's layout, of one image [1, H, W, C]."""
-        return dict(zip(self.names, self._run(list(self.names), pixels), strict=True))
-
-    def _run(self, names: list[str], pixels: NDArray[Any]) -> list[NDArray[np.uint8]]:
-        whole = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-        found: list[NDArray[np.uint8]] = self._session.run(
-            names, {self.network.input: to_layout(whole, self.network.layout)}
-        )
-        return found
+    def shown(self, output: Image) -> Batch:
+        """The bytes themselves."""
+        return from_layout(output, self.network.layout).astype(np.float32)

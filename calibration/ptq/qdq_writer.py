@@ -6,6 +6,7 @@ folds when the session loads; biases int32. A bound at the end of its grid vanis
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from qnas.calibration.prepare.preparation import opset_of
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import Grids, bound_on
 from qnas.calibration.ptq.rounding import assumed, rounded
@@ -155,8 +157,7 @@ class QdqWriter(GraphNodes):
                 self.quantize(source, name)
 
     def _copied(self, node: NodeProto, inputs: list[str], outputs: list[str]) -> None:
-        copy = NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         copy.input[:], copy.output[:] = inputs, outputs
         self.nodes.append(copy)
 
@@ -254,20 +255,18 @@ class QdqWriter(GraphNodes):
 
     def _model(self) -> ModelProto:
         network = self.graph.network
-        model, old = ModelProto(), network.model
-        opset = max(entry.version for entry in old.opset_import if entry.domain in ("", "ai.onnx"))
+        model, opset = deepcopy(network.model), opset_of(network.model, network.name)
         if self.weight_bits == 4 and opset < INT4_OPSET:
             raise ModelError(
                 f"{network.name} is of opset {opset}: weights of 4 bits need {INT4_OPSET}, export it so"
             )
-        model.CopyFrom(old)
-        model.ir_version = helper.find_min_ir_version_for(list(old.opset_import), ignore_unknown=True)
+        model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
         model.producer_name, model.producer_version = "qnas", ""
         graph = model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(_without_identities(self.nodes, self.vanished, {network.input, network.output}))
         used = {name for node in graph.node for name in node.input}
-        stored = [*old.graph.initializer, *self.initializers.values()]
+        stored = [*self.graph.proto.initializer, *self.initializers.values()]
         graph.initializer.extend(tensor for tensor in stored if tensor.name in used)
         for value in (*graph.input, *graph.output):
             value.type.tensor_type.elem_type = self.io

@@ -108,7 +108,7 @@ def _tile_pixels(network: FloatModel, names: tuple[str, ...], held_bytes: int) -
     if network.size is not None:
         return math.inf
     side = 4 * TILE_STEP
-    shape = network.feed(np.zeros((1, side, side, network.channels), np.float32)).shape
+    shape = network.shape(side, side)
     shapes = infer_shapes(network.model, {network.input: shape})
     values = sum(math.prod(shapes.of(name) or shape) for name in names)
     return max(SMALLEST_TILE, held_bytes / (4 * values / side**2)) if values else math.inf

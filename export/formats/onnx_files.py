@@ -12,16 +12,16 @@ from qnas.export.inspection.inspection import Inspection, Request, inspected_net
 from qnas.export.inspection.onnx_rows import onnx_rows
 from qnas.onnx.cost import model_cost
 from qnas.onnx.fusion import count_integer_convolutions
+from qnas.onnx.graph import Graph
 from qnas.onnx.shapes import damage_refused, read_model
 from qnas.runtimes.inputs import Input
 
 
 def _inputs(path: Path) -> tuple[Input, ...]:
     model = read_model(path, external_data=False)
-    constants = {tensor.name for tensor in model.graph.initializer}
     found = []
     with damage_refused(path):
-        for value in (each for each in model.graph.input if each.name not in constants):
+        for value in Graph(model.graph).inputs:
             tensor = value.type.tensor_type
             dims = (d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
             kind = TensorProto.DataType.Name(tensor.elem_type).lower()

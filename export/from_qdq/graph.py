@@ -22,7 +22,7 @@ from qnas.export.from_qdq.values import (
 )
 from qnas.integer.convolution import picked
 from qnas.onnx.graph import attributes, node_name
-from qnas.onnx.measured import TYPE_BITS
+from qnas.onnx.measured import TYPE_BITS, TYPE_NAMES
 from qnas.onnx.operations import PICKING
 from qnas.onnx.shapes import op_name
 from qnas.quantization.quantizers import QuantParams
@@ -36,7 +36,6 @@ RANGES = {
     }.items()
     if name in dict(TensorProto.DataType.items())
 }  # fmt: skip
-NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 
 
 def printable(text: str) -> str:
@@ -85,7 +84,7 @@ def constant(tensor: TensorProto) -> Constant:
         raise ModelError(f"the constant {tensor.name!r} is damaged: export the model again") from error
     if tensor.data_type not in RANGES and array.dtype.kind not in "biuf":
         raise ModelError(
-            f"the constant {tensor.name!r} is {NAMES[tensor.data_type]}: float32 or integers can be read"
+            f"the constant {tensor.name!r} is {TYPE_NAMES[tensor.data_type]}: float32 or integers can be read"
         )
     if tensor.data_type in RANGES:
         array = array.astype(np.int32)
@@ -211,13 +210,14 @@ class QdqGraph:
         s = scale.array.reshape(()) if scale.array.size == 1 else scale.array
         if scale.kind != TensorProto.FLOAT or s.ndim > 1 or not ((s > 0) & (s < LARGEST)).all():
             raise refused(
-                node, f"has a {NAMES[scale.kind]} scale {scale.array.shape}: positive float32, [] or [C]"
+                node, f"has a {TYPE_NAMES[scale.kind]} scale {scale.array.shape}: positive float32, [] or [C]"
             )
         zero = None if self.optional(node, 2) is None else self.constant(node, 2, "zero point")
         if kind is None:
             kind = zero.kind if zero is not None else a.get("output_dtype") or TensorProto.UINT8
         if kind not in RANGES and not (kind == TensorProto.INT32 and node.op_type == "DequantizeLinear"):
-            raise refused(node, f"is of type {NAMES.get(kind, kind)}: integers of at most 8 bits can be read")
+            shown = TYPE_NAMES.get(kind, kind)
+            raise refused(node, f"is of type {shown}: integers of at most 8 bits can be read")
         if zero is not None and zero.kind != kind:
             raise refused(node, "has a zero point of another type than its integers: export the model again")
         z = np.zeros((), np.int32) if zero is None else zero.array.astype(np.int32)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from qnas.export.from_qdq.by_value import map_values
-from qnas.export.from_qdq.graph import NAMES, RANGES, QdqGraph, Quantizer, refused, written_name
+from qnas.export.from_qdq.graph import RANGES, QdqGraph, Quantizer, refused, written_name
 from qnas.export.from_qdq.values import (
     ALL,
     Constant,
@@ -23,7 +23,7 @@ from qnas.export.from_qdq.values import (
     lowered,
 )
 from qnas.onnx.graph import attributes
-from qnas.onnx.measured import TYPE_BITS, metadata_bits
+from qnas.onnx.measured import TYPE_BITS, TYPE_NAMES, metadata_bits
 from qnas.quantization.quantizers import FLOAT_BITS, dequantize
 
 
@@ -134,7 +134,7 @@ def cast(graph: QdqGraph, node: NodeProto) -> Value:
         case Levels() | Pending() if to == TensorProto.FLOAT:
             return x
     raise refused(
-        node, f"to {NAMES.get(to, to)} is not an operation of the integer network: quantize instead"
+        node, f"to {TYPE_NAMES.get(to, to)} is not an operation of the integer network: quantize instead"
     )
 
 

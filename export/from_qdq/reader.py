@@ -25,14 +25,15 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from qnas.errors import ModelError
 from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
-from qnas.export.from_qdq.graph import NAMES, QdqGraph, constant, printable, refused
+from qnas.export.from_qdq.graph import QdqGraph, constant, printable, refused
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
-from qnas.onnx.graph import attributes
-from qnas.onnx.shapes import op_name, read_model
+from qnas.onnx.graph import STANDARD, Graph, attributes, opset_versions
+from qnas.onnx.measured import TYPE_NAMES
+from qnas.onnx.shapes import declared_sizes, op_name, read_model
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams, quantize
 
 InputRange = Literal["0..1", "0..255"]
@@ -79,7 +80,7 @@ def read_qdq(path: Path, input_range: InputRange = "0..1") -> IntegerNetwork:
 
 def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "0..1") -> IntegerNetwork:
     """`read_qdq` for a model in memory."""
-    nodes = _needed(model)
+    nodes = Graph(model.graph).needed
     _check(model, nodes)
     graph = QdqGraph(_opset(model), nodes)
     pixel = np.float32(DIVISORS[input_range])
@@ -104,22 +105,8 @@ def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "
 # What the file has to be ----------------------------------------------------------------------------------
 
 
-def _needed(model: ModelProto) -> list[NodeProto]:
-    """The nodes that the outputs depend on, in the file's order."""
-    nodes = list(model.graph.node)
-    producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    names = [value.name for value in model.graph.output]
-    found: set[int] = set()
-    while names:
-        index = producers.get(names.pop())
-        if index is not None and index not in found:
-            found.add(index)
-            names.extend(nodes[index].input)
-    return [nodes[index] for index in sorted(found)]
-
-
 def _opset(model: ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = opset_versions(model)
     if len(versions) != 1 or versions[0] not in OPSETS:
         raise ModelError(f"the model is of opset {versions}: opset {OPSETS[0]} to {OPSETS[-1]} can be read")
     return int(versions[0])
@@ -135,7 +122,7 @@ def _check(model: ModelProto, nodes: list[NodeProto]) -> None:
     if not all(isinstance(name, str) for name in [*names, *(value.name for value in model.graph.input)]):
         raise ModelError("the model's names are no text (UTF-8): export it again")
     for node in nodes:
-        standard = node.domain in ("", "ai.onnx") and node.op_type in OPERATIONS.keys() | OF_SHAPES
+        standard = node.domain in STANDARD and node.op_type in OPERATIONS.keys() | OF_SHAPES
         if not standard and (node.domain, node.op_type in CONTRIBUTED) != ("com.microsoft", True):
             raise refused(node, f"is not an operation of the integer network: {_advice(op_name(node))}")
         if any(attribute.ref_attr_name for attribute in node.attribute):
@@ -164,10 +151,10 @@ def _advice(op: str) -> str:
 
 def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
     """Constants and the image. Its grid is that of its first quantizer, when that keeps every pixel."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    graph.values |= {name: constant(tensor) for name, tensor in stored.items() if graph.uses[name]}
+    stored = (tensor for tensor in model.graph.initializer if graph.uses[tensor.name])
+    graph.values |= {tensor.name: constant(tensor) for tensor in stored}
     graph.values |= {n.output[0]: _constant_node(n) for n in graph.nodes if n.op_type == "Constant"}
-    images = [value for value in model.graph.input if value.name not in stored]
+    images = Graph(model.graph).inputs
     if len(images) != 1:
         raise ModelError(f"the model has {len(images)} inputs: a network that reads one image can be read")
     name, kind = images[0].name, images[0].type.tensor_type.elem_type
@@ -188,12 +175,12 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
                 grid = theirs
         graph.values[name] = Levels(graph.draft.put(ImageInput(printable(name), (), channels, grid)), values)
     else:
-        raise ModelError(f"the input {name!r} is {NAMES.get(kind, kind)}: an image is uint8 or float32")
+        raise ModelError(f"the input {name!r} is {TYPE_NAMES.get(kind, kind)}: an image is uint8 or float32")
 
 
 def _channels(image: ValueInfoProto) -> tuple[int, bool]:
     """How many, and whether they are last; three in front where the file does not say."""
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in image.type.tensor_type.shape.dim]
+    dims = declared_sizes(image)
     if len(dims) == 4:
         for channels, last in ((dims[1], False), (dims[3], True)):
             if channels in CHANNELS:

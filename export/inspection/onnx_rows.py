@@ -11,10 +11,10 @@ from qnas.cost.macs import Shape
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.onnx.cost import FORMULAS, model_cost, stored_bytes
-from qnas.onnx.graph import attributes, node_name
+from qnas.onnx.graph import Graph, attributes, node_name
 from qnas.onnx.measured import MeasuredGraph
 from qnas.onnx.operations import UNPACKING
-from qnas.onnx.shapes import damage_refused, op_name, read_model
+from qnas.onnx.shapes import damage_refused, declared_sizes, op_name, read_model
 
 _CONVERSIONS = UNPACKING - {"Clip"} | {"Constant"}
 _SIGNED = {TensorProto.INT8, TensorProto.INT4}
@@ -46,15 +46,11 @@ def _model_rows(
 
 def _input_shapes(model: ModelProto, height: int, width: int) -> dict[str, Shape]:
     """A shape for every input; open dimensions are 1 for the batch, then height, width, and 1 again."""
-    constants = {tensor.name for tensor in model.graph.initializer}
     shapes = {}
-    for value in model.graph.input:
-        dims = [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+    for value in Graph(model.graph).inputs:
         sides = iter((height, width))
-        if value.name not in constants:
-            shapes[value.name] = tuple(
-                d if d is not None else next(sides, 1) if axis else 1 for axis, d in enumerate(dims)
-            )
+        dims = enumerate(declared_sizes(value))
+        shapes[value.name] = tuple(d or (next(sides, 1) if axis else 1) for axis, d in dims)
     return shapes
 
 

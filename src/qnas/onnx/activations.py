@@ -91,7 +91,7 @@ class Activations:
 
     def _lives(self) -> Iterator[Life]:
         end = len(self._nodes)
-        first = {name: 0 for name in self._graph.inputs if name not in self._fixed}
+        first = {value.name: 0 for value in self._graph.inputs if value.name not in self._fixed}
         last = dict.fromkeys(self._graph.outputs, end)
         writer = {name: self._readers[name][0] for name in first if name in self._readers}
         for step, node in enumerate(self._nodes):

@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+STANDARD = ("", "ai.onnx")  # the domain of ONNX's own operations
 
 
 def node_name(node: NodeProto) -> str:
     """The node's name, or that of its first output when it has none."""
     name: str = node.name or node.output[0]
     return name
+
+
+def opset_versions(model: ModelProto) -> list[int]:
+    """Those of ONNX's own operations that the model names: one, where it is valid."""
+    return [entry.version for entry in model.opset_import if entry.domain in STANDARD]
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -53,9 +60,9 @@ class Graph:
         return found | {name: a.t for name, a in held if a.name == "value"}
 
     @cached_property
-    def inputs(self) -> tuple[str, ...]:
-        """Inputs that are not constants as well, as those of old files are."""
-        return tuple(value.name for value in self.proto.input if value.name not in self.constants)
+    def inputs(self) -> list[ValueInfoProto]:
+        """The inputs that are not constants as well, as those of old files are."""
+        return [value for value in self.proto.input if value.name not in self.constants]
 
     @cached_property
     def outputs(self) -> frozenset[str]:
@@ -66,6 +73,17 @@ class Graph:
     def producers(self) -> dict[str, NodeProto]:
         """Tensor -> the node that writes it."""
         return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def needed(self) -> list[NodeProto]:
+        """The nodes that the outputs depend on, in the order of the file."""
+        waiting, found = list(self.outputs), set[int]()
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            if node is not None and id(node) not in found:
+                found.add(id(node))
+                waiting.extend(node.input)
+        return [node for node in self.nodes if id(node) in found]
 
     @cached_property
     def readers(self) -> dict[str, list[NodeProto]]:

@@ -38,6 +38,7 @@ _WIDTHS = {
     "INT16": 16, "UINT16": 16, "FLOAT16": 16, "BFLOAT16": 16, "INT32": 32, "UINT32": 32, "FLOAT": 32,
     "INT64": 64, "UINT64": 64, "DOUBLE": 64,
 }  # fmt: skip
+TYPE_NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 TYPE_BITS = {number: _WIDTHS[name] for name, number in TensorProto.DataType.items() if name in _WIDTHS}
 _INTEGERS = {number for name, number in TensorProto.DataType.items() if "INT" in name}
 
@@ -73,7 +74,8 @@ class MeasuredGraph(Graph):
             model = onnx.inliner.inline_local_functions(model)
         super().__init__(model.graph)
         self._shapes = infer_shapes(model, shapes)
-        self._values = {name: self._typed(name) for name in (*self.constants, *self.inputs)}
+        given = (*self.constants, *(value.name for value in self.inputs))
+        self._values = {name: self._typed(name) for name in given}
         for node in self.nodes:
             self._values |= dict.fromkeys(node.output, self._written(node))
 

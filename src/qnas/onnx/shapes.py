@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,11 +19,21 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.reference import ReferenceEvaluator
 
 from qnas.cost.macs import Shape
 from qnas.errors import ModelError, QnasError, UsageError
+from qnas.onnx.graph import STANDARD, Graph
 
 Array = NDArray[Any]
 LARGE = 1024  # a constant of more values is a weight, never a shape that inference must read
@@ -64,7 +75,7 @@ class Shapes:
 def op_name(node: NodeProto) -> str:
     """The node's type, with its domain unless that is ONNX itself: "Conv", "com.microsoft.QGemm"."""
     op: str = node.op_type
-    return op if node.domain in ("", "ai.onnx") else f"{node.domain}.{op}"
+    return op if node.domain in STANDARD else f"{node.domain}.{op}"
 
 
 def read_model(path: Path, external_data: bool = True) -> ModelProto:
@@ -80,6 +91,12 @@ def read_model(path: Path, external_data: bool = True) -> ModelProto:
         if not all(isinstance(text, str) for text in (node.op_type, node.domain, *node.input, *node.output)):
             raise ModelError(f"{path} is no readable ONNX model (names that are no text): export it again")
     return model
+
+
+def declared_sizes(value: ValueInfoProto) -> list[int | None]:
+    """Dimensions of an input or output, None where they are free."""
+    dims = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
 
 
 @contextmanager
@@ -114,8 +131,7 @@ def infer_shapes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Shap
 
 def _bare_copy(model: ModelProto) -> ModelProto:
     """A copy without stale shapes and the data of weights, with stand-ins for com.microsoft's operations."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.graph.value_info[:]
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -133,21 +149,18 @@ def _bare_copy(model: ModelProto) -> ModelProto:
 
 
 def _fix_inputs(graph: GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {
-        value.name: value.type.tensor_type.shape for value in graph.input if value.name not in constants
-    }
+    inputs = {value.name: value for value in Graph(graph).inputs}
     if unknown := [name for name in shapes if name not in inputs]:
         raise UsageError(f"the model has no input {unknown[0]!r}: its inputs are {', '.join(inputs)}")
-    for name, declared in inputs.items():
-        dims = [d.dim_value if d.HasField("dim_value") else None for d in declared.dim]
+    for name, value in inputs.items():
+        dims = declared_sizes(value)
         given = shapes.get(name, dims)
         shown = "x".join("?" if d is None else str(d) for d in dims)
         if None in given:
             raise UsageError(f"input {name!r} is {shown}: give the shape to count the cost for")
         if len(given) != len(dims) or any(d not in (None, g) for d, g in zip(dims, given, strict=True)):
             raise UsageError(f"input {name!r} is {shown}: {'x'.join(map(str, given))} does not fit it")
-        for dim, size in zip(declared.dim, given, strict=True):
+        for dim, size in zip(value.type.tensor_type.shape.dim, given, strict=True):
             dim.dim_value = size or 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,7 @@ def onnx_runner(data: bytes, session: Callable[[bytes], Session], slow: bool = F
         spelled = [(node.name, tensor) for node in nodes for tensor in (node.name, f"{node.name}.value")]
         tensors = {name: tensor for name, tensor in spelled if tensor in written}
         tensors[nodes[-1].name] = entry.output
-        more = onnx.ModelProto()
-        more.CopyFrom(model)
+        more = deepcopy(model)
         names = [entry.output, *dict.fromkeys(t for t in tensors.values() if t != entry.output)]
         # Only the name: whoever opens the graph infers the type.
         more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names[1:])

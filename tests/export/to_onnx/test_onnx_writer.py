@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from qnas.export.targets import ONNX_TARGETS, TARGETS, Target
+from qnas.export.targets import ONNX_TARGETS, TARGETS, Layout, Target
 from qnas.export.to_onnx.writer import tensor_names, write_onnx
 from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
@@ -16,7 +17,7 @@ from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, Table
 from qnas.onnx.cost import model_cost
 from qnas.onnx.session import open_session
-from qnas.quantization.quantizers import QuantParams
+from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights
 
 FAST, PLAIN = TARGETS["onnxruntime"], TARGETS["portable"]
@@ -123,3 +124,52 @@ def test_tensors_named_as_the_ends_of_the_graph_do_not_collide() -> None:
     )
     assert tensor_names(net) == {"image": "image", "upscaled": "upscaled.value", "z": "upscaled"}
     assert_exact(net, pixels(2, 2))
+
+
+def every_form() -> IntegerNetwork:
+    """Nodes of all classes, those whose ONNX forms have several nodes and constants."""
+    rng, signed = np.random.default_rng(0), grid(2**-7, 128)
+    spread = weights(rng, 3, 3, 3, 3, bits=4)
+    return network(
+        image(), conv("c", "image", spread, signed, bits=4, padding=(1, 1)),
+        MaxPool("m", ("c",), 3, signed, (2, 2), 2), Pad("p", ("m",), 4, signed, edge=1),
+        conv("d", "p", weights(rng, 3, 4, 3, 3), grid(2**-7, 0, 0, 200)),
+        Interpolate("i", ("d", "c"), 3, signed, 2), Interpolate("j", ("i", "c"), 3, signed, 3),
+        Table("t", ("j",), 3, grid(2**-8), requantized(signed, grid(2**-8)), "requantize"),
+        Multiply("x", ("c", "t"), 3, signed, np.float32(0.5)), Add("a", ("x", "c"), 3, signed),
+        Concat("s", ("a", "c"), 6, signed), conv("last", "s", weights(rng, 3, 6, 1, 1), PIXELS),
+    )  # fmt: skip
+
+
+def requantized(read: QuantParams, grid: QuantParams) -> np.ndarray:
+    return quantize(dequantize(np.arange(256, dtype=np.int32), read), grid).astype(np.uint8)
+
+
+def renamed(net: IntegerNetwork, names: dict[str, str]) -> IntegerNetwork:
+    nodes = [
+        replace(
+            node, name=names.get(node.name, node.name), inputs=tuple(names.get(n, n) for n in node.inputs)
+        )
+        for node in net.nodes
+    ]
+    return replace(net, nodes=tuple(nodes))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("target", [target.name for target in ONNX_TARGETS])
+def test_nodes_may_be_named_as_the_writer_names_tensors(target: str, layout: Layout) -> None:
+    """The names that it makes up for the plain network, given to the nodes of four others."""
+    plain, x = every_form(), pixels(8, 6)
+    graph = write_onnx(plain, TARGETS[target], layout).graph
+    known = {node.name for node in plain.nodes}
+    stored = {tensor.name for tensor in graph.initializer}
+    made = sorted((stored | {name for node in graph.node for name in node.output}) - known)
+    wanted = run(plain, x)
+    for seed in range(4):
+        chosen = np.random.default_rng(seed).permutation(np.array([*made, "image.value", "upscaled.value"]))
+        net = renamed(plain, dict(zip(sorted(known - {"image"}), chosen.tolist(), strict=False)))
+        model = write_onnx(net, TARGETS[target], layout)
+        onnx.checker.check_model(model, full_check=True)
+        shown = x if layout == "nchw" else x.transpose(0, 2, 3, 1)
+        got = open_session(model.SerializeToString(), 1, optimized=False).run(None, {"image": shown})[0]
+        np.testing.assert_array_equal(got if layout == "nchw" else got.transpose(0, 3, 1, 2), wanted)
