@@ -12,7 +12,7 @@ from qnas.cost.network_cost import NetworkCost
 from qnas.files import atomic_write
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport, Settings
 from qnas.runtime_bench.cost_report import cost_document
-from qnas.runtime_bench.formats import BENCH
+from qnas.runtime_bench.result_files import BENCH, head
 from qnas.runtime_bench.stats import CONFIDENCE, RESAMPLES
 
 
@@ -25,7 +25,7 @@ def write_json(report: BenchReport, path: Path, force: bool) -> None:
 def as_document(report: BenchReport) -> dict[str, Any]:
     """The report as JSON data."""
     return {
-        **BENCH.head(),
+        **head(BENCH),
         "settings": _settings(report.settings),
         "interval": {
             "confidence": CONFIDENCE,
