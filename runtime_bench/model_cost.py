@@ -1,6 +1,5 @@
 """What the file of a model says of itself: its inputs, its cost, the architecture it was exported from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from onnx import TensorProto
 
 from qnas.cost.file_cost import FileCost
 from qnas.cost.network_cost import NetworkCost, network_cost
+from qnas.documents.reading import decode
 from qnas.errors import ArchitectureError, ModelError, UsageError
 from qnas.network.architecture import from_json
 from qnas.network.lowering import lower
@@ -96,7 +96,7 @@ def _properties(path: Path) -> dict[str, str]:
     if not _is_tflite(path):
         return {entry.key: entry.value for entry in read_model(path, external_data=False).metadata_props}
     try:
-        known = json.loads(read_tflite(path).metadata.get(TFLITE_PROPERTIES, b"{}"))
+        known = decode(read_tflite(path).metadata.get(TFLITE_PROPERTIES, b"{}"))
     except ValueError:  # somebody else's
         return {}
     return {k: v for k, v in known.items() if isinstance(v, str)} if isinstance(known, dict) else {}

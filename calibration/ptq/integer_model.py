@@ -23,7 +23,7 @@ from qnas.calibration.prepare.sr_shape import from_layout, to_layout
 from qnas.calibration.ptq.grids import Graph, Grids, plan_grids
 from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter, touched
 from qnas.calibration.ptq.rounding import fitted
-from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
+from qnas.calibration.ptq.weights import IntegerWeights, WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
 from qnas.onnx.session import open_session
@@ -38,7 +38,7 @@ class PtqOptions:
     `kept_clips` stay operations, behind a quantizer with the range that they cut.
     """
 
-    weight_bits: int = 8
+    weight_bits: WeightBits = 8
     weight_range: WeightRange = "mse"
     float_layers: tuple[str, ...] = ()
     kept_clips: tuple[str, ...] = ()

@@ -84,7 +84,7 @@ def test_with_bits_changes_every_layer_and_nothing_else() -> None:
         ("normalization", None, "normalization is None, not one of adadm, adq, bn, none"),
         ("residual_bits", 4, "residual_bits is 4, not 8 or null"),
         ("levels", "log", "levels is 'log', not one of lloyd, uniform"),
-        ("layers", {}, "layers is an object of 0, not an object that is not empty"),
+        ("layers", {}, "layers is an object of 0, not an object of 1 or more"),
         ("layers", [], "layers is a list of 0, not an object"),
         ("layers", {"a": "simple_3x3"}, "layers.a is 'simple_3x3', not an object"),
         ("layers", {"a": {"op": 3, "bits": 8}}, "layers.a.op is 3, not a text"),

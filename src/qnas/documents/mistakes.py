@@ -107,9 +107,9 @@ def _described(kind: inspect.Type) -> str:
         case inspect.TupleType(item_types=items):
             return f"a list of {len(items)}"
         case inspect.VarTupleType(min_length=least):
-            return f"a list{' that is not empty' * bool(least)}"
+            return f"a list of {least} or more" if least else "a list"
         case inspect.DictType(min_length=least):
-            return f"an object{' that is not empty' * bool(least)}"
+            return f"an object of {least} or more" if least else "an object"
     return _WORDS.get(type(kind), "an object")
 
 

@@ -5,7 +5,8 @@ annotations of its fields say what is allowed; a ValueError of its `__post_init_
 """
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
@@ -33,14 +34,16 @@ def decode(text: str | bytes) -> object:
     try:
         return msgspec.json.decode(text)
     except (ValueError, RecursionError) as problem:
-        raise ValueError(str(problem).removeprefix("JSON is malformed: ")) from problem
+        said, _, _ = str(problem).removeprefix("JSON is malformed: ").partition(" - at ")
+        raise ValueError(said) from problem
 
 
 @dataclass(frozen=True)
 class Document(Generic[_T]):
     """A kind of JSON document: what it holds, what people call it, what to do about one that is damaged.
 
-    Where it has a `format`, its first keys are that and the `version`. Each method raises `error`.
+    Where it has a `format`, its first keys are that and the `version`. `infinite`: what null stands for under
+    some keys, as JSON has no infinities. Each method raises `error`.
     """
 
     holds: type[_T]
@@ -49,6 +52,7 @@ class Document(Generic[_T]):
     error: type[QnasError] = UsageError
     format: str = ""
     version: int = 0
+    infinite: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def head(self) -> dict[str, object]:
@@ -90,6 +94,8 @@ class Document(Generic[_T]):
         if self.format:
             self._check_head(value, where)
             value = {name: each for name, each in value.items() if name not in ("format", "version")}
+        if self.infinite:
+            value = _filled(value, self.infinite)
         try:
             return msgspec.convert(value, self.holds)
         except msgspec.ValidationError as problem:
@@ -107,3 +113,16 @@ class Document(Generic[_T]):
             raise self.error(
                 f"{where} is version {shown(version)} of the format, this is {self.version}: {self.advice}"
             )
+
+
+def _filled(value: object, infinite: Mapping[str, float]) -> object:
+    """`value` with the infinities in place of their nulls, at any depth."""
+    match value:
+        case dict():
+            return {
+                name: infinite[name] if each is None and name in infinite else _filled(each, infinite)
+                for name, each in value.items()
+            }
+        case list():
+            return [_filled(each, infinite) for each in value]
+    return value
