@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from qnas.search.stopping import stop_requests
 from qnas.search.sweep.lines import check
 from qnas.search.sweep.member import RECORD_FILE, Member, read_members
 from qnas.search.sweep.members import members
-from qnas.search.sweep.plan import Plan
+from qnas.search.sweep.plan import SweepPlan
 from qnas.search.sweep.pools import local_outcomes, ray_outcomes
 from qnas.search.sweep.progress import Status, news, status, table
-from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome
+from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome, entry_of
 
 RECORD = "sweep.json"
 
@@ -37,7 +37,7 @@ class Resources:
     ray: str | None = None
 
 
-def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: bool) -> bool:
+def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, resume: bool) -> bool:
     """Do what is missing of the sweep in `folder`, and write its front and page; False when members failed.
 
     `plan` None: the members that `folder` was begun with; else those and what is new. Ctrl-C lets the members
@@ -70,7 +70,7 @@ def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: 
     return not failed
 
 
-def _asked(plan: Plan | None, folder: Path, resume: bool) -> dict[str, Member]:
+def _asked(plan: SweepPlan | None, folder: Path, resume: bool) -> dict[str, Member]:
     """The members of the record and of the plan. Raises QnasError where these disagree."""
     wanted = {} if plan is None else members(plan)
     path = folder / RECORD
@@ -148,12 +148,8 @@ def _display(console: Console, jobs: list[Job]) -> Iterator[Callable[[], None]]:
 
 
 def _entry(job: Job, failed: str | None) -> Entry:
-    member, trained = job.member, TRAINED_FILE.read_sound(job.folder / TRAINED)
-    numbers = asdict(trained) if trained else {}
-    return Entry(
-        member.name, member.method, Path(member.space).stem, member.bits, member.penalty, member.seed,
-        failed=failed, **numbers,
-    )  # fmt: skip
+    trained = TRAINED_FILE.read_sound(job.folder / TRAINED)
+    return replace(entry_of(job.member), failed=failed, **(asdict(trained) if trained else {}))
 
 
 def _print_front(entries: list[Entry]) -> None:

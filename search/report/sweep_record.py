@@ -9,7 +9,7 @@ from qnas.errors import QnasError, printable
 from qnas.search.report.run_record import RunRecord, is_run, read_run
 from qnas.search.runs.pareto import PARETO_FILE, Entry
 from qnas.search.sweep.member import PLAIN, Member, read_members
-from qnas.search.sweep.stages import FAILED, TRAINED, TRAINED_FILE
+from qnas.search.sweep.stages import FAILED, TRAINED, TRAINED_FILE, entry_of
 
 ASKED = "sweep.json"
 FRONT = "pareto.json"
@@ -18,23 +18,9 @@ LONGEST = 300  # characters of a text on a page
 
 
 @dataclass(frozen=True)
-class MemberRecord:
-    """What is known of a member, None where that is nothing yet; `problem`: why its files cannot be read.
+class MemberRecord(Entry):
+    """A member and its folder, as far as there is one; `problem`: why its files cannot be read."""
 
-    PSNR on Y in dB; costs for one image.
-    """
-
-    name: str
-    method: str = ""
-    space: str = ""
-    bits: str = ""
-    penalty: float | None = None
-    seed: int | None = None
-    macs: float | None = None
-    bitops: float | None = None
-    psnr_y: float | None = None
-    ssim: float | None = None
-    failed: str | None = None
     problem: str | None = None
     run: RunRecord | None = None
 
@@ -62,17 +48,9 @@ def read_sweep(folder: Path) -> SweepRecord:
     """What the folder holds. Raises UsageError, CheckpointError when pareto.json or sweep.json are wrong."""
     asked, front = folder / ASKED, folder / FRONT
     planned = read_members(asked) if asked.is_file() else {}
-    known = {name: _described(name, each) for name, each in planned.items()}
-    for entry in PARETO_FILE.read(front).members if front.is_file() else ():
-        known[entry.name] = replace(
-            _described(entry.name, entry),
-            macs=entry.macs,
-            bitops=entry.bitops,
-            psnr_y=entry.psnr_y,
-            ssim=entry.ssim,
-            failed=entry.failed,
-        )
-    members = tuple(_seen(folder / MEMBERS / name, member) for name, member in known.items())
+    known = {name: entry_of(each) for name, each in planned.items()}
+    known |= {each.name: each for each in PARETO_FILE.read(front).members} if front.is_file() else {}
+    members = tuple(_seen(folder / MEMBERS, entry) for entry in known.values())
     return SweepRecord(folder.resolve().name, _shared(list(planned.values())), members)
 
 
@@ -86,20 +64,10 @@ def _shared(members: Sequence[Member]) -> dict[str, Any]:
     return found
 
 
-def _described(name: str, member: Member | Entry) -> MemberRecord:
-    space = member.space
-    return MemberRecord(
-        name=printable(name),  # matplotlib draws it, into XML
-        method=member.method,
-        space=Path(space).stem if space.endswith((".json", ".toml")) else space,
-        bits=", ".join(map(str, member.bits)),
-        penalty=member.penalty,
-        seed=member.seed,
-    )
-
-
-def _seen(folder: Path, known: MemberRecord) -> MemberRecord:
-    """`known` with what its own folder says, as far as that can be read."""
+def _seen(members: Path, entry: Entry) -> MemberRecord:
+    """`entry` with what its own folder says, as far as that can be read."""
+    known = MemberRecord(**vars(entry) | {"name": printable(entry.name)})  # matplotlib draws it, into XML
+    folder = members / known.name
     if not PLAIN.fullmatch(known.name) or not folder.is_dir():
         return known
     try:

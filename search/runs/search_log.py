@@ -114,18 +114,8 @@ def _records(path: Path) -> Iterator[tuple[int, LogRecord]]:
 
 
 def _step(news: StepNews, seconds: float) -> StepRecord:
-    return StepRecord(
-        epoch=news.epoch,
-        step=news.step,
-        loss=news.loss,
-        alpha_loss=news.alpha_loss,
-        expected_cost=news.expected_cost,
-        best_cost=news.best_cost,
-        entropy=news.entropy,
-        entropy_weight=news.entropy_weight,
-        images_per_second=news.images_per_second,
-        seconds=seconds,
-    )
+    known = {name: value for name, value in vars(news).items() if name != "seconds_left"}
+    return StepRecord(**known, seconds=seconds)
 
 
 def _epoch(search: Search, costs: CandidateCosts, loss: float) -> EpochRecord:

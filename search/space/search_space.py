@@ -219,4 +219,4 @@ def find_space(name_or_path: str) -> SearchSpace:
     if path.suffix not in (".json", ".toml"):
         names = ", ".join(named_spaces())
         raise SpaceError(f"no space {name_or_path[:80]!r}: name a .json or .toml file or one of {names}")
-    return _space(_FILE.read(path), str(path))
+    return _space(_FILE.read(path, toml=path.suffix == ".toml"), str(path))

@@ -1,7 +1,9 @@
 """Everything that decides a search besides its space."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+import msgspec
 
 from qnas.documents.reading import Document
 from qnas.errors import CheckpointError
@@ -59,7 +61,8 @@ class SearchRecipe:
 
 def recipe_document(recipe: SearchRecipe) -> dict[str, Any]:
     """Plain data that `recipe_from` reads back."""
-    return {**asdict(recipe), "data": list(recipe.data), "temperatures": list(recipe.temperatures)}
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(recipe))
+    return document
 
 
 def recipe_from(document: dict[str, Any], where: str) -> SearchRecipe:

@@ -42,7 +42,7 @@ class Member:
 
     def to_document(self) -> dict[str, Any]:
         """Plain data that `member_from` reads back, but for the name."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         del plain["name"]
         return plain
 

@@ -19,6 +19,7 @@ from qnas.errors import QnasError, UsageError
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.runs.file_lock import is_free
+from qnas.search.runs.pareto import Entry
 from qnas.search.runs.result import WRITE_AGAIN, image_cost, make_folder, write_json, write_result, write_text
 from qnas.search.runs.run_folder import ARCHITECTURE, PLAN, RESULT
 from qnas.search.sweep.lines import random_architecture, search_line, train_line, uniform_architecture
@@ -73,6 +74,13 @@ class Outcome:
     name: str
     state: Literal["trained", "failed", "stopped"]
     text: str = ""
+
+
+def entry_of(member: Member) -> Entry:
+    """Its row of the front before it has run."""
+    return Entry(
+        member.name, member.method, Path(member.space).stem, member.bits, member.penalty, member.seed
+    )
 
 
 class Stopped(Exception):

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect
 
 HUGE = 10**24
-_STEPS = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_STEPS = re.compile(r"\.([\w-]+)|\[(\d+|\.\.\.)\]")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`")
 _OF_MSGSPEC = ("Expected", "Invalid", "Number", "Integer")  # how its own messages begin
 _WORDS = {
@@ -35,7 +35,7 @@ def mistake(problem: msgspec.ValidationError, value: object, kind: object) -> st
         return f"{at or 'it'} has a key that is no text"
     if field := _FIELD.fullmatch(said):
         whole = f"{place}.{field[2]}".removeprefix(".")
-        known = ", ".join(get_type_hints(_bare(kind)))
+        known = ", ".join(_fields(_bare(kind)))
         return (
             f"{whole} is missing"
             if field[1] == "missing required"
@@ -52,7 +52,7 @@ def shown(value: object) -> str:
         case dict() | list():
             return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
         case float() if not math.isfinite(value):
-            return "infinite"
+            return "not a number" if math.isnan(value) else "infinite"
         case int() if abs(value) > HUGE:
             return "huge"
         case _:
@@ -72,7 +72,14 @@ def _entered(value: Any, kind: Any, step: str) -> tuple[Any, Any, str]:
     if step.isdecimal():  # Case 3
         fixed = get_origin(kind) is tuple and types[-1] is not Ellipsis
         return list(value)[int(step)], types[int(step) if fixed else 0], f"[{step}]"
-    return value[step], get_type_hints(kind, include_extras=True)[step], f".{step}"  # Case 1
+    return value[step], _fields(kind)[step], f".{step}"  # Case 1
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The types of a class's fields, by their names in the document."""
+    hints, info = get_type_hints(kind, include_extras=True), inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType | inspect.DataclassType)
+    return {field.encode_name: hints[field.name] for field in info.fields}
 
 
 def _refused(value: object, kind: Any) -> bool:

@@ -59,8 +59,8 @@ class Document(Generic[_T]):
         """The first keys of a document that is written."""
         return {"format": self.format, "version": self.version}
 
-    def read(self, path: Path) -> _T:
-        """What a file in UTF-8 holds, in TOML where its name ends so."""
+    def read(self, path: Path, toml: bool = False) -> _T:
+        """What a file holds, of JSON or TOML in UTF-8."""
         try:
             if path.stat().st_size > LARGEST_FILE:
                 raise self.error(f"{path} is larger than any {self.what}: {self.advice}")
@@ -69,7 +69,7 @@ class Document(Generic[_T]):
             raise self.error(f"{path} cannot be read ({problem.strerror}): check the path") from problem
         except UnicodeDecodeError as problem:
             raise self.error(f"{path} is no text in UTF-8: {self.advice}") from problem
-        return self.parse(text, str(path), toml=path.suffix == ".toml")
+        return self.parse(text, str(path), toml)
 
     def read_sound(self, path: Path) -> _T | None:
         """What a file holds, None where there is none or it is damaged: for what is only shown or kept."""
