@@ -57,7 +57,7 @@ def _history(gates: Mapping[Path, GateFile]) -> tuple[Markup, ...]:
     series: dict[str, list[Result]] = {}
     last: dict[str, Environment] = {}
     for file, each in gates.items():
-        ratio = each.timing and each.timing.ratio
+        ratio = None if each.timing is None else each.timing.ratio
         if each.taken is None or ratio is None or not math.isfinite(ratio.high):
             continue
         heading = f"{Path(each.model).name} against {_against(each)}, {_where(each)}"

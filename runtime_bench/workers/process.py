@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +48,8 @@ PIECE = 1 << 20  # bytes of a model sent at once
 ENDING = 2.0  # seconds that a worker has to end by itself
 
 _Reply = TypeVar("_Reply")
-REFUSAL = Document(Refusal, "reply", "is it the same qnas?", ModelError)
+SAME_QNAS = "is it the same qnas?"
+REFUSAL = Document(Refusal, "reply", SAME_QNAS, ModelError)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Worker:
         refusal = REFUSAL.parse(said, where)
         if refusal.error:
             raise (UsageError if refusal.usage else ModelError)(refusal.error)
-        return replace(REFUSAL, holds=reply).parse(said, where)
+        return Document(reply, "reply", SAME_QNAS, ModelError).parse(said, where)
 
     def close(self) -> None:
         """End the process; harmless when it has ended."""
@@ -151,7 +152,7 @@ class Worker:
                 raise self._death(do)
             self._pending += piece
             if len(self._pending) > LONGEST_REPLY:
-                raise ModelError(f"{self._device} answers without end: is it the same qnas?")
+                raise ModelError(f"{self._device} answers without end: {SAME_QNAS}")
         line, _, rest = self._pending.partition(b"\n")
         self._pending = rest
         return bytes(line)
@@ -225,7 +226,7 @@ class WorkerRunner:
                 n: np.frombuffer(each.data, each.dtype).reshape(each.shape) for n, each in written.items()
             }
         except (TypeError, ValueError) as error:
-            raise ModelError(f"{self.name} sent a damaged output ({error}): {REFUSAL.advice}") from error
+            raise ModelError(f"{self.name} sent a damaged output ({error}): {SAME_QNAS}") from error
 
     def state(self) -> State:
         """The machine as it is now."""

@@ -57,7 +57,7 @@ def status(job: Job, since: float) -> Status:
     if (folder / FAILED).exists():
         return Status(name, "failed", tail(folder / FAILED).strip())
     result = RESULT_FILE.read_sound(folder / RESULT)
-    bitops = result and result.bitops
+    bitops = None if result is None else result.bitops
     if not job.log.exists() or job.log.stat().st_mtime < since - CLOCKS_DIFFER:
         return Status(name, "waiting", "found" if bitops else "", bitops)
     if bitops:

@@ -215,7 +215,7 @@ def test_machine_without_qnas_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"protocol": 99}', "speaks version 99 of the bench's protocol"),
         ("Welcome to this board!", "the answer of .* to 'hello' is not JSON .*: is it the same qnas"),
         ("[1]", "the answer of .* to 'hello' is no reply: is it the same qnas"),
-        ("{}", "speaks version None"),
+        ("{}", "the answer of .* to 'hello': protocol is missing"),
     ],
 )
 def test_stranger_who_answers_is_refused(

@@ -31,7 +31,7 @@ from qnas.network.lowering import lower
 from qnas.search.report import crops, curves
 from qnas.search.report.drawing import architecture_section
 from qnas.search.report.graph import SINK, picture, ranges
-from qnas.search.report.layout import GAP, LANE_GAP, TRACK, Shape, place
+from qnas.search.report.layout import GAP, LANE_GAP, TRACK, Drawing, place
 from qnas.search.report.numbers import percent, si
 from qnas.search.report.page import report, write_report
 from qnas.search.report.plots import plot
@@ -241,8 +241,8 @@ def test_rows_of_numbers_are_written_by_their_ends() -> None:
     assert ranges([0, 1, 2, 5, 7, 8]) == "0\N{EN DASH}2, 5, 7\N{EN DASH}8"
 
 
-def box(width: float, half: float = 10) -> Shape:
-    return Shape(width, half, half, Markup("<g></g>"))
+def box(width: float, half: float = 10) -> Drawing:
+    return Drawing(width, half, half, Markup("<g></g>"))
 
 
 def test_a_chain_is_as_wide_as_its_boxes_and_gaps() -> None:
