@@ -24,7 +24,7 @@ from qnas.calibration.progress import Display, Passing
 from qnas.calibration.ptq import weights as weights_document
 from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_layers, quantized
-from qnas.calibration.ptq.weights import IntegerWeights
+from qnas.calibration.ptq.weights import IntegerWeights, WeightBits
 from qnas.calibration.sensitivity import fallback
 from qnas.errors import CalibrationError, ImageError, UsageError
 
@@ -51,7 +51,7 @@ class Settings:
     crops_of: Path | None = None
     input_range: InputRange | None = None
     observer: str = "min-max"
-    weight_bits: int = 8
+    weight_bits: WeightBits = 8
     fallback: int | None = None
     target: float | None = None
     threads: int = 0

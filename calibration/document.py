@@ -20,36 +20,31 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from qnas.calibration.patches.taming import TamingCounts
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.ptq.integer_model import PtqOptions
-from qnas.calibration.ptq.weights import WeightRange
 from qnas.calibration.ranges.ranges import Range
+from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import CalibrationError
 from qnas.files import atomic_write
-from qnas.json_fields import Fields, parsed, read_fields
 
-FORMAT = "qnas-calibration"
-VERSION = 1
 PSNR_DIGITS = 4
-WHAT = "calibration"
-ADVICE = "make it again with qnas-calibrate"
 
 
 @dataclass(frozen=True)
 class Source:
     """The float model that was calibrated. `white`: what a white pixel is to it, 1 or 255."""
 
-    name: str
-    sha256: str
-    scale: int
-    channels: int
-    white: float
+    name: Text
+    sha256: Text
+    scale: Count
+    channels: Count
+    white: Number
     clip: TerminalClip
 
 
@@ -57,7 +52,7 @@ class Source:
 class Score:
     """A candidate's PSNR in dB of INT8 against the clipped float model; the control is not `eligible`."""
 
-    name: str
+    name: Text
     psnr: float
     eligible: bool = True
 
@@ -71,8 +66,8 @@ class Kept:
 
     layer: str
     psnr: float
-    macs: float
-    bytes: int
+    macs: Number
+    bytes: Count
 
 
 @dataclass(frozen=True)
@@ -115,8 +110,7 @@ def to_json(calibration: Calibration) -> str:
     """The file's text. Equal calibrations give equal texts."""
     c = calibration
     document = {
-        "format": FORMAT,
-        "version": VERSION,
+        **_FILE.head,
         "source": asdict(c.source) | {"clip": _clip(c.source.clip)},
         "decision": {
             "chosen": c.chosen,
@@ -143,98 +137,75 @@ def write_calibration(calibration: Calibration, path: Path, force: bool = False)
 
 def read_calibration(path: Path) -> Calibration:
     """Read what `write_calibration` wrote. Raises CalibrationError, naming the place, for anything else."""
-    return _calibration(read_fields(path, WHAT, ADVICE, CalibrationError))
+    return _calibration(_FILE.read(path))
 
 
 def from_json(text: str, where: str) -> Calibration:
     """Read the text of a file; `where` stands in messages. Raises CalibrationError."""
-    return _calibration(parsed(text, where, WHAT, ADVICE, CalibrationError))
+    return _calibration(_FILE.parse(text, where))
 
 
-def _calibration(top: Fields) -> Calibration:
-    top.check(FORMAT, VERSION)
-    decision, images = top.inner("decision"), top.inner("images")
-    found = Calibration(
-        source=_source(top.inner("source")),
-        chosen=decision.text("chosen"),
-        observer=decision.text("observer"),
-        scores=tuple(
-            Score(each.text("name"), _bounded(each, "psnr", math.inf), each.flag("eligible"))
-            for each in decision.objects("scores")
-        ),
-        options=_options(top.inner("quantization")),
-        fallback=tuple(
-            Kept(
-                each.name("layer"), _bounded(each, "psnr", math.inf), each.number("macs"), each.whole("bytes")
-            )
-            for each in top.objects("fallback")
-        ),
-        taming=_taming(top.inner("taming")),
-        pinned=top.names("pinned"),
-        ranges=_ranges(top.inner("ranges")),
-        held_out=images.number("held_out"),
-        manifest=images.inner("manifest").values,
-        weights=top.inner("weights").values,
+@dataclass(frozen=True)
+class _Decision:
+    chosen: Text
+    observer: Text
+    scores: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        if self.chosen not in {score.name for score in self.scores if score.eligible}:
+            raise ValueError(f"chosen is {self.chosen!r}, not one of the eligible candidates")
+
+
+@dataclass(frozen=True)
+class _Images:
+    held_out: Number
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Document:
+    source: Source
+    decision: _Decision
+    quantization: PtqOptions
+    fallback: tuple[Kept, ...]
+    taming: TamingCounts
+    pinned: tuple[str, ...]
+    ranges: dict[str, tuple[Number, Number]]
+    images: _Images
+    weights: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.ranges.items():
+            if low > high:
+                raise ValueError(f"ranges.{name} is [{low:g}, {high:g}], not in order")
+
+
+_FILE = Document(
+    _Document,
+    "calibration",
+    "make it again with qnas-calibrate",
+    CalibrationError,
+    "qnas-calibration",
+    1,
+    infinite={"psnr": math.inf, "low": -math.inf, "high": math.inf},
+)
+
+
+def _calibration(found: _Document) -> Calibration:
+    return Calibration(
+        source=found.source,
+        chosen=found.decision.chosen,
+        observer=found.decision.observer,
+        scores=found.decision.scores,
+        options=found.quantization,
+        fallback=found.fallback,
+        taming=found.taming,
+        pinned=found.pinned,
+        ranges={name: Range(*ends) for name, ends in found.ranges.items()},
+        held_out=found.images.held_out,
+        manifest=found.images.manifest,
+        weights=found.weights,
     )
-    if found.chosen not in {score.name for score in found.scores if score.eligible}:
-        decision.refuse("chosen", "one of the eligible candidates")
-    return found
-
-
-def _source(fields: Fields) -> Source:
-    clip = fields.inner("clip")
-    return Source(
-        name=fields.text("name"),
-        sha256=fields.text("sha256"),
-        scale=fields.whole("scale"),
-        channels=fields.whole("channels"),
-        white=fields.number("white"),
-        clip=TerminalClip(
-            nodes=clip.names("nodes"),
-            low=_bounded(clip, "low", -math.inf),
-            high=_bounded(clip, "high", math.inf),
-            explanation=clip.text("explanation"),
-        ),
-    )
-
-
-def _taming(counts: Fields) -> TamingCounts:
-    return TamingCounts(*(counts.whole(field.name) for field in fields(TamingCounts)))
-
-
-def _options(values: Fields) -> PtqOptions:
-    """Each field of the same kind as its default."""
-    given: dict[str, Any] = {}
-    for field in fields(PtqOptions):
-        match field.default:
-            case bool():
-                given[field.name] = values.flag(field.name)
-            case int():
-                given[field.name] = values.whole(field.name)
-            case str():
-                given[field.name] = values.text(field.name)
-            case _:
-                given[field.name] = values.names(field.name)
-    if given["weight_bits"] not in (4, 8):
-        values.refuse("weight_bits", "4 or 8")
-    if given["weight_range"] not in get_args(WeightRange):
-        values.refuse("weight_range", " or ".join(get_args(WeightRange)))
-    return PtqOptions(**given)
-
-
-def _ranges(values: Fields) -> dict[str, Range]:
-    found = {}
-    for name in values.values:
-        low, high = values.pair(name)
-        if low > high:
-            values.refuse(name, "[low, high] in order")
-        found[name] = Range(low, high)
-    return found
-
-
-def _bounded(values: Fields, key: str, endless: float) -> float:
-    """A number, for which null stands when it is `endless`: of a PSNR, no difference at all."""
-    return values.number(key) if values.has(key) else endless
 
 
 def _clip(clip: TerminalClip) -> dict[str, Any]:
@@ -244,4 +215,5 @@ def _clip(clip: TerminalClip) -> dict[str, Any]:
 
 
 def _decibels(psnr: float) -> float | None:
+    """Null stands for no difference at all."""
     return round(psnr, PSNR_DIGITS) if math.isfinite(psnr) else None

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from qnas.cost.network_cost import NetworkCost
+from qnas.errors import printable
 from qnas.files import atomic_write
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport, Settings
 from qnas.runtime_bench.cost_report import cost_document
-from qnas.runtime_bench.formats import BENCH
+from qnas.runtime_bench.result_files import BENCH, head
 from qnas.runtime_bench.stats import CONFIDENCE, RESAMPLES
 
 
@@ -25,7 +26,7 @@ def write_json(report: BenchReport, path: Path, force: bool) -> None:
 def as_document(report: BenchReport) -> dict[str, Any]:
     """The report as JSON data."""
     return {
-        **BENCH.head(),
+        **head(BENCH),
         "settings": _settings(report.settings),
         "interval": {
             "confidence": CONFIDENCE,
@@ -34,7 +35,8 @@ def as_document(report: BenchReport) -> dict[str, Any]:
         },
         "models": [_candidate(each) for each in report.models],
         "failures": [
-            {"path": str(each.path), "device": each.device, "reason": each.reason} for each in report.failures
+            {"path": printable(str(each.path)), "device": each.device, "reason": each.reason}
+            for each in report.failures
         ],
     }
 
@@ -61,7 +63,7 @@ def _candidate(each: CandidateReport) -> dict[str, Any]:
         for name, shape in loaded.input_shapes.items()
     }
     return {
-        "path": str(facts.files.path),
+        "path": printable(str(facts.files.path)),
         "device": each.device,
         "sha256": facts.files.digest,
         "bytes": facts.files.size,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qnas import __version__
+from qnas.documents.reading import Count, Text
 from qnas.runtime_bench.machine_state import usable_cpus
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -18,16 +19,16 @@ EMULATED = "(emulated)"  # ends the name of a processor that scripts/arm64 makes
 class Environment:
     """The machine and the versions; `governor` is the kernel's frequency policy, None if unknown."""
 
-    cpu: str
-    machine: str
-    system: str
-    cores: int
-    usable_cores: int
-    governor: str | None
-    runtime: str
-    python: str
-    numpy: str
-    qnas: str
+    cpu: Text
+    machine: Text
+    system: Text
+    cores: Count
+    usable_cores: Count
+    governor: Text | None
+    runtime: Text
+    python: Text
+    numpy: Text
+    qnas: Text
 
 
 def current_environment(runtime: str) -> Environment:

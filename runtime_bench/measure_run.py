@@ -16,6 +16,7 @@ from qnas.runtime_bench.document import write_json
 from qnas.runtime_bench.report import missed, print_profiles, print_table, remarks
 from qnas.runtime_bench.terminal import progress_bar
 from qnas.runtime_bench.workers.process import LoadOptions, Worker
+from qnas.runtime_bench.workers.protocol import Listing
 from qnas.runtimes.inputs import parse_shape
 from qnas.runtimes.names import listing, parse_device
 
@@ -82,7 +83,7 @@ def show_devices(devices: Sequence[str], remote_python: str, every: bool) -> Non
         if name.transport == "ssh":
             worker = Worker(name, LoadOptions(remote_python=remote_python))
             try:
-                there = [(str(row[0]), str(row[1])) for row in worker.ask("listing")["devices"]]
+                there = list(worker.ask("listing", Listing).devices)
             finally:
                 worker.close()
             where = f"ssh:{name.machine}"

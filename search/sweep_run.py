@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,20 @@ from rich.console import Console
 from rich.live import Live
 
 from qnas import __version__
-from qnas.errors import CheckpointError, UsageError
+from qnas.errors import UsageError
 from qnas.search.runs.pareto import Entry, ordered, write_pareto
 from qnas.search.runs.random_search import giga
 from qnas.search.runs.result import make_folder, write_json
 from qnas.search.stopping import stop_requests
 from qnas.search.sweep.lines import check
-from qnas.search.sweep.member import Member, member_from
+from qnas.search.sweep.member import RECORD_FILE, Member, read_members
 from qnas.search.sweep.members import members
-from qnas.search.sweep.plan import Plan
+from qnas.search.sweep.plan import SweepPlan
 from qnas.search.sweep.pools import local_outcomes, ray_outcomes
-from qnas.search.sweep.progress import Status, news, read_object, status, table
-from qnas.search.sweep.stages import STOP, TRAINED, Job, Outcome
+from qnas.search.sweep.progress import Status, news, status, table
+from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome, entry_of
 
 RECORD = "sweep.json"
-FORMAT = "qnas-sweep"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Resources:
     ray: str | None = None
 
 
-def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: bool) -> bool:
+def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, resume: bool) -> bool:
     """Do what is missing of the sweep in `folder`, and write its front and page; False when members failed.
 
     `plan` None: the members that `folder` was begun with; else those and what is new. Ctrl-C lets the members
@@ -56,9 +54,7 @@ def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: 
     (folder / STOP).unlink(missing_ok=True)
     plain = {name: member.to_document() for name, member in asked.items()}
     versions = {"qnas": __version__}
-    write_json(
-        folder / RECORD, {"format": FORMAT, "version": VERSION, "versions": versions, "members": plain}
-    )
+    write_json(folder / RECORD, RECORD_FILE.head | {"versions": versions, "members": plain})
     with _display(console, jobs) as show:
         ended = _follow(outcomes, folder / STOP, show, console)
     failed = {outcome.name: outcome.text for outcome in ended if outcome.state == "failed"}
@@ -74,7 +70,7 @@ def run_sweep(plan: Plan | None, folder: Path, resources: Resources, *, resume: 
     return not failed
 
 
-def _asked(plan: Plan | None, folder: Path, resume: bool) -> dict[str, Member]:
+def _asked(plan: SweepPlan | None, folder: Path, resume: bool) -> dict[str, Member]:
     """The members of the record and of the plan. Raises QnasError where these disagree."""
     wanted = {} if plan is None else members(plan)
     path = folder / RECORD
@@ -82,23 +78,13 @@ def _asked(plan: Plan | None, folder: Path, resume: bool) -> dict[str, Member]:
         if path.exists():
             raise UsageError(f"{folder} holds a sweep: continue it with --resume, or name another folder")
         return wanted
-    recorded = _read_record(path)
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no sweep (no {RECORD}): leave --resume out to begin one")
+    recorded = read_members(path)
     for name, member in wanted.items():
         if name in recorded:
             _check_same(recorded[name].to_document(), member.to_document(), f"{folder}: member {name}")
     return {**recorded, **wanted}
-
-
-def _read_record(path: Path) -> dict[str, Member]:
-    if not path.is_file():
-        raise UsageError(f"{path.parent} holds no sweep (no {RECORD}): leave --resume out to begin one")
-    document = read_object(path)
-    if document is None or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
-        raise CheckpointError(f"{path} is no {FORMAT} file of version {VERSION}: begin in another folder")
-    found = document.get("members")
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} has no members: begin in another folder")
-    return {name: member_from(name, each, str(path)) for name, each in found.items()}
 
 
 def _check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
@@ -162,12 +148,8 @@ def _display(console: Console, jobs: list[Job]) -> Iterator[Callable[[], None]]:
 
 
 def _entry(job: Job, failed: str | None) -> Entry:
-    member, trained = job.member, read_object(job.folder / TRAINED) or {}
-    numbers = {key: trained.get(key) for key in ("macs", "bitops", "psnr_y", "ssim")}
-    return Entry(
-        member.name, member.method, Path(member.space).stem, member.bits, member.penalty, member.seed,
-        failed=failed, **numbers,
-    )  # fmt: skip
+    trained = TRAINED_FILE.read_sound(job.folder / TRAINED)
+    return replace(entry_of(job.member), failed=failed, **(asdict(trained) if trained else {}))
 
 
 def _print_front(entries: list[Entry]) -> None:

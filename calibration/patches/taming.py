@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qnas.documents.reading import Count
 from qnas.errors import ModelError
 from qnas.images.evaluation import Batch
 
@@ -25,11 +26,11 @@ STEPS = 10  # of bisection: the contrasts are 1024ths, a quarter of a grey level
 class TamingCounts:
     """How many of `patches` were in range, in range with less contrast, or dropped for two reasons."""
 
-    patches: int
-    untouched: int
-    tamed: int
-    low_contrast: int
-    flat: int
+    patches: Count
+    untouched: Count
+    tamed: Count
+    low_contrast: Count
+    flat: Count
 
 
 @dataclass(frozen=True)

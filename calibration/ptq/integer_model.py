@@ -24,7 +24,7 @@ from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter
 from qnas.calibration.ptq.rounding import fitted
-from qnas.calibration.ptq.weights import IntegerWeights, WeightRange
+from qnas.calibration.ptq.weights import IntegerWeights, WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
 from qnas.images.evaluation import Batch, Image
@@ -40,7 +40,7 @@ class PtqOptions:
     `kept_clips` stay operations, behind a quantizer with the range that they cut.
     """
 
-    weight_bits: int = 8
+    weight_bits: WeightBits = 8
     weight_range: WeightRange = "mse"
     float_layers: tuple[str, ...] = ()
     kept_clips: tuple[str, ...] = ()

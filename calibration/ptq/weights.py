@@ -5,23 +5,24 @@ bits) or [-8, 7] (4 bits). bias ~ scale[o] * input scale * int32.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from qnas.documents.reading import Count, Document
 from qnas.errors import CalibrationError
 
 WeightRange = Literal["mse", "max"]
+WeightBits = Literal[4, 8]
 ENDS = {8: (-127, 127), 4: (-8, 7)}
 BYTE = 255
 INT32_MAX = 2**31 - 1
 SMALLEST = 2.0**-60  # of a scale: products of two are still float32
 EMPTY_STEPS = 2**16  # steps of a bias whose channel has no weights
-LARGEST_WEIGHTS = 1 << 28  # of a document
 
 Floats = NDArray[np.float32]
 Number = TypeVar("Number", bound=np.generic)
@@ -110,34 +111,41 @@ def to_document(weights: Mapping[str, IntegerWeights]) -> dict[str, Any]:
     }
 
 
-def from_document(document: Any, source: str) -> dict[str, IntegerWeights]:
+@dataclass(frozen=True)
+class _Entry:
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=2**31 - 1)], ...], Meta(min_length=1, max_length=8)]
+    axis: Count
+    q: bytes
+    scale: bytes
+    bias: bytes | None
+
+
+@dataclass(frozen=True)
+class _Entries:
+    weights: dict[str, _Entry]
+
+
+_DOCUMENT = Document(_Entries, "calibration", "make it again with qnas-calibrate", CalibrationError)
+
+
+def from_document(document: object, source: str) -> dict[str, IntegerWeights]:
     """What `to_document` wrote. Raises CalibrationError naming `source` where it is damaged."""
+    found = _DOCUMENT.convert({"weights": document}, source).weights
     try:
-        return {str(name): _read(entry) for name, entry in document.items()}
-    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise CalibrationError(
-            f"{source}: its weights are damaged: make it again with qnas-calibrate"
-        ) from error
+        return {name: _read(entry) for name, entry in found.items()}
+    except (IndexError, ValueError) as error:
+        raise CalibrationError(f"{source}: its weights are damaged: {_DOCUMENT.advice}") from error
 
 
-def _read(entry: Mapping[str, Any]) -> IntegerWeights:
-    """Raises ValueError or a sibling where sizes or numbers do not fit."""
-    shape, axis = tuple(int(size) for size in entry["shape"]), int(entry["axis"])
-    if not 1 <= len(shape) <= 8 or min(shape) < 1 or not 0 <= axis < len(shape):
-        raise ValueError
-    q = _numbers(entry["q"], "<i1").astype(np.int8).reshape(shape)
-    scale = _numbers(entry["scale"], "<f4").astype(np.float32).reshape(shape[axis])
-    bias = None if entry["bias"] is None else _numbers(entry["bias"], "<f4").astype(np.float32)
+def _read(entry: _Entry) -> IntegerWeights:
+    """Raises IndexError, ValueError where sizes or numbers do not fit."""
+    q = np.frombuffer(entry.q, "<i1").astype(np.int8).reshape(entry.shape)
+    scale = np.frombuffer(entry.scale, "<f4").astype(np.float32).reshape(entry.shape[entry.axis])
+    bias = None if entry.bias is None else np.frombuffer(entry.bias, "<f4").astype(np.float32)
     if not (np.isfinite(scale) & (scale > 0)).all() or (bias is not None and not np.isfinite(bias).all()):
         raise ValueError
-    return IntegerWeights(q, scale, axis, bias)
+    return IntegerWeights(q, scale, entry.axis, bias)
 
 
 def _text(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
-
-
-def _numbers(text: str, kind: str) -> NDArray[Any]:
-    if len(text) > LARGEST_WEIGHTS:
-        raise ValueError
-    return np.frombuffer(base64.b64decode(text, validate=True), kind)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from qnas.documents.reading import decode
 from qnas.errors import ModelError
 from qnas.export.formats.format import FileKind, Format, Written
 from qnas.export.inspection.inspection import Inspection, Request, missing
@@ -50,7 +50,7 @@ def _inputs(path: Path) -> tuple[Input, ...]:
 
 def _properties(path: Path) -> dict[str, str]:
     try:
-        known = json.loads(read_tflite(path).metadata.get(METADATA, b"{}"))
+        known = decode(read_tflite(path).metadata.get(METADATA, b"{}"))
     except ValueError:  # somebody else's
         return {}
     return {k: v for k, v in known.items() if isinstance(v, str)} if isinstance(known, dict) else {}

@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
-from qnas.cost.macs import Shape
 from qnas.errors import UsageError
-from qnas.json_fields import read_fields
-from qnas.runtime_bench.formats import BENCH
 from qnas.runtime_bench.gate.pairs import FAST, undisturbed
 from qnas.runtime_bench.measure import Rounds
+from qnas.runtime_bench.result_files import BENCH, Candidate, ModelInput, Settings
 from qnas.runtime_bench.stats import Estimate, median
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.protocol import Loaded
@@ -28,14 +25,16 @@ SAME = {"cpu": "processor", "machine": "architecture", "cores": "number of cores
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a file says of one model on one device; `rounds` in nanoseconds."""
+    """What the file at `path` says of one model on one device."""
 
     path: Path
-    device: str
-    environment: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, tuple[str, Shape]]
-    rounds: Rounds
+    settings: Settings
+    measured: Candidate
+
+    @property
+    def rounds(self) -> Rounds:
+        """Every sample in nanoseconds."""
+        return self.measured.rounds_ns
 
     @property
     def latency(self) -> float:
@@ -48,62 +47,33 @@ def read_baseline(path: Path, device: str, model: str) -> Baseline:
 
     Raises UsageError when the file cannot be read, is of another kind or version, or has no such entry.
     """
-    document = _document(path)
-    try:
-        entries = [each for each in document["models"] if each["device"] == device]
-        if len(entries) > 1:
-            entries = [each for each in entries if Path(each["path"]).name == model]
-        if len(entries) != 1:
-            raise UsageError(
-                f"{path} has {len(entries) or 'no'} measurements of {model} on {device}: measure it again "
-                f"with qnas-bench {model} --device {device} --json"
-            )
-        return _baseline(path, document["settings"], entries[0])
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"{path} is damaged ({type(error).__name__}): measure the baseline again") from error
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    again = "measure the baseline again with qnas-bench MODEL --json"
-    document = read_fields(path, "result of qnas-bench", again).values
-    if document.get("format") != BENCH.name:
-        raise UsageError(f"{path} is no report of qnas-bench: {again}")
-    if (version := document.get("version")) != BENCH.version:
-        raise UsageError(f"{path} has version {version!r}, this reads {BENCH.version}: {again}")
-    return document
-
-
-def _baseline(path: Path, settings: Mapping[str, Any], entry: Mapping[str, Any]) -> Baseline:
-    rounds = tuple(tuple(map(_nanoseconds, burst)) for burst in entry["rounds_ns"])
-    if len(rounds) < 2 or not all(rounds):
-        raise ValueError("no rounds")
-    inputs = {
-        str(name): (str(each["type"]), tuple(int(size) for size in each["shape"]))
-        for name, each in entry["inputs"].items()
-    }
-    environment = {key: entry["environment"][key] for key in SAME}
-    wanted = {key: settings[key] for key in ("threads", "cpus", "device_options")}
-    return Baseline(path, str(entry["device"]), environment, wanted, inputs, rounds)
-
-
-def _nanoseconds(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**53:
-        raise ValueError("no number of nanoseconds")
-    return value
+    document = BENCH.read(path)
+    entries = [each for each in document.models if each.device == device]
+    if len(entries) > 1:
+        entries = [each for each in entries if Path(each.path).name == model]
+    if len(entries) != 1:
+        raise UsageError(
+            f"{path} has {len(entries) or 'no'} measurements of {model} on {device}: measure it again "
+            f"with qnas-bench {model} --device {device} --json"
+        )
+    if len(entries[0].rounds_ns) < 2 or not all(entries[0].rounds_ns):
+        raise UsageError(f"{path} has not two rounds of {model} on {device}: measure the baseline again")
+    return Baseline(path, document.settings, entries[0])
 
 
 def check_same(baseline: Baseline, loaded: Loaded, options: LoadOptions) -> None:
     """Raise UsageError, with the difference, when the baseline was not measured under the same conditions."""
-    here = vars(loaded.environment)
-    pairs = [(SAME[key], baseline.environment[key], here[key]) for key in SAME]
-    settings = baseline.settings
+    there, here, settings = baseline.measured, loaded.environment, baseline.settings
+    pairs = [(what, getattr(there.environment, key), getattr(here, key)) for key, what in SAME.items()]
     pairs += [
-        ("number of threads", settings["threads"], options.threads),
-        ("processors (--cpus)", list(settings["cpus"]), list(options.cpus)),
-        ("device options", dict(settings["device_options"]), dict(options.device_options)),
+        ("number of threads", settings.threads, options.threads),
+        ("processors (--cpus)", list(settings.cpus), list(options.cpus)),
+        ("device options", settings.device_options, dict(options.device_options)),
     ]
-    inputs = {name: (loaded.input_types[name], shape) for name, shape in loaded.input_shapes.items()}
-    pairs.append(("inputs", _shown(baseline.inputs), _shown(inputs)))
+    inputs = {
+        name: ModelInput(loaded.input_types[name], shape) for name, shape in loaded.input_shapes.items()
+    }
+    pairs.append(("inputs", _shown(there.inputs), _shown(inputs)))
     for what, then, now in pairs:
         if then != now:
             raise UsageError(
@@ -112,8 +82,9 @@ def check_same(baseline: Baseline, loaded: Loaded, options: LoadOptions) -> None
             )
 
 
-def _shown(inputs: Mapping[str, tuple[str, Shape]]) -> str:
-    return ", ".join(f"{name} {kind} {shape_text(s)}" for name, (kind, s) in sorted(inputs.items()))
+def _shown(inputs: Mapping[str, ModelInput]) -> str:
+    words = (f"{name} {each.type} {shape_text(each.shape)}" for name, each in sorted(inputs.items()))
+    return ", ".join(words)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ they count beside the inferences still differs by up to `STARTUP_NOISE`, whateve
 programs no AVX-512: a runtime that has faster code for it takes its AVX2 code here. One thread, user space.
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from qnas.errors import ModelError
 from qnas.runtime_bench.gate import inferences
@@ -71,11 +72,11 @@ def count_instructions(
 
 
 def _count(options: LoadOptions, path: Path, device: DeviceName, count: int) -> int:
-    task = {
-        "model": str(path), "device": str(device), "options": dict(options.device_options),
-        "shapes": options.shapes, "seed": options.seed, "count": count,
-    }  # fmt: skip
-    command = ["valgrind", *TOOL, sys.executable, "-P", "-m", MODULE, json.dumps(task)]
+    task = inferences.Task(
+        str(path), str(device), dict(options.device_options), options.shapes, options.seed, count
+    )  # fmt: skip
+    words = msgspec.json.encode(task).decode()
+    command = ["valgrind", *TOOL, sys.executable, "-P", "-m", MODULE, words]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,

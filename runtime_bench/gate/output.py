@@ -11,13 +11,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from qnas.errors import printable
 from qnas.files import atomic_write
 from qnas.runtime_bench.environment import threads_text
-from qnas.runtime_bench.formats import GATE
 from qnas.runtime_bench.gate.request import Outputs
 from qnas.runtime_bench.gate.sequential import CONFIRMING, FIRST, Looks, Sample, Status
 from qnas.runtime_bench.gate.timing import Timed
 from qnas.runtime_bench.gate.verdict import GateReport, Row
+from qnas.runtime_bench.result_files import GATE, head
 from qnas.runtime_bench.terminal import wide_console
 
 WIDTH = 200
@@ -85,11 +86,11 @@ def _lines(report: GateReport) -> list[str]:
 def as_document(report: GateReport) -> dict[str, Any]:
     """The report as JSON data, with every sample; times in nanoseconds, what is infinite is null."""
     return {
-        **GATE.head(),
+        **head(GATE),
         "status": report.status.value,
         "exit_code": report.exit_code,
-        "model": str(report.model),
-        "against": str(report.against) if report.against else None,
+        "model": printable(str(report.model)),
+        "against": printable(str(report.against)) if report.against else None,
         "device": report.device,
         "threads": report.threads,
         "seed": report.seed,
@@ -144,8 +145,7 @@ def markdown(report: GateReport) -> str:
 
 def _text(text: str) -> str:
     """Text that Markdown and the HTML in it leave alone, in one line."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"([\\`*_\[\]<>|#&])", lambda found: f"&#{ord(found[1])};", plain)
+    return re.sub(r"([\\`*_\[\]<>|#&])", lambda found: f"&#{ord(found[1])};", printable(text))
 
 
 def junit(report: GateReport) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from qnas.documents.latency_model import Accuracy
 from qnas.errors import UsageError
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.latency_model.networks import SPACES, write_members
 from qnas.runtime_bench.latency_model.operations import built_in_spaces, image_sizes, operation_times
 from qnas.runtime_bench.latency_model.rank import spearman
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, kernel_times, sample
-from qnas.runtime_bench.latency_model.table import Accuracy, KernelTime, LatencyModel
+from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel
 from qnas.runtimes.inputs import ShapeRequest
 from qnas.runtimes.onnxruntime import CPU_DEVICE
 

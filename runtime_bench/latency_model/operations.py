@@ -13,14 +13,17 @@ from functools import cached_property
 from itertools import product
 from typing import get_args
 
+from msgspec import structs
+
 from qnas.cost.network_cost import layer_sizes
+from qnas.documents.latency_model import OperationTime
 from qnas.export.passes.phases import WIDEST
 from qnas.export.targets import TARGETS
 from qnas.network.architecture import Choice
 from qnas.network.layers import Layer, by_name, grid_of
 from qnas.network.lowering import lower
 from qnas.runtime_bench.latency_model.kernels import Kernel
-from qnas.runtime_bench.latency_model.table import Basis, LatencyModel, OperationTime
+from qnas.runtime_bench.latency_model.table import Basis, LatencyModel
 from qnas.runtimes.inputs import ShapeRequest, image_axes
 from qnas.search.space.candidate_costs import owns
 from qnas.search.space.latency_costs import Place, Size, places
@@ -78,7 +81,7 @@ def _timed(
 
 def with_operations(model: LatencyModel, times: Sequence[OperationTime]) -> LatencyModel:
     """The model with these rows in place of its own for the same operations."""
-    rows = {replace(row, ms=0.0): row for row in (*model.operations, *times)}
+    rows = {structs.replace(row, ms=0.0): row for row in (*model.operations, *times)}
     return replace(model, operations=tuple(rows.values()))
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from qnas.html_page import Markup, element, table
 from qnas.runtime_bench.environment import Environment, threads_text
 from qnas.runtime_bench.page.axes import si
-from qnas.runtime_bench.page.documents import GateFile, GateRow
 from qnas.runtime_bench.page.history import TIME, Result, history_figure
 from qnas.runtime_bench.page.series import Change, differing
+from qnas.runtime_bench.result_files import GateFile, GateRow
 from qnas.runtime_bench.stats import Estimate
 
 VERDICTS = ("taken (UTC)", "model", "verdict", "against", "where", "ratio [interval]", "took")
@@ -21,12 +21,12 @@ STATUS_CLASSES = {"pass": "good", "fail": "warn", "inconclusive": "soft", "skipp
 UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 
-def gate_section(gates: Sequence[GateFile]) -> tuple[Markup, ...]:
+def gate_section(gates: Mapping[Path, GateFile]) -> tuple[Markup, ...]:
     """All gates, the oldest first, under numbers that their rows have too."""
     if not gates:
         return ()
-    ordered = sorted(gates, key=lambda each: each.taken or UNKNOWN)
-    named = [(f"{number}. {Path(each.model).name}", each) for number, each in enumerate(ordered, 1)]
+    ordered = dict(sorted(gates.items(), key=lambda item: item[1].taken or UNKNOWN))
+    named = [(f"{number}. {Path(each.model).name}", each) for number, each in enumerate(ordered.values(), 1)]
     rows = (
         (title, row.gate, _status(row.status), *_numbers(row), row.detail)
         for title, each in named
@@ -47,23 +47,24 @@ def _verdict(title: str, gate: GateFile) -> tuple[object, ...]:
         _status(gate.status),
         _against(gate),
         _where(gate),
-        _ratio(gate.ratio) if gate.ratio else "",
-        "" if gate.seconds is None else f"{gate.seconds:.1f} s",
+        _ratio(gate.timing.ratio) if gate.timing else "",
+        f"{gate.timing.seconds:.1f} s" if gate.timing else "",
     )
 
 
-def _history(gates: Sequence[GateFile]) -> tuple[Markup, ...]:
+def _history(gates: Mapping[Path, GateFile]) -> tuple[Markup, ...]:
     """One chart for the gates of one model against one other in one place, of those that have a ratio."""
     series: dict[str, list[Result]] = {}
     last: dict[str, Environment] = {}
-    for each in gates:
-        if each.taken is None or each.ratio is None or not math.isfinite(each.ratio.high):
+    for file, each in gates.items():
+        ratio = None if each.timing is None else each.timing.ratio
+        if each.taken is None or ratio is None or not math.isfinite(ratio.high):
             continue
         heading = f"{Path(each.model).name} against {_against(each)}, {_where(each)}"
         texts = differing(last.get(heading, each.environment), each.environment)
         changed = Change(texts, comparable=False) if texts else None
-        words = f"{each.status}, {_ratio(each.ratio)}"
-        series.setdefault(heading, []).append(Result(each.file, each.taken, each.ratio, words, changed))
+        words = f"{each.status}, {_ratio(ratio)}"
+        series.setdefault(heading, []).append(Result(file, each.taken, ratio, words, changed))
         last[heading] = each.environment
     charts = [history_figure(found, heading, "") for heading, found in series.items() if len(found) > 1]
     if not charts:
@@ -94,7 +95,7 @@ def _ratio(ratio: Estimate) -> str:
 def _numbers(row: GateRow) -> tuple[str, ...]:
     numbers = (row.new, row.old, row.limit)
     new, old, limit = ("" if each is None else _with_unit(each, row.unit) for each in numbers)
-    return new, old, f"{row.sign} {limit}"
+    return new, old, f"{row.kind} {limit}"
 
 
 def _with_unit(value: float, unit: str) -> str:

@@ -67,7 +67,9 @@ def _figure(series: Sequence[Measurement]) -> Markup:
     model, device, shapes, count = series[0].key
     changes = (None, *map(change, series, series[1:]))
     results = [
-        Result(each.file, each.taken, seconds(latency := each.candidate.latency), in_words(latency), changed)
+        Result(
+            each.file, each.taken, seconds(latency := each.candidate.latency_ns), in_words(latency), changed
+        )
         for each, changed in zip(series, changes, strict=True)
     ]
     return history_figure(results, f"{model} on {device}, {shapes}, {threads_text(count)}", "s")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from qnas.html_page import Markup, element, table
 from qnas.runtime_bench.page.axes import si
 from qnas.runtime_bench.page.charts import bar, two_bars
-from qnas.runtime_bench.page.documents import Counts, NodeCounts
 from qnas.runtime_bench.page.sections import Shown
 from qnas.runtime_bench.page.series import DIGEST
 from qnas.runtime_bench.profile.table import Profile, ProfileRow, peak_line
+from qnas.runtime_bench.result_files import Counts, NodeCounts
 
 MOST = 100  # rows of a table
 LONGEST = 60  # characters of a name
@@ -21,9 +21,9 @@ def layer_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     """MACs and BitOps of every node, once for each model and shape."""
     known: dict[object, tuple[Shown, Counts]] = {}
     for each in rows:
-        if each.candidate.counts and each.candidate.counts.nodes:
+        if each.candidate.cost and each.candidate.cost.nodes:
             key = (each.number, each.candidate.sha256, each.candidate.shapes)
-            known.setdefault(key, (each, each.candidate.counts))
+            known.setdefault(key, (each, each.candidate.cost))
     folded = [
         element(
             "details",

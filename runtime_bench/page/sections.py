@@ -9,8 +9,8 @@ from qnas.html_page import Markup, element, table
 from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.page.axes import si, with_interval
 from qnas.runtime_bench.page.charts import Dot, Strip, interval_chart, legend, scatter_chart
-from qnas.runtime_bench.page.documents import Candidate
 from qnas.runtime_bench.page.series import Measurement
+from qnas.runtime_bench.result_files import Candidate
 from qnas.runtime_bench.stats import Estimate
 
 UNKNOWN = "unknown"
@@ -43,9 +43,9 @@ class Shown:
 
 def shown(newest: Sequence[Measurement]) -> tuple[Shown, ...]:
     """Number the models and devices; processor, threads and shapes are said where they differ."""
-    several = {name: len({of(each.candidate) for each in newest}) > 1 for name, of in _TOLD_APART.items()}
+    several = {name: len({of(each) for each in newest}) > 1 for name, of in _TOLD_APART.items()}
     models = list(dict.fromkeys(each.model for each in newest))
-    wheres = [_words(each.candidate, several, ("cpu", "threads")) for each in newest]
+    wheres = [_words(each, several, ("cpu", "threads")) for each in newest]
     series = list(dict.fromkeys(wheres))
     return tuple(
         Shown(
@@ -53,16 +53,16 @@ def shown(newest: Sequence[Measurement]) -> tuple[Shown, ...]:
             models.index(each.model) + 1,
             series.index(where),
             where,
-            _words(each.candidate, several, ("cpu", "threads", "shapes")),
+            _words(each, several, ("cpu", "threads", "shapes")),
         )
         for each, where in zip(newest, wheres, strict=True)
     )
 
 
-_TOLD_APART: dict[str, Callable[[Candidate], str]] = {
-    "cpu": lambda each: each.environment.cpu,
+_TOLD_APART: dict[str, Callable[[Measurement], str]] = {
+    "cpu": lambda each: each.candidate.environment.cpu,
     "threads": lambda each: threads_text(each.threads),
-    "shapes": lambda each: each.shapes,
+    "shapes": lambda each: each.candidate.shapes,
 }
 
 
@@ -70,7 +70,7 @@ def latency_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     """Dots with intervals, grouped by model, and all numbers."""
     groups: dict[str, list[Strip]] = {}
     for each in rows:
-        latency = each.candidate.latency
+        latency = each.candidate.latency_ns
         strip = Strip(each.label, each.series, seconds(latency), in_words(latency))
         groups.setdefault(each.title, []).append(strip)
     return (
@@ -95,7 +95,7 @@ def latency_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
 
 def bitops_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     """Latency over the BitOps of the values, and over those that the hardware executes."""
-    counted = [(each, each.candidate.counts) for each in rows if each.candidate.counts]
+    counted = [(each, each.candidate.cost) for each in rows if each.candidate.cost]
     known = [(each, counts) for each, counts in counted if counts.bitops and counts.executed_bitops]
     heading = element("h2", "BitOps against latency")
     if not known:
@@ -124,7 +124,7 @@ def bitops_section(rows: Sequence[Shown]) -> tuple[Markup, ...]:
     )
 
 
-def _words(each: Candidate, several: dict[str, bool], names: Sequence[str]) -> str:
+def _words(each: Measurement, several: dict[str, bool], names: Sequence[str]) -> str:
     return ", ".join([each.device, *(_TOLD_APART[name](each) for name in names if several[name])])
 
 
@@ -140,7 +140,7 @@ def in_words(latency: Estimate) -> str:
 
 
 def _dot(each: Shown, bitops: int) -> Dot:
-    latency = each.candidate.latency
+    latency = each.candidate.latency_ns
     title = f"{each.measurement.model}, {each.label}: {si(bitops)} BitOps, {in_words(latency)}"
     return Dot(float(bitops), latency.value * NS, each.series, str(each.number), title)
 
@@ -161,7 +161,7 @@ def _warnings(rows: Sequence[Shown]) -> tuple[Markup, ...]:
 
 
 def _not_counted(each: Candidate) -> tuple[str, ...]:
-    found = each.counts.uncovered if each.counts else ()
+    found = each.cost.uncovered if each.cost else ()
     return (f"not in MACs and BitOps: {', '.join(found)}",) if found else ()
 
 
@@ -184,16 +184,16 @@ def _integer(each: Candidate) -> str:
 
 
 _COLUMNS: dict[str, Callable[[Candidate], str]] = {
-    "median [interval]": lambda each: in_words(each.latency),
-    "p90": lambda each: si(each.p90 * NS, "s"),
-    "p99": lambda each: si(each.p99 * NS, "s"),
-    "first inference": lambda each: si(each.first * NS, "s"),
-    "load": lambda each: si(each.load * NS, "s"),
-    "memory": _count(lambda each: each.memory, "B"),
-    "size": _count(lambda each: each.size, "B"),
-    "MACs": _count(lambda each: each.counts.macs if each.counts else None),
-    "BitOps": _count(lambda each: each.counts.bitops if each.counts else None),
-    "BitOps executed": _count(lambda each: each.counts.executed_bitops if each.counts else None),
+    "median [interval]": lambda each: in_words(each.latency_ns),
+    "p90": lambda each: si(each.percentiles_ns.p90 * NS, "s"),
+    "p99": lambda each: si(each.percentiles_ns.p99 * NS, "s"),
+    "first inference": lambda each: si(each.first_ns * NS, "s"),
+    "load": lambda each: si(each.load_ns * NS, "s"),
+    "memory": _count(lambda each: each.peak_memory_bytes, "B"),
+    "size": _count(lambda each: each.bytes, "B"),
+    "MACs": _count(lambda each: each.cost.macs if each.cost else None),
+    "BitOps": _count(lambda each: each.cost.bitops if each.cost else None),
+    "BitOps executed": _count(lambda each: each.cost.executed_bitops if each.cost else None),
     "delegated": _delegated,
     "integer": _integer,
 }

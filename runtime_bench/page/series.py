@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.page.documents import BenchFile, Candidate
+from qnas.runtime_bench.result_files import BenchFile, Candidate
 
 CHANGES = {"cpu": "processor", "runtime": "runtime", "qnas": "qnas"}  # of the environment
 DIGEST = 8  # digits of a sha256 that tell two models apart
@@ -17,18 +17,19 @@ DIGEST = 8  # digits of a sha256 that tell two models apart
 
 @dataclass(frozen=True)
 class Measurement:
-    """A candidate of a file; `model` names it among those of that file."""
+    """A candidate of a file: `model` names it among those of the file, `device` with its options."""
 
     file: Path
     taken: datetime
     model: str
+    device: str
+    threads: int
     candidate: Candidate
 
     @property
     def key(self) -> tuple[str, str, str, int]:
         """Measurements of one key are one series."""
-        each = self.candidate
-        return self.model, each.device, each.shapes, each.threads
+        return self.model, self.device, self.candidate.shapes, self.threads
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class Change:
     comparable: bool
 
 
-def measurements(files: Sequence[BenchFile]) -> tuple[Measurement, ...]:
+def measurements(files: Mapping[Path, BenchFile]) -> tuple[Measurement, ...]:
     """All of them, the oldest first."""
-    ordered = sorted(files, key=lambda file: file.taken)
     return tuple(
-        Measurement(file.file, file.taken, label, candidate)
-        for file in ordered
-        for label, candidate in zip(_labels(file.candidates), file.candidates, strict=True)
+        Measurement(path, file.taken, label, each.device + file.settings.chosen, file.settings.threads, each)
+        for path, file in sorted(files.items(), key=lambda item: item[1].taken)
+        for label, each in zip(_labels(file.models), file.models, strict=True)
     )
 
 
@@ -82,12 +82,13 @@ def differing(then: Environment, now: Environment) -> tuple[str, ...]:
 
 def _labels(candidates: Sequence[Candidate]) -> list[str]:
     """The file name; the whole path where there are two of that name, numbered where it is the same."""
-    paths = {each.path for each in candidates}
+    paths = {Path(each.path) for each in candidates}
     names = Counter(path.name for path in paths)
     seen: Counter[tuple[str, str]] = Counter()
     labels = []
     for each in candidates:
-        label = each.path.name if names[each.path.name] == 1 else str(each.path)
+        name = Path(each.path).name
+        label = name if names[name] == 1 else each.path
         seen[label, each.device] += 1
         count = seen[label, each.device]
         labels.append(label if count == 1 else f"{label} ({count})")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qnas.documents.reading import Count, Text
 from qnas.runtimes.executed import ExecutedNode
 
 
@@ -13,13 +14,13 @@ class Delegation:
     A provider that compiles shows one node for many and says nothing of their arithmetic: `unknown_macs`.
     """
 
-    provider: str
-    nodes: int
-    delegated_nodes: int
-    macs: int
-    delegated_macs: int
-    integer_macs: int
-    unknown_macs: int
+    provider: Text
+    nodes: Count
+    delegated_nodes: Count
+    macs: Count
+    delegated_macs: Count
+    integer_macs: Count
+    unknown_macs: Count
 
     @property
     def node_share(self) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
+from qnas.documents.reading import Document
 from qnas.errors import OutputError
 from qnas.files import atomic_write
 from qnas.onnx.session import open_session
@@ -160,15 +161,19 @@ def _key(environment: Environment, threads: int) -> str:
     return json.dumps({**named, "threads": threads, "kernels": KERNELS_VERSION}, sort_keys=True)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    key: str
+    peak: Peak
+
+
+_FILE = Document(_Kept, "measured peak", "measure it again")
+
+
 def _read(path: Path, key: str) -> Peak | None:
     """What was kept for `key`; None when there is nothing, or nothing sound."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        peak = Peak(**kept["peak"])
-        rates = (peak.integer_gops, peak.float_gflops, peak.gigabytes)
-        return peak if kept["key"] == key and all(0 < rate < float("inf") for rate in rates) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    kept = _FILE.read_sound(path)
+    return kept.peak if kept is not None and kept.key == key else None
 
 
 def _write(path: Path, key: str, peak: Peak) -> None:

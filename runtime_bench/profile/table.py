@@ -15,6 +15,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from qnas.documents.reading import Count, Number, Text
 from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.stats import median
@@ -34,17 +35,17 @@ class ProfileRow:
     `gigabytes`: 10^9 bytes of its tensors a second, of which caches may have held some.
     """
 
-    name: str
-    op: str
-    provider: str
-    nodes: int
+    name: Text
+    op: Text
+    provider: Text
+    nodes: Count
     integer: bool | None
-    microseconds: float | None
-    share: float | None
-    macs: int
-    gops: float | None
-    peak_share: float | None
-    gigabytes: float | None
+    microseconds: Number | None
+    share: Number | None
+    macs: Count
+    gops: Number | None
+    peak_share: Number | None
+    gigabytes: Number | None
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,30 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qnas.documents.reading import Document
 from qnas.errors import ModelError, UsageError
-from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_files import ModelFiles
 from qnas.runtime_bench.profile.peak import Peak
-from qnas.runtime_bench.workers.protocol import PROTOCOL, Loaded, LoadRequest
-from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
+from qnas.runtime_bench.workers.protocol import (
+    PROTOCOL,
+    Done,
+    Executed,
+    Has,
+    Hello,
+    Kept,
+    Loaded,
+    LoadRequest,
+    Outputs,
+    Refusal,
+    Times,
+)
+from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.names import DeviceName
 
 MODULE = "qnas.runtime_bench.workers.worker"
@@ -35,7 +47,9 @@ LONGEST_REPLY = 2**31  # bytes
 PIECE = 1 << 20  # bytes of a model sent at once
 ENDING = 2.0  # seconds that a worker has to end by itself
 
-Json = dict[str, Any]
+_Reply = TypeVar("_Reply")
+SAME_QNAS = "is it the same qnas?"
+REFUSAL = Document(Refusal, "reply", SAME_QNAS, ModelError)
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Worker:
             self.close()
             raise
 
-    def ask(self, do: str, **arguments: Any) -> Json:
+    def ask(self, do: str, reply: type[_Reply], **arguments: Any) -> _Reply:
         """The reply to one request; UsageError or ModelError as the worker says."""
         line = json.dumps({"do": do, **arguments}).encode() + b"\n"
         assert self._process.stdin is not None
@@ -93,15 +107,11 @@ class Worker:
             self._process.stdin.flush()
         except (BrokenPipeError, OSError):
             raise self._death(do) from None
-        try:
-            reply = json.loads(self._line(do))
-        except ValueError as error:
-            raise ModelError(f"{self._device} answered {do!r} with nonsense: is it the same qnas?") from error
-        if not isinstance(reply, dict):
-            raise ModelError(f"{self._device} answered {do!r} with nonsense: is it the same qnas?")
-        if "error" in reply:
-            raise (UsageError if reply.get("usage") else ModelError)(str(reply["error"]))
-        return reply
+        said, where = self._line(do), f"the answer of {self._device} to {do!r}"
+        refusal = REFUSAL.parse(said, where)
+        if refusal.error:
+            raise (UsageError if refusal.usage else ModelError)(refusal.error)
+        return Document(reply, "reply", SAME_QNAS, ModelError).parse(said, where)
 
     def close(self) -> None:
         """End the process; harmless when it has ended."""
@@ -119,10 +129,10 @@ class Worker:
         self._errors.close()
 
     def _greet(self) -> None:
-        hello = self.ask("hello")
-        if hello.get("protocol") != PROTOCOL:
+        spoken = self.ask("hello", Hello).protocol
+        if spoken != PROTOCOL:
             raise UsageError(
-                f"{self._device} speaks version {hello.get('protocol')} of the bench's protocol, this is "
+                f"{self._device} speaks version {spoken} of the bench's protocol, this is "
                 f"{PROTOCOL}: install the same qnas on both machines"
             )
 
@@ -142,7 +152,7 @@ class Worker:
                 raise self._death(do)
             self._pending += piece
             if len(self._pending) > LONGEST_REPLY:
-                raise ModelError(f"{self._device} answers without end: is it the same qnas?")
+                raise ModelError(f"{self._device} answers without end: {SAME_QNAS}")
         line, _, rest = self._pending.partition(b"\n")
         self._pending = rest
         return bytes(line)
@@ -191,7 +201,7 @@ class WorkerRunner:
                 seed=options.seed,
                 cpus=options.cpus,
             )
-            self.loaded = _loaded(self.worker.ask("load", **vars(request)))
+            self.loaded = self.worker.ask("load", Loaded, **vars(request))
         except (ModelError, UsageError) as error:
             self.close()
             raise type(error)(f"{model.path}: {error}") from error
@@ -201,28 +211,30 @@ class WorkerRunner:
 
     def run(self, count: int) -> list[int]:
         """Nanoseconds of `count` inferences in a row."""
-        times: list[int] = self.worker.ask("run", count=count)["ns"]
-        return times
+        return self.worker.ask("run", Times, count=count).ns
 
     def executed(self, runs: int) -> tuple[tuple[ExecutedNode, ...], str]:
         """What ran, profiled over `runs` inferences, and what the device is called there."""
-        reply = self.worker.ask("executed", runs=runs)
-        return tuple(map(_node, reply["nodes"])), reply["provider"]
+        reply = self.worker.ask("executed", Executed, runs=runs)
+        return reply.nodes, reply.provider
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """What the last run wrote."""
-        return {
-            name: np.frombuffer(base64.b64decode(each["data"]), each["dtype"]).reshape(each["shape"])
-            for name, each in self.worker.ask("outputs")["outputs"].items()
-        }
+        written = self.worker.ask("outputs", Outputs).outputs
+        try:
+            return {
+                n: np.frombuffer(each.data, each.dtype).reshape(each.shape) for n, each in written.items()
+            }
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{self.name} sent a damaged output ({error}): {SAME_QNAS}") from error
 
     def state(self) -> State:
         """The machine as it is now."""
-        return State(**self.worker.ask("state"))
+        return self.worker.ask("state", State)
 
     def peak(self, threads: int) -> Peak:
         """How fast its machine can be; measured there once, which takes seconds."""
-        return Peak(**self.worker.ask("peak", threads=threads))
+        return self.worker.ask("peak", Peak, threads=threads)
 
     def close(self) -> None:
         """End the process."""
@@ -231,31 +243,19 @@ class WorkerRunner:
 
 def send(model: ModelFiles, worker: Worker) -> str:
     """Bring the model to the worker's machine if it has not got it; returns its path there."""
-    if not worker.ask("has", digest=model.digest)["there"]:
+    if not worker.ask("has", Has, digest=model.digest).there:
         pieces = [(file.name, piece) for file in model.files for piece in _pieces(file)]
         for index, (name, piece) in enumerate(pieces):
             data = base64.b64encode(piece).decode("ascii")
             ends = {"first": index == 0, "last": index == len(pieces) - 1}
-            worker.ask("put", digest=model.digest, name=name, data=data, **ends)
+            worker.ask("put", Done, digest=model.digest, name=name, data=data, **ends)
     paths = [
-        worker.ask("kept", digest=model.digest, name=file.name, sha256=sha256)["path"]
+        worker.ask("kept", Kept, digest=model.digest, name=file.name, sha256=sha256).path
         for file, sha256 in zip(model.files, model.sha256, strict=True)
     ]
-    return str(paths[0])
+    return paths[0]
 
 
 def _pieces(file: Path) -> list[bytes]:
     data = file.read_bytes()
     return [data[start : start + PIECE] for start in range(0, max(len(data), 1), PIECE)]
-
-
-def _loaded(reply: Json) -> Loaded:
-    for shapes in ("input_shapes", "output_shapes"):
-        reply[shapes] = {name: tuple(shape) for name, shape in reply[shapes].items()}
-    return Loaded(**reply | {"environment": Environment(**reply["environment"])})
-
-
-def _node(reply: Json) -> ExecutedNode:
-    for ends in ("inputs", "outputs"):
-        reply[ends] = tuple(ExecutedTensor(each["dtype"], tuple(each["shape"])) for each in reply[ends])
-    return ExecutedNode(**reply | {"nanoseconds": tuple(reply["nanoseconds"])})

@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from qnas import __version__
 from qnas.errors import ModelError, QnasError, UsageError
 from qnas.runtime_bench import model_cache
@@ -63,7 +65,7 @@ class Worker:
         return asdict(machine_peak(threads))
 
     def load(self, **wanted: Any) -> Json:
-        request = self._request = LoadRequest(**wanted)
+        request = self._request = msgspec.convert(wanted, LoadRequest)
         if request.cpus:
             _stay_on(request.cpus)
         name = parse_device(request.device)
@@ -162,7 +164,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     worker = Worker()
     for line in requests:
         try:
-            reply = worker.answer(json.loads(line))
+            reply = worker.answer(msgspec.json.decode(line, type=Json))
         except UsageError as error:
             reply = {"error": str(error), "usage": True}
         except QnasError as error:

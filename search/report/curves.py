@@ -10,7 +10,8 @@ from qnas.html_page import Markup, element
 from qnas.search.report.colours import LIGHT, LINE, SOFT
 from qnas.search.report.numbers import short
 from qnas.search.report.plots import plot
-from qnas.search.report.run_record import RunRecord, Step
+from qnas.search.report.run_record import RunRecord
+from qnas.search.runs.log_records import StepRecord
 from qnas.search.space.candidate_costs import Cost
 
 SIZE = 430, 250  # pixels
@@ -30,7 +31,7 @@ def curve_cards(run: RunRecord) -> Markup:
     recipe, steps = run.plan.recipe, run.steps
     unit, size = UNITS[recipe.cost]
 
-    def line(name: str, value: Callable[[Step], float | None], colour: int, style: str = "-") -> Line:
+    def line(name: str, value: Callable[[StepRecord], float | None], colour: int, style: str = "-") -> Line:
         known = [(each.step / recipe.epoch_steps, value(each)) for each in steps]
         points = [(time, number) for time, number in known if number is not None]
         return name, thinned(points), LIGHT[colour], style

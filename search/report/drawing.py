@@ -6,8 +6,8 @@ from dataclasses import replace
 from qnas.html_page import Markup, element, table
 from qnas.network.architecture import Architecture
 from qnas.search.report.colours import bits_chip, bits_class, bits_legend
-from qnas.search.report.graph import SOURCE, Block, Box, Graph, Picture, picture
-from qnas.search.report.layout import Shape, place, wire
+from qnas.search.report.graph import SOURCE, Block, Box, Diagram, Picture, picture
+from qnas.search.report.layout import Drawing, place, wire
 from qnas.search.report.numbers import percent, si
 
 LETTER = 6.7  # width of a letter of 11 pixels
@@ -63,7 +63,7 @@ def _block_card(drawn: Picture, block: Block) -> Markup:
     return element("div", element("h3", block.title.capitalize()), inside, class_="card")
 
 
-def _svg(shape: Shape, label: str) -> Markup:
+def _svg(shape: Drawing, label: str) -> Markup:
     width, height = shape.width + 2 * MARGIN, shape.above + shape.below + 2 * MARGIN
     moved = element("g", shape.markup, transform=f"translate({MARGIN:g} {shape.above + MARGIN:.1f})")
     drawn = element(
@@ -73,7 +73,7 @@ def _svg(shape: Shape, label: str) -> Markup:
     return element("div", drawn, class_="wide")
 
 
-def _placed(drawn: Picture, graph: Graph, inline: bool = False) -> Shape:
+def _placed(drawn: Picture, graph: Diagram, inline: bool = False) -> Drawing:
     shapes = {}
     for key, box in graph.boxes.items():
         if box.kind != "block":
@@ -85,7 +85,7 @@ def _placed(drawn: Picture, graph: Graph, inline: bool = False) -> Shape:
     return place(shapes, graph.edges)
 
 
-def _shape(box: Box, drawn: Picture) -> Shape:
+def _shape(box: Box, drawn: Picture) -> Drawing:
     match box.kind:
         case "searched" | "fixed":
             return _layer(box, drawn)
@@ -93,14 +93,14 @@ def _shape(box: Box, drawn: Picture) -> Shape:
             bar = f"M{RADIUS - 4:g} 0h8M{RADIUS:g} -4v8"
             circle = element("circle", cx=RADIUS, cy=0, r=RADIUS, class_="join")
             shown = element("g", element("title", box.name), circle, element("path", d=bar, class_="sign"))
-            return Shape(2 * RADIUS, RADIUS, RADIUS, shown)
+            return Drawing(2 * RADIUS, RADIUS, RADIUS, shown)
         case _ if box.name == SOURCE:
-            return Shape(0, 3, 3, element("circle", cx=0, cy=0, r=3, class_="tip"))
+            return Drawing(0, 3, 3, element("circle", cx=0, cy=0, r=3, class_="tip"))
         case _:
             return _plain(box, drawn)
 
 
-def _layer(box: Box, drawn: Picture) -> Shape:
+def _layer(box: Box, drawn: Picture) -> Drawing:
     width = max(NARROWEST, LETTER * len(box.text) + 20, 5.7 * len(box.name) + 42)
     bits = box.bits or 32
     length = (width - 16) * box.bitops / max(drawn.largest, 1)
@@ -118,10 +118,10 @@ def _layer(box: Box, drawn: Picture) -> Shape:
         element("rect", x=10, y=20, width=f"{width - 18:.1f}", height=4, rx=2, class_="all"),
         element("rect", x=10, y=20, width=f"{length:.1f}", height=4, rx=2, class_="edge"),
     )  # fmt: skip
-    return Shape(width, HALF_HEIGHT, HALF_HEIGHT, element("g", *parts, class_=bits_class(bits)))
+    return Drawing(width, HALF_HEIGHT, HALF_HEIGHT, element("g", *parts, class_=bits_class(bits)))
 
 
-def _plain(box: Box, drawn: Picture) -> Shape:
+def _plain(box: Box, drawn: Picture) -> Drawing:
     width = LETTER * len(box.text) + 14
     cost = f", {_share(box.macs, drawn.macs)} of the MACs" if box.macs else ""
     parts = (
@@ -130,10 +130,10 @@ def _plain(box: Box, drawn: Picture) -> Shape:
                 rx=PLAIN_HALF if box.kind == "end" else 4, class_="plain"),
         element("text", box.text, x=f"{width / 2:.1f}", y=3.7, class_="word"),
     )  # fmt: skip
-    return Shape(width, PLAIN_HALF, PLAIN_HALF, element("g", *parts))
+    return Drawing(width, PLAIN_HALF, PLAIN_HALF, element("g", *parts))
 
 
-def _framed(inside: Shape, title: str) -> Shape:
+def _framed(inside: Drawing, title: str) -> Drawing:
     """A block with its border and its title."""
     width = inside.width + 2 * PAD
     above, below = inside.above + HEADING + 8, inside.below + PAD - 4
@@ -145,10 +145,10 @@ def _framed(inside: Shape, title: str) -> Shape:
         wire([(PAD + inside.width, 0), (width, 0)], arrow=False),
         element("g", inside.markup, transform=f"translate({PAD:g} 0)"),
     )  # fmt: skip
-    return Shape(width, above, below, element("g", *parts))
+    return Drawing(width, above, below, element("g", *parts))
 
 
-def _closed(row: Block, box: Box, drawn: Picture) -> Shape:
+def _closed(row: Block, box: Box, drawn: Picture) -> Drawing:
     """A row of equal blocks that is drawn elsewhere: the bits of its layers as stripes."""
     layers = [each for each in row.graph.boxes.values() if each.kind == "searched"]
     shares = f"BitOps {_share(box.bitops, drawn.bitops)}"
@@ -167,7 +167,7 @@ def _closed(row: Block, box: Box, drawn: Picture) -> Shape:
         *stripes,
         element("text", shares, x=8, y=21, class_="small"),
     )  # fmt: skip
-    return Shape(width, HALF_HEIGHT, HALF_HEIGHT, element("g", *parts))
+    return Drawing(width, HALF_HEIGHT, HALF_HEIGHT, element("g", *parts))
 
 
 def _share(part: float, whole: float) -> str:

@@ -37,7 +37,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Graph:
+class Diagram:
     """Boxes in topological order and the edges between them."""
 
     boxes: Mapping[str, Box]
@@ -49,7 +49,7 @@ class Block:
     """The numbers of blocks that are the same, and how one of them looks, its costs those of all."""
 
     numbers: tuple[int, ...]
-    graph: Graph
+    graph: Diagram
 
     @property
     def title(self) -> str:
@@ -66,7 +66,7 @@ class Picture:
     `blocks`: one for each kind of block; MACs and BitOps of everything.
     """
 
-    frame: Graph
+    frame: Diagram
     rows: Mapping[str, Block]
     blocks: tuple[Block, ...]
     macs: int
@@ -124,7 +124,7 @@ def _block_kinds(architecture: Architecture) -> dict[int, tuple[tuple[str, Choic
     return {number: tuple(sorted(kind, key=lambda each: each[0])) for number, kind in kinds.items()}
 
 
-def _whole(architecture: Architecture, layers: Sequence[Layer], costs: Sequence[LayerCost]) -> Graph:
+def _whole(architecture: Architecture, layers: Sequence[Layer], costs: Sequence[LayerCost]) -> Diagram:
     """All boxes, no block folded."""
     named = by_name(layers)
     keys = {layer.name: _key(layer, architecture) for layer in layers}
@@ -145,7 +145,7 @@ def _whole(architecture: Architecture, layers: Sequence[Layer], costs: Sequence[
         key = str(keys[row.name])
         box = boxes[key]
         boxes[key] = replace(box, macs=box.macs + row.macs, bitops=box.bitops + row.bitops)
-    return Graph(boxes, tuple(edges))
+    return Diagram(boxes, tuple(edges))
 
 
 def _key(layer: Layer, architecture: Architecture) -> str | None:
@@ -196,7 +196,7 @@ def _row_name(row: Sequence[int]) -> str:
     return f"(blocks) {ranges(row)}"
 
 
-def _frame(graph: Graph, rows: Sequence[tuple[int, ...]]) -> Graph:
+def _frame(graph: Diagram, rows: Sequence[tuple[int, ...]]) -> Diagram:
     """With every row of equal blocks in one box."""
     of_number = {number: row for row in rows for number in row}
 
@@ -213,10 +213,10 @@ def _frame(graph: Graph, rows: Sequence[tuple[int, ...]]) -> Graph:
             before = boxes.get(name, Box(name, "block", ""))
             boxes[name] = replace(before, macs=before.macs + box.macs, bitops=before.bitops + box.bitops)
     pairs = ((outer(source), outer(target)) for source, target in graph.edges)
-    return Graph(boxes, tuple(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1])))
+    return Diagram(boxes, tuple(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1])))
 
 
-def _inside(graph: Graph, numbers: Sequence[int]) -> Graph:
+def _inside(graph: Diagram, numbers: Sequence[int]) -> Diagram:
     """The first of these blocks, from what it reads on, with the costs of all."""
     first = numbers[0]
     boxes = {SOURCE: Box(SOURCE, "end", "")}
@@ -229,4 +229,4 @@ def _inside(graph: Graph, numbers: Sequence[int]) -> Graph:
     pairs = (
         (source if source in boxes else SOURCE, target) for source, target in graph.edges if target in boxes
     )
-    return Graph(boxes, tuple(dict.fromkeys(pairs)))
+    return Diagram(boxes, tuple(dict.fromkeys(pairs)))

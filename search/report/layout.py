@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Shape:
+class Drawing:
     """A drawing whose line comes in at (0, 0) and leaves at (width, 0); it reaches so far up and down."""
 
     width: float
@@ -24,13 +24,13 @@ class Shape:
     markup: Markup
 
 
-def place(shapes: Mapping[str, Shape], edges: Sequence[Edge]) -> Shape:
+def place(shapes: Mapping[str, Drawing], edges: Sequence[Edge]) -> Drawing:
     """Shapes, in topological order from one source to one sink, with the edges between them as one shape."""
     return _Placing(shapes, edges).shape()
 
 
 class _Placing:
-    def __init__(self, shapes: Mapping[str, Shape], edges: Sequence[Edge]) -> None:
+    def __init__(self, shapes: Mapping[str, Drawing], edges: Sequence[Edge]) -> None:
         self.shapes, self.edges = shapes, edges
         self.columns = self._depths()
         self.main = self._main_road()
@@ -43,7 +43,7 @@ class _Placing:
         branches = [shape for name, shape in shapes.items() if self.lanes[name]]
         self.lane = max((shape.above + shape.below for shape in branches), default=0.0)
 
-    def shape(self) -> Shape:
+    def shape(self) -> Drawing:
         """The whole of it."""
         lines = [self._line(source, target) for source, target in self.edges]
         boxes = [
@@ -52,7 +52,7 @@ class _Placing:
         ]
         last = self.main[-1]
         lanes, tracks = max(self.lanes.values()), len(set(self.tracks.values()))
-        return Shape(
+        return Drawing(
             width=self.left[last] + self.shapes[last].width,
             above=self.above + tracks * TRACK + (4 if tracks else 0),
             below=self.below + lanes * (LANE_GAP + self.lane),

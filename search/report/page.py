@@ -8,7 +8,6 @@ from qnas.files import atomic_write, check_output
 from qnas.html_page import Markup, element, page
 from qnas.images.files import read_image
 from qnas.images.samples import sample_photographs
-from qnas.json_fields import printable
 from qnas.search.report import colours, crops, drawing, sweep_page
 from qnas.search.report.run_page import run_parts
 from qnas.search.report.run_record import is_run, read_run
@@ -61,7 +60,7 @@ def _crops(found: Mapping[str, Path], images: Sequence[Path]) -> list[Markup]:
         return []
     parts = [element("h2", "Before and after"), element("p", CROPS, class_="soft")]
     try:
-        named = [(printable(path.name), read_image(path)) for path in images]
+        named = [(path.name, read_image(path)) for path in images]
         photographs = named or sample_photographs()
     except UsageError as error:  # of the photographs at hand: nobody asked for them
         return [*parts, element("p", error, class_="warn")]

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qnas.html_page import Markup, element, facts, table
-from qnas.json_fields import printable
 from qnas.search.report.alphas import alpha_cards, certainties
 from qnas.search.report.curves import curve_cards
 from qnas.search.report.drawing import architecture_section, architecture_text
@@ -99,10 +98,10 @@ def shown(value: Any) -> str:
     """Settings in a line of text."""
     match value:
         case dict():
-            return printable("; ".join(f"{key}: {shown(each)}" for key, each in value.items()))
+            return "; ".join(f"{key}: {shown(each)}" for key, each in value.items())
         case list() | tuple():
-            return printable(", ".join(map(shown, value)))
+            return ", ".join(map(shown, value))
         case float():
             return short(value)
         case _:
-            return printable(str(value))
+            return str(value)

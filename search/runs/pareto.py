@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qnas.search.runs.result import write_json, write_text
+from qnas.documents.reading import Document, Number, Text
+from qnas.search.runs.result import WRITE_AGAIN, write_json, write_text
 
-FORMAT = "qnas-pareto"
-VERSION = 1
 COLUMNS = (
     "name", "method", "space", "bits", "penalty", "seed", "macs", "bitops", "psnr_y", "ssim", "on_front",
     "failed",
@@ -21,17 +20,17 @@ COLUMNS = (
 class Entry:
     """One trained network, or one that failed; PSNR-Y in dB. What it has not is None."""
 
-    name: str
-    method: str
-    space: str
+    name: Text
+    method: Text
+    space: Text
     bits: tuple[int, ...]
-    penalty: float | None
+    penalty: Number | None
     seed: int
-    macs: int | None = None
-    bitops: int | None = None
-    psnr_y: float | None = None
-    ssim: float | None = None
-    failed: str | None = None
+    macs: Number | None = None
+    bitops: Number | None = None
+    psnr_y: Number | None = None
+    ssim: Number | None = None
+    failed: Text | None = None
 
     @property
     def point(self) -> tuple[float, float] | None:
@@ -39,6 +38,16 @@ class Entry:
         if self.failed is not None or self.bitops is None or self.psnr_y is None or math.isnan(self.psnr_y):
             return None
         return self.bitops, self.psnr_y
+
+
+@dataclass(frozen=True)
+class Table:
+    """pareto.json."""
+
+    members: tuple[Entry, ...]
+
+
+PARETO_FILE = Document(Table, "record of a search", WRITE_AGAIN, format="qnas-pareto", version=1)
 
 
 def front(points: Sequence[tuple[float, float] | None]) -> list[bool]:
@@ -62,7 +71,7 @@ def write_pareto(folder: Path, entries: Sequence[Entry]) -> None:
     """Write pareto.json and pareto.csv, in the order of `ordered`. Raises OutputError."""
     rows = [{**asdict(entry), "on_front": on_front} for entry, on_front in ordered(entries)]
     members = [{column: row[column] for column in COLUMNS} for row in rows]
-    write_json(folder / "pareto.json", {"format": FORMAT, "version": VERSION, "members": members})
+    write_json(folder / "pareto.json", PARETO_FILE.head | {"members": members})
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

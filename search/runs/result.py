@@ -2,17 +2,33 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qnas.cost.network_cost import NetworkCost, network_cost
+from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import OutputError
 from qnas.files import atomic_write
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
 
-FORMAT = "qnas-search-result"
-VERSION = 1
+WRITE_AGAIN = "let qnas-search write it again"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search ended with; MACs and BitOps for its image, (height, width) as in the paper's tables."""
+
+    space_name: Text
+    method: Text
+    macs: Number
+    bitops: Number
+    image: tuple[Count, Count] = (32, 32)
+    seconds: Number | None = None
+
+
+RESULT_FILE = Document(Result, "record of a search", WRITE_AGAIN, format="qnas-search-result", version=1)
 
 
 def write_result(
@@ -25,8 +41,7 @@ def write_result(
     """
     counted = image_cost(architecture, image)
     result = {
-        "format": FORMAT,
-        "version": VERSION,
+        **RESULT_FILE.head,
         "space_name": space_name,
         "method": method,
         "cost": cost,

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from qnas import __version__
+from qnas.documents.reading import Count, Document
 from qnas.errors import CheckpointError, SpaceError, UsageError
 from qnas.search.runs.result import write_json
 from qnas.search.space.search_space import SearchSpace, from_document
@@ -20,9 +21,6 @@ ARCHITECTURE = "arch.json"
 RESULT = "result.json"
 REPORT = "report.html"
 
-FORMAT = "qnas-search-run"
-VERSION = 1
-
 # Recipe field or key of a space -> the option of `qnas-search run`, where its name is another.
 _OPTIONS = {
     "learning_rate": "--lr",
@@ -33,6 +31,17 @@ _OPTIONS = {
     "identical_blocks": "--space",
     "operations": "--operations",
 }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    space_name: str
+    space: dict[str, Any]
+    recipe: dict[str, Any]
+    image: tuple[Count, Count]
+
+
+_FILE = Document(_Plan, "plan of a search", "begin again with --force", CheckpointError, "qnas-search-run", 1)
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,7 @@ def _shown(field: str, value: Any) -> str:
 def write_plan(folder: Path, plan: SearchPlan, torch_version: str) -> None:
     """Write search.json. Raises OutputError."""
     versions = {"qnas": __version__, "torch": torch_version}
-    write_json(
-        folder / PLAN, {"format": FORMAT, "version": VERSION, **plan.to_document(), "versions": versions}
-    )
+    write_json(folder / PLAN, {**_FILE.head, **plan.to_document(), "versions": versions})
 
 
 def read_plan(folder: Path) -> SearchPlan:
@@ -101,34 +108,9 @@ def read_plan(folder: Path) -> SearchPlan:
     path = folder / PLAN
     if not path.is_file():
         raise UsageError(f"{folder} holds no search (no {PLAN}): leave --resume out to begin one")
+    found = _FILE.read(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"no {FORMAT} file")
-        if document.get("version") != VERSION:
-            raise ValueError(f"version {document.get('version')!r}, this qnas reads {VERSION}")
-        space = from_document(document["space"], str(path), str(document["space_name"]))
-        height, width = document["image"]
-        return SearchPlan(space, _checked(recipe_from(document["recipe"])), (int(height), int(width)))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SpaceError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{path} cannot be used ({what}): begin again with --force") from error
-
-
-def _checked(recipe: SearchRecipe) -> SearchRecipe:
-    """The recipe, when its fields have the types of their annotations. Raises ValueError."""
-    hints = get_type_hints(SearchRecipe)
-    for field in fields(recipe):
-        value, hint = getattr(recipe, field.name), hints[field.name]
-        options = get_args(hint) or (hint,)
-        kinds = tuple(each for each in options if isinstance(each, type))
-        kinds += (int,) if float in kinds else ()
-        if not kinds:
-            right = value in options  # a Literal
-        elif isinstance(value, tuple):
-            right = all(isinstance(each, kinds) for each in value)
-        else:
-            right = isinstance(value, kinds)
-        if not right:
-            raise ValueError(f"{field.name} is {value!r}")
-    return recipe
+        space = from_document(found.space, str(path), found.space_name)
+    except SpaceError as error:
+        raise CheckpointError(f"{error}: {_FILE.advice}") from error
+    return SearchPlan(space, recipe_from(found.recipe, f"{path}, recipe"), found.image)

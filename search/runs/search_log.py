@@ -5,11 +5,12 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from qnas.documents.reading import decode
 from qnas.errors import OutputError, UsageError
 from qnas.search.runs.event_files import EventFile
 from qnas.search.runs.file_lock import is_free
+from qnas.search.runs.log_records import EpochRecord, LogRecord, StepRecord, plain, record_from
 from qnas.search.runs.run_folder import EVENTS, LOG
 from qnas.search.space.candidate_costs import CandidateCosts
 from qnas.search.supernet.alphas import certainty, softmax
@@ -56,7 +57,7 @@ class SearchLog:
         end = 0
         self._events.restart()
         for length, record in _records(self._path):
-            if record["step"] > step:
+            if record.step > step:
                 break
             end += length
             self._note(record)
@@ -69,18 +70,16 @@ class SearchLog:
         """Write a record of every few steps."""
         self._last = news.loss
         if news.step % max(1, search.recipe.epoch_steps // RECORDS_AN_EPOCH) == 0:
-            self._write({"kind": "step", **_step(news), "seconds": search.seconds})
+            self._write(_step(news, search.seconds))
 
     def epoch(self, search: Search, costs: CandidateCosts) -> None:
         """Write what the epoch ended with; its loss is the mean of the step records'."""
         losses = self._losses or [self._last]  # none where a log was lost
         loss = sum(losses) / len(losses)
-        epoch = search.step // search.recipe.epoch_steps - 1
-        record = {"kind": "epoch", "epoch": epoch, "step": search.step, "loss": loss}
-        self._write({**record, **_decisions(search, costs), "seconds": search.seconds})
+        self._write(_epoch(search, costs, loss))
 
-    def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record).encode() + b"\n"
+    def _write(self, record: LogRecord) -> None:
+        line = json.dumps(plain(record)).encode() + b"\n"
         try:
             if self._file.write(line) != len(line):  # how a disk with a little room left says so
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -88,12 +87,12 @@ class SearchLog:
             raise self._refused(error) from error
         self._note(record)
 
-    def _note(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "step":
-            self._losses.append(record["loss"])
+    def _note(self, record: LogRecord) -> None:
+        if isinstance(record, StepRecord):
+            self._losses.append(record.loss)
         else:
             self._losses.clear()
-        self._events.write(record["step"], self._begun + record["seconds"], _scalars(record))
+        self._events.write(record.step, self._begun + record.seconds, _scalars(record))
 
     def _refused(self, error: OSError) -> OutputError:
         return OutputError(
@@ -101,44 +100,25 @@ class SearchLog:
         )
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[int, LogRecord]]:
     """(length in bytes, record) of every whole line, up to the first that is damaged."""
     with path.open("rb") as file:
         for line in file:
             try:
-                record = json.loads(line)
-                whole = line.endswith(b"\n") and _has_numbers(record)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                record = record_from(decode(line), str(path))
+            except (ValueError, UsageError):
                 return
-            if not whole:
+            if not line.endswith(b"\n"):
                 return
             yield len(line), record
 
 
-def _has_numbers(record: Any) -> bool:
-    step, numbers = record["step"], (record["seconds"], record["loss"])
-    return (
-        record["kind"] in ("step", "epoch")
-        and type(step) is int
-        and all(type(each) in (int, float) for each in (*numbers, *_scalars(record).values()))
-    )
+def _step(news: StepNews, seconds: float) -> StepRecord:
+    known = {name: value for name, value in vars(news).items() if name != "seconds_left"}
+    return StepRecord(**known, seconds=seconds)
 
 
-def _step(news: StepNews) -> dict[str, Any]:
-    return {
-        "epoch": news.epoch,
-        "step": news.step,
-        "loss": news.loss,
-        "alpha_loss": news.alpha_loss,
-        "expected_cost": news.expected_cost,
-        "best_cost": news.best_cost,
-        "entropy": news.entropy,
-        "entropy_weight": news.entropy_weight,
-        "images_per_second": news.images_per_second,
-    }
-
-
-def _decisions(search: Search, costs: CandidateCosts) -> dict[str, Any]:
+def _epoch(search: Search, costs: CandidateCosts, loss: float) -> EpochRecord:
     """What the alphas say, and what that costs."""
     space, alphas = search.space, [alpha.detach().cpu() for alpha in search.supernet.alphas]
     choices = search.choices()
@@ -148,32 +128,36 @@ def _decisions(search: Search, costs: CandidateCosts) -> dict[str, Any]:
             expected += sum(
                 share * costs.searched[name][op, b] for share, b in zip(row, space.bits, strict=True)
             )
-    return {
-        "alphas": {name: alpha.tolist() for name, alpha in zip(space.variables, alphas, strict=True)},
-        "choices": {name: {"op": choice.op, "bits": choice.bits} for name, choice in choices.items()},
-        "certainty": dict(zip(space.variables, certainty(alphas), strict=True)),
-        "cost": float(costs.of(choices)),
-        "expected_cost": expected,
-    }
+    return EpochRecord(
+        epoch=search.step // search.recipe.epoch_steps - 1,
+        step=search.step,
+        loss=loss,
+        alphas={name: alpha.tolist() for name, alpha in zip(space.variables, alphas, strict=True)},
+        choices={name: {"op": choice.op, "bits": choice.bits} for name, choice in choices.items()},
+        certainty=dict(zip(space.variables, certainty(alphas), strict=True)),
+        cost=float(costs.of(choices)),
+        expected_cost=expected,
+        seconds=search.seconds,
+    )
 
 
-def _scalars(record: dict[str, Any]) -> dict[str, float]:
+def _scalars(record: LogRecord) -> dict[str, float]:
     """A record's numbers by TensorBoard's tags; alphas by variable and their place in [O, B]."""
-    if record["kind"] == "step":
+    if isinstance(record, StepRecord):
         tags = {
-            "loss/weights": record["loss"],
-            "loss/alphas": record["alpha_loss"],
-            "cost/expected": record["expected_cost"],
-            "cost/best": record["best_cost"],
-            "entropy/nats": record["entropy"],
-            "entropy/weight": record["entropy_weight"],
-            "speed/images_per_second": record["images_per_second"],
+            "loss/weights": record.loss,
+            "loss/alphas": record.alpha_loss,
+            "cost/expected": record.expected_cost,
+            "cost/best": record.best_cost,
+            "entropy/nats": record.entropy,
+            "entropy/weight": record.entropy_weight,
+            "speed/images_per_second": record.images_per_second,
         }
         return {tag: value for tag, value in tags.items() if value is not None}
-    tags = {"epoch/loss": record["loss"], "epoch/cost": record["cost"]}
-    tags["epoch/expected_cost"] = record["expected_cost"]
-    tags |= {f"certainty/{name}": value for name, value in record["certainty"].items()}
-    for name, rows in record["alphas"].items():
+    numbers = {"epoch/loss": record.loss, "epoch/cost": record.cost}
+    numbers["epoch/expected_cost"] = record.expected_cost
+    numbers |= {f"certainty/{name}": value for name, value in record.certainty.items()}
+    for name, rows in record.alphas.items():
         for op, row in enumerate(rows):
-            tags |= {f"alpha/{name}/{op}.{b}": value for b, value in enumerate(row)}
-    return tags
+            numbers |= {f"alpha/{name}/{op}.{b}": value for b, value in enumerate(row)}
+    return numbers

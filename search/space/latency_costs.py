@@ -1,22 +1,11 @@
-"""Measured milliseconds of every candidate of a search space, from a table in JSON:
+"""Measured milliseconds of every candidate of a search space, out of a `qnas.documents.latency_model`."""
 
-    {"format": "qnas-latency-model", "version": 1, "operations": [
-        {"op": "simple_3x3", "in_channels": 36, "out_channels": 36, "bits": 4,
-         "height": 128, "width": 128, "scale": 1, "ms": 0.41}, ...]}
-
-`qnas-bench fit` and `qnas-bench operations` write such files. A row is what an operation adds to a network in
-which its result has so many pixels, `scale` times as many a side as the image (1 where the row does not say).
-Other keys of the file are not looked at.
-"""
-
-import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qnas.cost.network_cost import layer_sizes
+from qnas.documents.latency_model import ADVICE, OPERATIONS
 from qnas.errors import UsageError
 from qnas.network.layers import by_name
 from qnas.network.lowering import lower
@@ -24,11 +13,8 @@ from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.space.candidate_costs import Candidate, CandidateCosts, owns
 from qnas.search.space.search_space import SearchSpace
 
-FORMAT, VERSION = "qnas-latency-model", 1
 Size = tuple[int, int]  # height and width
 Times = dict[tuple[str, int, int, int, int], dict[Size, float]]  # op, channels, bits, scale -> size -> ms
-_COUNTS = ("in_channels", "out_channels", "bits", "height", "width", "scale")
-_KEYS = {"op", "ms", *_COUNTS}
 
 
 @dataclass(frozen=True)
@@ -105,40 +91,13 @@ def _at(sizes: Mapping[Size, float], height: int, width: int) -> float:
 
 
 def read_times(path: Path) -> Times:
-    """The rows of a table, checked. Raises UsageError."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        raise UsageError(f"{path} cannot be read ({reason}): name a file of `qnas-bench fit`") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise UsageError(f"{path} is no table of latencies: name a file of `qnas-bench fit`")
-    if type(document.get("version")) is not int or document["version"] != VERSION:
-        found = reprlib.repr(document.get("version"))
-        raise UsageError(f"{path} is version {found} of its format, this is {VERSION}: fit again")
-    rows = document.get("operations")
-    if not isinstance(rows, list):
-        raise UsageError(f"{path}: operations is no list: write the file again with `qnas-bench fit`")
+    """The rows of a table by operation and size. Raises UsageError."""
     times: Times = {}
-    for index, row in enumerate(rows):
-        _add(times, row, f"{path}: operations[{index}]")
+    for index, row in enumerate(OPERATIONS.read(path).operations):
+        sizes = times.setdefault((row.op, row.in_channels, row.out_channels, row.bits, row.scale), {})
+        if sizes.setdefault((row.height, row.width), row.ms) != row.ms:
+            raise UsageError(
+                f"{path}: operations[{index}] has another time of {row.op} at {row.height}x{row.width} than "
+                f"a row before: {ADVICE}"
+            )
     return times
-
-
-def _add(times: Times, row: Any, where: str) -> None:
-    again = "write the file again with `qnas-bench fit`"
-    row = {"scale": 1, **row} if isinstance(row, dict) else {}
-    if row.keys() != _KEYS:
-        raise UsageError(f"{where} has not the keys {', '.join(sorted(_KEYS))}: {again}")
-    for key in _COUNTS:
-        if type(row[key]) is not int or not 1 <= row[key] < 2**31:
-            raise UsageError(f"{where}: {key} is {reprlib.repr(row[key])}, no count: {again}")
-    op, ms = row["op"], row["ms"]
-    if not isinstance(op, str):
-        raise UsageError(f"{where}: op is {reprlib.repr(op)}, no name: {again}")
-    if type(ms) not in (int, float) or not 0 <= ms < 2**31:
-        raise UsageError(f"{where}: ms is {reprlib.repr(ms)}, no time: {again}")
-    sizes = times.setdefault((op, row["in_channels"], row["out_channels"], row["bits"], row["scale"]), {})
-    size = (row["height"], row["width"])
-    if sizes.setdefault(size, float(ms)) != ms:
-        raise UsageError(f"{where}: {op} has another time at {size[0]}x{size[1]} in a row before: {again}")

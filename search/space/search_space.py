@@ -10,9 +10,6 @@ a layer counts. Frames whose operations are given (espcn, srresnet, rfdn) have n
 alone are searched, as EdMIPS does (Cai and Vasconcelos, CVPR 2020).
 """
 
-import json
-import reprlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -20,14 +17,27 @@ from functools import cached_property
 from importlib import resources
 from math import prod
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta, structs
+
+from qnas.documents.reading import Closed, Document
 from qnas.errors import ArchitectureError, SpaceError
-from qnas.network.architecture import FIXED_SPACES, Architecture, Choice, Normalization, Space
+from qnas.network.architecture import (
+    FIXED_SPACES,
+    Architecture,
+    Blocks,
+    Channels,
+    Choice,
+    Normalization,
+    Scale,
+    Space,
+)
 from qnas.network.lowering import lower, slot_operations
 from qnas.quantization.quantizers import FLOAT_BITS
 
-SEARCHED_BITS = (2, 3, 4, 8, FLOAT_BITS)
+SearchedBits = Literal[2, 3, 4, 8, 32]
 PLACEHOLDER = "simple_1x1"  # fits any channels
 Choices = tuple[Choice, ...]
 
@@ -110,7 +120,7 @@ class SearchSpace:
 
     def with_bits(self, bits: Sequence[int]) -> "SearchSpace":
         """Return this space at other bits. Raises SpaceError."""
-        return replace(self, bits=_bits(list(bits), self.name))
+        return from_document({**self.to_document(), "bits": list(bits)}, self.name, self.name)
 
     def with_operations_of(self, found: Architecture) -> "SearchSpace":
         """Only the bits of `found` left open: the second half of a two-fold search. Raises SpaceError."""
@@ -126,63 +136,39 @@ class SearchSpace:
         return narrowed
 
 
-def from_document(document: Any, source: str, name: str | None = None) -> SearchSpace:
-    """A checked space from plain data; `source` names it in messages. Raises SpaceError."""
-    if not isinstance(document, dict):
-        raise SpaceError(f"{source}: a space is an object with the keys {', '.join(_KEYS)}")
-    document = {"normalization": "none", "identical_blocks": False, "operations": {}, **document}
-    unknown, missing = sorted(set(document) - set(_KEYS), key=str), [k for k in _KEYS if k not in document]
-    if unknown or missing:
-        problem = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
-        raise SpaceError(f"{source}: {problem}; a space has the keys {', '.join(_KEYS)}")
-    for key, (allowed, wanted) in _ALLOWED.items():
-        value = document[key]
-        if type(value) not in (int, str, bool) or type(value) is not type(allowed[0]) or value not in allowed:
-            raise SpaceError(f"{source}: {key} is {_shown(value)}, use {wanted}")
-    space = SearchSpace(
-        name=name or Path(source).stem,
-        network=cast(Space, document["network"]),
-        channels=document["channels"],
-        blocks=document["blocks"],
-        scale=document["scale"],
-        bits=_bits(document["bits"], source),
-        operations=_patterns(document["operations"], source),
-        normalization=cast(Normalization, document["normalization"]),
-        identical_blocks=document["identical_blocks"],
+class _Document(Closed, frozen=True):
+    network: Space
+    channels: Channels
+    blocks: Blocks
+    scale: Scale
+    bits: Annotated[tuple[SearchedBits, ...], Meta(min_length=1)]
+    operations: dict[str, Annotated[tuple[str, ...], Meta(min_length=1)]] = msgspec.field(
+        default_factory=dict
     )
+    normalization: Normalization = "none"
+    identical_blocks: bool = False
+
+    def __post_init__(self) -> None:
+        if len(set(self.bits)) < len(self.bits):
+            raise ValueError("bits names a width twice")
+        for pattern, operations in self.operations.items():
+            if len(set(operations)) < len(operations):
+                raise ValueError(f"operations[{pattern!r}] names an operation twice")
+
+
+_FILE = Document(_Document, "search space", "`qnas-search spaces` shows some", SpaceError)
+
+
+def from_document(document: object, source: str, name: str | None = None) -> SearchSpace:
+    """A checked space from plain data; `source` names it in messages. Raises SpaceError."""
+    return _space(_FILE.convert(document, source), source, name)
+
+
+def _space(found: _Document, source: str, name: str | None = None) -> SearchSpace:
+    values = structs.asdict(found) | {"bits": tuple(sorted(found.bits))}
+    space = SearchSpace(name or Path(source).stem, **values)
     _check_operations(space, source)
     return space
-
-
-def _bits(value: Any, source: str) -> tuple[int, ...]:
-    widths = ", ".join(map(str, SEARCHED_BITS))
-    if not isinstance(value, list) or not value:
-        raise SpaceError(f"{source}: bits must be a list of some of {widths}")
-    for each in value:
-        if type(each) is not int or each not in SEARCHED_BITS:
-            raise SpaceError(f"{source}: bits has {_shown(each)}, use some of {widths}")
-    if len(set(value)) != len(value):
-        raise SpaceError(f"{source}: bits names a width twice: name each once")
-    return tuple(sorted(value))
-
-
-def _shown(value: Any) -> str:
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # a hexadecimal number of TOML has no bound, its decimal digits have
-        return "too long a number"
-
-
-def _patterns(value: Any, source: str) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict):
-        raise SpaceError(f'{source}: operations must map patterns to lists, as {{"*": ["simple_3x3"]}}')
-    for pattern, operations in value.items():
-        where = f"{source}: operations[{reprlib.repr(pattern)}]"
-        if not isinstance(operations, list) or not operations:
-            raise SpaceError(f'{where} must be a list of operations, as ["simple_3x3", "growth2_3x3"]')
-        if any(not isinstance(each, str) for each in operations) or len(set(operations)) != len(operations):
-            raise SpaceError(f"{where} must name each operation once")
-    return {str(pattern): tuple(operations) for pattern, operations in value.items()}
 
 
 def _check_operations(space: SearchSpace, source: str) -> None:
@@ -218,17 +204,6 @@ def _check_operations(space: SearchSpace, source: str) -> None:
             raise SpaceError(f"{source}: {error}") from None
 
 
-_ALLOWED: dict[str, tuple[Any, str]] = {
-    "network": (get_args(Space), ", ".join(get_args(Space))),
-    "channels": (range(1, 513), "a whole number from 1 to 512"),
-    "blocks": (range(1, 65), "a whole number from 1 to 64"),
-    "scale": ((2, 3, 4), "2, 3 or 4"),
-    "normalization": (get_args(Normalization), ", ".join(get_args(Normalization))),
-    "identical_blocks": ((True, False), "true or false"),
-}
-_KEYS = (*_ALLOWED, "bits", "operations")
-
-
 def named_spaces() -> tuple[str, ...]:
     """The names that `find_space` knows besides files."""
     folder = resources.files("qnas.search") / "spaces"
@@ -239,20 +214,9 @@ def find_space(name_or_path: str) -> SearchSpace:
     """A named space, or the one in a JSON or TOML file. Raises SpaceError."""
     if name_or_path in named_spaces():
         entry = resources.files("qnas.search") / "spaces" / f"{name_or_path}.json"
-        return from_document(json.loads(entry.read_text(encoding="utf-8")), name_or_path)
+        return _space(_FILE.parse(entry.read_bytes(), name_or_path), name_or_path)
     path = Path(name_or_path)
     if path.suffix not in (".json", ".toml"):
         names = ", ".join(named_spaces())
         raise SpaceError(f"no space {name_or_path[:80]!r}: name a .json or .toml file or one of {names}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpaceError(
-            f"cannot read {name_or_path[:80]!r} ({reason}): name a .json or .toml file"
-        ) from error
-    try:
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpaceError(f"{path} is no {path.suffix[1:].upper()} ({error})") from error
-    return from_document(document, str(path))
+    return _space(_FILE.read(path, toml=path.suffix == ".toml"), str(path))

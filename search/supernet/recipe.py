@@ -1,8 +1,12 @@
 """Everything that decides a search besides its space."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import msgspec
+
+from qnas.documents.reading import Document
+from qnas.errors import CheckpointError
 from qnas.search.space.candidate_costs import Cost
 from qnas.search.supernet.alphas import Selector
 from qnas.search.supernet.bit_mixing import Mixer
@@ -57,10 +61,16 @@ class SearchRecipe:
 
 def recipe_document(recipe: SearchRecipe) -> dict[str, Any]:
     """Plain data that `recipe_from` reads back."""
-    return {**asdict(recipe), "data": list(recipe.data), "temperatures": list(recipe.temperatures)}
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(recipe))
+    return document
 
 
-def recipe_from(document: dict[str, Any]) -> SearchRecipe:
-    """The recipe in `recipe_document`'s data. Raises TypeError, KeyError."""
-    first, last = document["temperatures"]
-    return SearchRecipe(**{**document, "data": tuple(document["data"]), "temperatures": (first, last)})
+def recipe_from(document: dict[str, Any], where: str) -> SearchRecipe:
+    """The recipe in `recipe_document`'s data; `where` begins the message. Raises CheckpointError."""
+    found = _DOCUMENT.convert(document, where)
+    if unknown := document.keys() - {field.name for field in fields(SearchRecipe)}:
+        raise CheckpointError(f"{where}: {min(unknown)} is unknown: {_DOCUMENT.advice}")
+    return found
+
+
+_DOCUMENT = Document(SearchRecipe, "recipe of a search", "begin again with --force", CheckpointError)

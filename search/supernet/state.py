@@ -90,7 +90,7 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
     document = load_plain(path, STATE_FORMAT, STATE_VERSION, source="qnas-search")
     try:
         space = from_document(document["space"], str(path), document["space_name"])
-        search = start(space, recipe_from(document["recipe"]), device, world)
+        search = start(space, recipe_from(document["recipe"], f"{path}, recipe"), device, world)
         load_state(search.supernet, document["state_dict"], str(path))
         search.weight_optimizer.load_state_dict(document["weight_optimizer"])
         search.alpha_optimizer.load_state_dict(document["alpha_optimizer"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from qnas.search.sweep.plan import Plan, plan_from, read_tables
+from qnas.search.sweep.plan import SweepPlan, plan_from, read_tables
 
 SWEEP = ("methods", "architectures", "samples", "max_bitops", "min_bitops", "image", "train_warm_start")
 GRID = ("space", "bits", "penalty")
@@ -13,7 +13,7 @@ SEARCH = {"search_epochs": "epochs", "epoch_steps": "epoch-steps"}
 TRAIN = {"train_steps": "steps"}
 
 
-def plan_of_flags(options: Mapping[str, Any], resume: bool) -> Plan | None:
+def plan_of_flags(options: Mapping[str, Any], resume: bool) -> SweepPlan | None:
     """The plan of --config with the other options over it; None where a resumed sweep gets no settings.
 
     Raises UsageError.

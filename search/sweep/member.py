@@ -1,18 +1,22 @@
 """One member of a sweep: how its architecture is found and trained. Its name spells what differs."""
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
+import msgspec
+from msgspec import Meta
+
+from qnas.documents.reading import Count, Document, Number
 from qnas.errors import CheckpointError
 
 Method = Literal[
     "search", "full-precision", "two-fold", "random", "uniform-lsq", "uniform-hwgq", "edmips"
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
-PLAIN = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")
+PLAIN = re.compile(r"^[A-Za-z0-9_+][A-Za-z0-9_.+-]*\Z")
 
 
 @dataclass(frozen=True)
@@ -23,42 +27,45 @@ class Member:
     the range of random architectures; `warm_start`: trained in full precision first.
     """
 
-    name: str
+    name: Annotated[str, Meta(pattern=PLAIN.pattern)]
     method: Method
     space: str
     bits: tuple[int, ...]
-    seed: int
-    image: tuple[int, int]
-    penalty: float | None = None
-    sample: int | None = None
-    bitops: tuple[float | None, float] | None = None
+    seed: Count
+    image: tuple[Count, Count]
+    penalty: Number | None = None
+    sample: Count | None = None
+    bitops: tuple[Number | None, Number] | None = None
     warm_start: bool = False
     search: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
 
     def to_document(self) -> dict[str, Any]:
         """Plain data that `member_from` reads back, but for the name."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "name"}
-        plain: dict[str, Any] = json.loads(json.dumps(values))
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        del plain["name"]
         return plain
 
 
-def member_from(name: str, document: Any, source: str) -> Member:
+@dataclass(frozen=True)
+class _Record:
+    members: dict[str, dict[str, Any]]
+
+
+_BEGIN_AGAIN = "begin in another folder"
+_MEMBER = Document(Member, "member of a sweep", _BEGIN_AGAIN, CheckpointError)
+RECORD_FILE = Document(_Record, "record of a sweep", _BEGIN_AGAIN, CheckpointError, "qnas-sweep", 1)
+
+
+def read_members(path: Path) -> dict[str, Member]:
+    """The members in a sweep.json, by name. Raises CheckpointError."""
+    members = RECORD_FILE.read(path).members
+    return {name: member_from(name, document, str(path)) for name, document in members.items()}
+
+
+def member_from(name: str, document: Mapping[str, Any], source: str) -> Member:
     """The member in `to_document`'s data. Raises CheckpointError."""
-    try:
-        if not PLAIN.fullmatch(name):
-            raise ValueError("its name is no plain one")
-        values = {key: document[key] for key in (each.name for each in fields(Member)) if key != "name"}
-        if values["method"] not in METHODS:
-            raise ValueError(f"its method is {values['method']!r}")
-        if type(values["seed"]) is not int or type(values["space"]) is not str:
-            raise ValueError("its seed is no whole number, or its space no name")
-        for key in ("bits", "image", "bitops"):
-            values[key] = None if values[key] is None else tuple(values[key])
-        return Member(name, **{**values, "search": dict(values["search"]), "train": dict(values["train"])})
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"no key {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{source}: member {name[:80]!r} cannot be used ({what})") from error
+    return _MEMBER.convert({**document, "name": name}, f"{source}, member {name[:80]!r}")
 
 
 def spelled(method: Method, space: str, parts: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.runs.random_search import giga
 from qnas.search.space.search_space import find_space
 from qnas.search.sweep.member import Member, Method, spelled
-from qnas.search.sweep.plan import Plan, search_keys, train_keys
+from qnas.search.sweep.plan import SweepPlan, search_keys, train_keys
 
 SPACE_KEYS = ("channels", "blocks", "normalization")  # options of a search that change its space
 
 
-def members(plan: Plan) -> dict[str, Member]:
+def members(plan: SweepPlan) -> dict[str, Member]:
     """Name -> member, in the order of methods and grid. Raises UsageError, SpaceError."""
     found: dict[str, Member] = {}
     for method in plan.methods:
@@ -29,7 +29,7 @@ def members(plan: Plan) -> dict[str, Member]:
     return found
 
 
-def _networks(plan: Plan, method: Method) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _networks(plan: SweepPlan, method: Method) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(space or architecture, bits) that the method is tried on."""
     grid = product(plan.grid["space"], plan.grid["bits"])
     spaces = [(space, bits or find_space(space).bits) for space, bits in grid]
@@ -67,7 +67,7 @@ def _matters(method: Method, key: str) -> bool:
             assert_never(method)
 
 
-def _variants(plan: Plan, method: Method, space: str, bits: tuple[int, ...]) -> Iterator[Member]:
+def _variants(plan: SweepPlan, method: Method, space: str, bits: tuple[int, ...]) -> Iterator[Member]:
     """All members that differ in the rest of the grid."""
     keys = [key for key in plan.extra if key.startswith("train.") or _matters(method, key)]
     penalties = plan.grid["penalty"] if _matters(method, "penalty") else (None,)
@@ -78,8 +78,8 @@ def _variants(plan: Plan, method: Method, space: str, bits: tuple[int, ...]) -> 
 
 
 def _member(
-    plan: Plan, method: Method, space: str, bits: tuple[int, ...], penalty: float | None, sample: int | None,
-    extra: Mapping[str, Any], seed: int,
+    plan: SweepPlan, method: Method, space: str, bits: tuple[int, ...], penalty: float | None,
+    sample: int | None, extra: Mapping[str, Any], seed: int,
 ) -> Member:  # fmt: skip
     bitops = plan.bitops if method == "random" else None
     spelling = {

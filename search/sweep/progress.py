@@ -1,20 +1,23 @@
 """How far the members are, read from their folders: wherever they run, what they write tells."""
 
-import json
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from qnas.documents.reading import Count, Document
+from qnas.errors import UsageError
 from qnas.search.runs.random_search import giga
+from qnas.search.runs.result import RESULT_FILE, WRITE_AGAIN
 from qnas.search.runs.run_folder import LOG, RESULT
-from qnas.search.sweep.stages import FAILED, FULL_PRECISION, TRAINED, Job
+from qnas.search.sweep.stages import FAILED, FULL_PRECISION, TRAINED, TRAINED_FILE, Job
 
 State = Literal["waiting", "searching", "training", "trained", "failed"]
 COLOURS: dict[State, str] = {
@@ -37,14 +40,24 @@ class Status:
     psnr: float | None = None
 
 
+@dataclass(frozen=True)
+class _Moment:
+    epoch: Count
+    step: Count
+
+
+_MOMENT = Document(_Moment, "record of a search", WRITE_AGAIN)
+
+
 def status(job: Job, since: float) -> Status:
     """The state of one member, in a sweep that was called at the time `since`."""
     folder, name = job.folder, job.member.name
-    if trained := read_object(folder / TRAINED):
-        return Status(name, "trained", "", trained.get("bitops"), trained.get("psnr_y"))
+    if trained := TRAINED_FILE.read_sound(folder / TRAINED):
+        return Status(name, "trained", "", trained.bitops, trained.psnr_y)
     if (folder / FAILED).exists():
         return Status(name, "failed", tail(folder / FAILED).strip())
-    bitops = (read_object(folder / RESULT) or {}).get("bitops")
+    result = RESULT_FILE.read_sound(folder / RESULT)
+    bitops = None if result is None else result.bitops
     if not job.log.exists() or job.log.stat().st_mtime < since - CLOCKS_DIFFER:
         return Status(name, "waiting", "found" if bitops else "", bitops)
     if bitops:
@@ -82,15 +95,6 @@ def line(each: Status) -> str:
     return f"{each.state}{f': {each.detail}' if each.state == 'failed' else ''}"
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object, None where there is none."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
 def tail(path: Path) -> str:
     """The end of a text file, empty where there is none."""
     try:
@@ -104,9 +108,7 @@ def tail(path: Path) -> str:
 def _epoch(log: Path) -> str:
     """The share done by the last record of a search's log."""
     for text in reversed(tail(log).splitlines()):
-        try:
-            record = json.loads(text)
-            return f"epoch {record['epoch'] + 1}, step {record['step']}"
-        except (ValueError, RecursionError, KeyError, TypeError):
-            continue  # half a line, or none of ours
+        with suppress(UsageError):  # half a line, or none of ours
+            record = _MOMENT.parse(text, str(log))
+            return f"epoch {record.epoch + 1}, step {record.step}"
     return ""

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, assert_never
 
+from qnas.documents.reading import Count, Document, Number
 from qnas.errors import QnasError, UsageError
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.runs.file_lock import is_free
-from qnas.search.runs.result import image_cost, make_folder, write_json, write_result, write_text
+from qnas.search.runs.pareto import Entry
+from qnas.search.runs.result import WRITE_AGAIN, image_cost, make_folder, write_json, write_result, write_text
 from qnas.search.runs.run_folder import ARCHITECTURE, PLAN, RESULT
 from qnas.search.sweep.lines import random_architecture, search_line, train_line, uniform_architecture
 from qnas.search.sweep.member import Member
@@ -31,6 +33,19 @@ STOP = "stop"  # in the sweep's folder: members save and end
 LOGS = "logs"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 120.0  # for a process to save its state
+
+
+@dataclass(frozen=True)
+class Trained:
+    """trained.json, as far as it is read: PSNR-Y in dB on the validation images, costs for one image."""
+
+    psnr_y: Number
+    ssim: Number | None = None
+    macs: Count | None = None
+    bitops: Count | None = None
+
+
+TRAINED_FILE = Document(Trained, "record of a search", WRITE_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,13 @@ class Outcome:
     name: str
     state: Literal["trained", "failed", "stopped"]
     text: str = ""
+
+
+def entry_of(member: Member) -> Entry:
+    """Its row of the front before it has run."""
+    return Entry(
+        member.name, member.method, Path(member.space).stem, member.bits, member.penalty, member.seed
+    )
 
 
 class Stopped(Exception):

@@ -18,6 +18,15 @@ Commands print it and exit with code 2; anything else is a bug and keeps its tra
 LONGEST = 1000  # characters of a message
 
 
+def printable(text: str, longest: int | None = None) -> str:
+    """`text` on one line, in characters that do nothing, cut where it is longer."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 class QnasError(Exception):
     """Base of all errors that are the input's fault.
 
@@ -25,7 +34,7 @@ class QnasError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)
+        text = printable(message)
         if len(text) > LONGEST:  # the end says what to do
             text = f"{text[: LONGEST - 205]} ... {text[-200:]}"
         super().__init__(text)

@@ -7,14 +7,16 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from qnas.errors import printable
+
 
 class Markup(str):
     """HTML that goes into a page as it is; only this module and literals should make it."""
 
 
 def markup(value: object) -> Markup:
-    """`value` as HTML: Markup stays, anything else is shown as text."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+    """`value` as HTML: Markup stays, anything else is shown as printable text."""
+    return value if isinstance(value, Markup) else Markup(html.escape(printable(str(value))))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
@@ -23,7 +25,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     Attributes are escaped whatever they are; one that is None is left out.
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(printable(str(value)))}"'
         for name, value in attributes.items()
         if value is not None
     )

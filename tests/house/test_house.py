@@ -66,7 +66,7 @@ def test_extras_are_the_documented_ones_and_all_holds_what_qnas_runs() -> None:
 
 def test_torch_is_in_no_base_dependency() -> None:
     names = [distribution_name(requirement) for requirement in PROJECT["dependencies"]]
-    assert names == ["click", "numpy", "onnx", "onnxruntime", "pillow", "rich"]
+    assert names == ["click", "msgspec", "numpy", "onnx", "onnxruntime", "pillow", "rich"]
 
 
 def test_constraints_pin_every_dependency_and_name_no_place() -> None:

@@ -12,7 +12,7 @@ kernels compute the same numbers (docs/decisions/0003-short-scales.md).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from qnas.quantization.lloyd import hwgq_step, lloyd_step, lloyd_table
 
 FLOAT_BITS = 32
-BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
+BitWidth = Literal[2, 3, 4, 5, 6, 7, 8, 32]
+BIT_WIDTHS: tuple[BitWidth, ...] = get_args(BitWidth)
 GREY_LEVEL = 2.0**-8  # one grey level of an image, in the units of a network
 WEIGHT_SCALE_BITS = 4
 AFFINE_BITS = 7  # a batch norm's slope is an integer of 64..127 times a power of two

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
@@ -162,9 +163,8 @@ def execute(
             raise ModelError(
                 f"{model} cannot run on these inputs: {first_line(error)}; choose another --shape"
             ) from error
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        profiled = _split(Path(session.end_profiling()).read_bytes())[-runs:]
         graph = None if compiled else read_model(dump)
-    profiled = _split(events)[-runs:]
     source = graph if graph is not None else read_model(model)
     return Execution(_nodes(profiled, source), graph, tuple(run.nanoseconds for run in profiled))
 
@@ -177,70 +177,85 @@ def profiled_nodes(profile: str, graph: Path, runs: int) -> tuple[ExecutedNode, 
     """
     source = read_model(graph)
     try:
-        return _nodes(_split(json.loads(profile))[-runs:], source)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return _nodes(_split(profile)[-runs:], source)
+    except ValueError as error:
         raise ModelError("onnxruntime wrote a damaged profile: take another version of it") from error
+
+
+class _Ran(Struct, frozen=True):
+    """What ran, and on which tensors: {type: shape} of each."""
+
+    op_name: str = ""
+    provider: str = ""
+    input_type_shape: tuple[dict[str, tuple[int, ...]], ...] = ()
+    output_type_shape: tuple[dict[str, tuple[int, ...]], ...] = ()
+
+
+class _Event(Struct, frozen=True):
+    """Of the profile; `dur` in microseconds."""
+
+    name: str
+    dur: int = 0
+    args: _Ran = _Ran()
 
 
 @dataclass(frozen=True)
 class _Run:
     """One run of the model and its kernels' events."""
 
-    kernels: tuple[dict[str, Any], ...]
+    kernels: tuple[_Event, ...]
     nanoseconds: int
 
 
-def _split(events: Sequence[dict[str, Any]]) -> list[_Run]:
-    """Events stand in the order in which they end: those of a run before its own."""
+def _split(profile: str | bytes) -> list[_Run]:
+    """Events stand in the order in which they end: those of a run before its own. Raises ValueError."""
     runs: list[_Run] = []
-    kernels: list[dict[str, Any]] = []
-    for event in events:
-        if event["name"].endswith(_KERNEL):
+    kernels: list[_Event] = []
+    for event in msgspec.json.decode(profile, type=tuple[_Event, ...]):
+        if event.name.endswith(_KERNEL):
             kernels.append(event)
-        elif event["name"] == "model_run":
-            runs.append(_Run(tuple(kernels), 1000 * event["dur"]))
+        elif event.name == "model_run":
+            runs.append(_Run(tuple(kernels), 1000 * event.dur))
             kernels = []
     return runs
 
 
 def _nodes(runs: Sequence[_Run], source: ModelProto) -> tuple[ExecutedNode, ...]:
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, _Event] = {}
     times: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         for event in run.kernels:
-            first.setdefault(event["name"], event)
-            spent = times.setdefault(event["name"], [0] * len(runs))
-            spent[index] += 1000 * event["dur"]  # in a loop a node runs several times
+            first.setdefault(event.name, event)
+            spent = times.setdefault(event.name, [0] * len(runs))
+            spent[index] += 1000 * event.dur  # in a loop a node runs several times
     known = {node.name: node for node in source.graph.node if node.name}
     constants = {tensor.name: tensor for tensor in source.graph.initializer}
     rows = []
     for name, event in first.items():
         name_of_node = name.removesuffix(_KERNEL)
-        rows.append(_row(name_of_node, event["args"], known.get(name_of_node), constants, times[name]))
+        rows.append(_row(name_of_node, event.args, known.get(name_of_node), constants, times[name]))
     return tuple(rows)
 
 
 def _row(
     name: str,
-    event: Mapping[str, Any],
+    event: _Ran,
     node: NodeProto | None,
     constants: Mapping[str, TensorProto],
     times: Sequence[int],
 ) -> ExecutedNode:
-    op, outputs = event["op_name"], _tensors(event["output_type_shape"])
-    inputs = _tensors(event["input_type_shape"])
+    op, outputs = event.op_name, _tensors(event.output_type_shape)
+    inputs = _tensors(event.input_type_shape)
     if node is not None and node.op_type == op:
         inputs = _with_packed(inputs, [constants.get(name) for name in node.input if name])
     transposed = node is not None and bool(attributes(node).get("transA"))
     counted, integer = multiplications(op, inputs, outputs, transposed)
-    return ExecutedNode(name, op, event["provider"], inputs, outputs, counted, integer, tuple(times))
+    return ExecutedNode(name, op, event.provider, inputs, outputs, counted, integer, tuple(times))
 
 
-def _tensors(types: Iterable[Mapping[str, Sequence[int]]]) -> tuple[ExecutedTensor, ...]:
+def _tensors(types: Iterable[Mapping[str, tuple[int, ...]]]) -> tuple[ExecutedTensor, ...]:
     return tuple(
-        ExecutedTensor(_PROFILED.get(kind, kind), tuple(shape))
-        for each in types
-        for kind, shape in each.items()
+        ExecutedTensor(_PROFILED.get(kind, kind), shape) for each in types for kind, shape in each.items()
     )
 
 

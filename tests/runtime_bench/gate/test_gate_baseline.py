@@ -71,10 +71,13 @@ def test_same_model_passes_its_own_baseline(
         (lambda d: d["models"][0].update(device="openvino"), "no measurements of model.onnx on cpu"),
         (lambda d: d["models"].append(d["models"][0]), "2 measurements of model.onnx on cpu"),
         (lambda d: d.update(models=[]), "no measurements of model.onnx on cpu"),
-        (lambda d: d.update(version=1), "has version 1, this reads"),
-        (lambda d: d.update(format="else"), "is no report of qnas-bench"),
-        (lambda d: d["models"][0].update(rounds_ns=[]), "is damaged"),
-        (lambda d: d["models"][0]["rounds_ns"][0].__setitem__(0, -5), "is damaged"),
+        (lambda d: d.update(version=1), "is version 1 of the format, this is 2"),
+        (lambda d: d.update(format="else"), "is no result of qnas-bench"),
+        (lambda d: d["models"][0].update(rounds_ns=[]), "has not two rounds"),
+        (
+            lambda d: d["models"][0]["rounds_ns"][0].__setitem__(0, -5),
+            "rounds_ns[0][0] is -5, not a whole number from 1",
+        ),
     ],
 )
 def test_baseline_that_says_nothing_here_is_refused(

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qnas.documents.latency_model import OperationTime
 from qnas.errors import ModelError
 from qnas.export.integers import integer_network
 from qnas.export.model import build_qdq
@@ -38,7 +39,7 @@ from qnas.runtime_bench.latency_model.operations import (
 from qnas.runtime_bench.latency_model.prediction import predict
 from qnas.runtime_bench.latency_model.regression import fit_family, nonnegative
 from qnas.runtime_bench.latency_model.sampling import Network, Sample, middle, sample
-from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, OperationTime, read_latency_model
+from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel, read_latency_model
 from qnas.runtime_bench.latency_model.untrained import UntrainedParameters
 from qnas.runtimes.inputs import parse_shape
 from qnas.runtimes.onnxruntime import execute
@@ -382,15 +383,15 @@ def damaged(change: str, value: Any) -> str:
     [
         ("{", "not JSON"),
         ("[]", "no latency model"),
-        (damaged("version", 2), "version 2 of the format, this is 1: fit again"),
-        (damaged("more", 1), "key more is missing or unknown"),
-        (damaged("threads", "1"), "threads is of another type"),
-        (damaged("node_ns", None), "no number"),
-        (damaged("kernels.0.ns", -1.0), "no time"),
-        (damaged("kernels.0.ns", float("nan")), "no number"),
-        (damaged("kernels.0.output", [1, "x"]), "no size"),
+        (damaged("version", 2), "version 2 of the format, this is 1: name"),
+        (damaged("more", 1), "more is unknown, not one of device"),
+        (damaged("threads", "1"), "threads is '1', not a whole number"),
+        (damaged("node_ns", None), "node_ns is None, not a number"),
+        (damaged("kernels.0.ns", -1.0), r"kernels\[0\]\.ns is -1\.0, not a number from 0"),
+        (damaged("kernels.0.ns", float("nan")), "not JSON"),
+        (damaged("kernels.0.output", [1, "x"]), r"kernels\[0\]\.output\[1\] is 'x', not a whole number"),
         (damaged("kernels.0.types", ["uint8"]), "2 inputs and 1 types"),
-        (damaged("kernels.0.color", "red"), "damaged"),
+        (damaged("kernels.0.color", "red"), r"kernels\[0\]\.color is unknown"),
     ],
 )
 def test_damaged_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -17,6 +17,7 @@ from qnas.onnx.session import open_session
 from qnas.runtime_bench import model_cache
 from qnas.runtime_bench.model_files import ModelFiles, model_files
 from qnas.runtime_bench.workers.process import LoadOptions, Worker, WorkerRunner
+from qnas.runtime_bench.workers.protocol import Done, Hello, Times
 from qnas.runtimes.names import DeviceName, default_device, parse_device
 from qnas.testing.text_models import INTEGER_CONV, text_model
 
@@ -144,10 +145,10 @@ def test_request_that_no_worker_knows_is_the_callers_fault() -> None:
     worker = Worker(CPU, OPTIONS)
     try:
         with pytest.raises(UsageError, match="a worker cannot 'dance'"):
-            worker.ask("dance")
+            worker.ask("dance", Done)
         with pytest.raises(UsageError, match="no model is loaded"):
-            worker.ask("run", count=1)
-        assert worker.ask("hello")["protocol"] == 1
+            worker.ask("run", Times, count=1)
+        assert worker.ask("hello", Hello).protocol == 1
     finally:
         worker.close()
 
@@ -210,9 +211,9 @@ def test_machine_without_qnas_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     ("said", "message"),
     [
         ('{"protocol": 99}', "speaks version 99 of the bench's protocol"),
-        ("Welcome to this board!", "with nonsense"),
-        ("[1]", "with nonsense"),
-        ("{}", "speaks version None"),
+        ("Welcome to this board!", "the answer of .* to 'hello' is not JSON .*: is it the same qnas"),
+        ("[1]", "the answer of .* to 'hello' is no reply: is it the same qnas"),
+        ("{}", "the answer of .* to 'hello': protocol is missing"),
     ],
 )
 def test_stranger_who_answers_is_refused(

@@ -145,7 +145,7 @@ def test_bits_are_sorted_and_replaced() -> None:
     space = find_space("basic-small").with_bits([32, 2])
     assert space.bits == (2, 32)
     assert space.operations == find_space("basic-small").operations
-    with pytest.raises(SpaceError, match=r"^basic-small: bits has 5, use some of 2, 3, 4, 8, 32$"):
+    with pytest.raises(SpaceError, match=r"^basic-small: bits\[0\] is 5, not one of 2, 3, 4, 8, 32: "):
         space.with_bits([5])
 
 
@@ -180,24 +180,24 @@ def test_operations_that_differ_between_blocks_do_not_fit_identical_blocks() -> 
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"network": "vgg"}, "network is 'vgg', use espcn, srresnet, rfdn, basic, rfdn_space"),
-        ({"channels": 0}, "channels is 0, use a whole number from 1 to 512"),
-        ({"channels": 12.0}, "channels is 12.0, use a whole number from 1 to 512"),
-        ({"channels": True}, "channels is True, use a whole number from 1 to 512"),
-        ({"blocks": [2]}, r"blocks is \[2\], use a whole number from 1 to 64"),
-        ({"scale": 5}, "scale is 5, use 2, 3 or 4"),
-        ({"normalization": None}, "normalization is None, use none, bn, adq, adadm"),
-        ({"identical_blocks": 1}, "identical_blocks is 1, use true or false"),
-        ({"bits": []}, "bits must be a list of some of 2, 3, 4, 8, 32"),
-        ({"bits": 8}, "bits must be a list of some of 2, 3, 4, 8, 32"),
-        ({"bits": [4, 6]}, "bits has 6, use some of 2, 3, 4, 8, 32"),
-        ({"bits": [4.0]}, "bits has 4.0, use some of 2, 3, 4, 8, 32"),
-        ({"bits": [8, 4, 8]}, "bits names a width twice: name each once"),
-        ({"operations": ["simple_3x3"]}, "operations must map patterns to lists"),
-        ({"operations": {"*": "simple_3x3"}}, r"operations\['\*'\] must be a list of operations"),
-        ({"operations": {"*": []}}, r"operations\['\*'\] must be a list of operations"),
-        ({"operations": {"*": ["simple_3x3", 4]}}, r"operations\['\*'\] must name each operation once"),
-        ({"operations": {"*": ["a", "a"]}}, r"operations\['\*'\] must name each operation once"),
+        ({"network": "vgg"}, "network is 'vgg', not one of basic, espcn, rfdn, rfdn_space, srresnet"),
+        ({"channels": 0}, "channels is 0, not a whole number from 1 to 512"),
+        ({"channels": 12.0}, "channels is 12.0, not a whole number from 1 to 512"),
+        ({"channels": True}, "channels is True, not a whole number from 1 to 512"),
+        ({"blocks": [2]}, "blocks is a list of 1, not a whole number from 1 to 64"),
+        ({"scale": 5}, "scale is 5, not one of 2, 3, 4"),
+        ({"normalization": None}, "normalization is None, not one of adadm, adq, bn, none"),
+        ({"identical_blocks": 1}, "identical_blocks is 1, not true or false"),
+        ({"bits": []}, "bits is a list of 0, not a list of 1 or more"),
+        ({"bits": 8}, "bits is 8, not a list"),
+        ({"bits": [4, 6]}, r"bits\[1\] is 6, not one of 2, 3, 4, 8, 32"),
+        ({"bits": [4.0]}, r"bits\[0\] is 4\.0, not one of 2, 3, 4, 8, 32"),
+        ({"bits": [8, 4, 8]}, "bits names a width twice: "),
+        ({"operations": ["simple_3x3"]}, "operations is a list of 1, not an object"),
+        ({"operations": {"*": "simple_3x3"}}, r"operations\.\* is 'simple_3x3', not a list"),
+        ({"operations": {"*": []}}, r"operations\.\* is a list of 0, not a list of 1 or more"),
+        ({"operations": {"*": ["simple_3x3", 4]}}, r"operations\.\*\[1\] is 4, not a text"),
+        ({"operations": {"*": ["a", "a"]}}, r"operations\['\*'\] names an operation twice"),
         ({"operations": {"*": ["simple_3x3", "simple_2x2"]}},
          "layer 'head.0': operation 'simple_2x2' has an even kernel"),
         ({"operations": {"tail.*": ["conv"], "*": ["simple_3x3"]}},
@@ -212,7 +212,7 @@ def test_operations_that_differ_between_blocks_do_not_fit_identical_blocks() -> 
         ({"network": "rfdn", "operations": {}, "normalization": "bn"}, "rfdn has no normalization 'bn'"),
         ({"network": "rfdn_space", "channels": 20}, "3 channels to 20: use a multiple of 3"),
         ({"network": "rfdn", "operations": {}, "channels": 3}, "needs 4 channels or more"),
-        ({"depth": 3}, "unknown key 'depth'; a space has the keys network, channels, blocks, scale"),
+        ({"depth": 3}, "depth is unknown, not one of network, channels, blocks, scale"),
         ({"identical_blocks": True, "operations": {"body.1.*": ["simple_1x1"], "*": ["simple_3x3"]}},
          r"body\.\*\.conv_0 .* simple_3x3 .* body\.1\.conv_0 .* simple_1x1"),
     ],
@@ -227,21 +227,21 @@ def test_what_describes_no_space_is_refused_at_its_place(changes: dict[str, Any]
 def test_a_missing_key_is_named(key: str) -> None:
     wanting = document()
     del wanting[key]
-    with pytest.raises(SpaceError, match=f"^mine.json: key '{key}' is missing; a space has the keys"):
+    with pytest.raises(SpaceError, match=f"^mine.json: {key} is missing: "):
         from_document(wanting, "mine.json")
 
 
 @pytest.mark.parametrize(
     ("file", "content", "advice"),
     [
-        ("mine.json", b"{", "mine.json is no JSON"),
-        ("mine.json", b"[" * 100_000, "mine.json is no JSON"),
-        ("mine.json", b'{"channels": ' + b"9" * 5000 + b"}", "mine.json is no JSON"),
-        ("mine.json", b"[1]", "mine.json: a space is an object with the keys network"),
-        ("mine.json", b"\xff\xfe", r"cannot read .*mine.json' \(not UTF-8\): name a .json or .toml file"),
-        ("mine.toml", b"network = ", "mine.toml is no TOML"),
-        ("mine.toml", TOML.replace("12", f"0x{'f' * 5000}").encode(), "channels is .*, use a whole number"),
-        ("mine.toml", TOML.replace("12", "1979-05-27").encode(), "channels is datetime.* use a whole number"),
+        ("mine.json", b"{", "mine.json is not JSON"),
+        ("mine.json", b"[" * 100_000, "mine.json is not JSON"),
+        ("mine.json", b'{"channels": ' + b"9" * 5000 + b"}", "mine.json is not JSON"),
+        ("mine.json", b"[1]", "mine.json is no search space"),
+        ("mine.json", b"\xff\xfe", "mine.json is no text in UTF-8"),
+        ("mine.toml", b"network = ", "mine.toml is not TOML"),
+        ("mine.toml", TOML.replace("12", f"0x{'f' * 5000}").encode(), "channels is huge, not a whole number"),
+        ("mine.toml", TOML.replace("12", "1979-05-27").encode(), "channels is datetime.* not a whole number"),
         ("mine.yaml", b"", "no space .*mine.yaml': name a .json or .toml file or one of basic, basic-small"),
     ],
     ids=["cut", "deep", "long", "list", "bytes", "toml", "hexadecimal", "date", "yaml"],
@@ -253,7 +253,7 @@ def test_files_that_hold_no_space_are_refused(tmp_path: Path, file: str, content
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match=r"cannot read .* \(No such file or directory\): name a \.json"):
+    with pytest.raises(SpaceError, match=r"none\.json cannot be read \(No such file or directory\)"):
         find_space(str(tmp_path / "none.json"))
 
 

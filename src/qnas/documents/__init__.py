@@ -1,0 +1,1 @@
+"""JSON documents as typed values: how they are read, and those that more than one part of qnas reads."""
