@@ -132,7 +132,7 @@ class Fields:
         return self.values.get(key) is not None
 
     def has(self, key: str) -> bool:
-        """The same; refused when the key itself is missing."""
+        """Whether there is a value that is not null; refused when the key itself is missing."""
         return self.value(key) is not None
 
     def knows(self, key: str) -> bool:
@@ -180,7 +180,7 @@ def read_fields(path: Path, what: str, advice: str, error: type[QnasError] = Usa
 
 
 def parsed(text: str, where: str, what: str, advice: str, error: type[QnasError] = UsageError) -> Fields:
-    """The same of a text; `where` is for messages."""
+    """Read the object that a text holds; `where` is for messages."""
     try:
         value = parse(text)
     except (ValueError, RecursionError) as problem:
