@@ -1,7 +1,10 @@
-"""Requirements for scripts/test-versions, one a line: python scripts/version_sets.py oldest | newest | pythons
+"""Requirements for scripts/test-versions, one a line.
 
-Everything that pyproject.toml names but torch, whose wheels bring gigabytes of CUDA, and what only development needs.
-"oldest" pins each to the version behind its `>=`. "pythons" are the minor versions of the classifiers, oldest first.
+python scripts/version_sets.py oldest | newest | pythons
+
+Everything that pyproject.toml names but torch, whose wheels bring gigabytes of CUDA, and what only
+development needs. "oldest" pins each to the version behind its `>=`. "pythons" are the minor versions of the classifiers,
+oldest first.
 """
 
 import re
@@ -16,7 +19,7 @@ ELSEWHERE = "platform_machine == 'armv7l'"
 
 
 def floors() -> dict[str, str]:
-    """The oldest allowed version of each distribution, by its name. The strictest of several floors counts."""
+    """The oldest allowed version of each distribution; the strictest of several floors counts."""
     extras = PROJECT["optional-dependencies"]
     wanted = PROJECT["dependencies"] + [each for extra in extras if extra != "all" for each in extras[extra]]
     found: dict[str, str] = {}

@@ -46,30 +46,26 @@ def open_session(
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))
-
-    def options(exact: str) -> onnxruntime.SessionOptions:
-        found = onnxruntime.SessionOptions()
-        found.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
-        found.intra_op_num_threads = threads
-        found.inter_op_num_threads = 1
-        level = onnxruntime.GraphOptimizationLevel
-        best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
-        found.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
-        if optimized_model_path is not None:
-            found.optimized_model_filepath = str(optimized_model_path)
-        if profile is not None:
-            found.enable_profiling = True
-            found.profile_file_prefix = str(profile)
-        found.add_session_config_entry(EXACT_SUMS, exact)
-        return found
-
-    source = model if isinstance(model, bytes) else str(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    level = onnxruntime.GraphOptimizationLevel
+    best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
+    options.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
+    if optimized_model_path is not None:
+        options.optimized_model_filepath = str(optimized_model_path)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    options.add_session_config_entry(EXACT_SUMS, "1")
     try:
         try:
-            return onnxruntime.InferenceSession(source, options("1"), providers=providers)
+            source = model if isinstance(model, bytes) else str(model)
+            return onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:
             if "existing tensor" in str(error):  # version 1.31, where two convolutions share a constant
-                return onnxruntime.InferenceSession(_unshared(model), options("1"), providers=providers)
+                return onnxruntime.InferenceSession(_unshared(model), options, providers=providers)
             raise
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error

@@ -246,10 +246,13 @@ def test_a_missing_key_is_named(key: str) -> None:
     ],
     ids=["cut", "deep", "long", "list", "bytes", "toml", "hexadecimal", "date", "yaml"],
 )
-def test_files_that_hold_no_space_are_refused(tmp_path: Path, file: str, content: bytes, advice: str) -> None:
-    (tmp_path / file).write_bytes(content)
+def test_files_that_hold_no_space_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: bytes, advice: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # long names are cut in messages
+    Path(file).write_bytes(content)
     with pytest.raises(SpaceError, match=advice):
-        find_space(str(tmp_path / file))
+        find_space(file)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
