@@ -4,8 +4,7 @@ python scripts/version_sets.py oldest | newest | pythons
 
 Everything that pyproject.toml names but torch, whose wheels bring gigabytes of CUDA, and what only
 development needs. "oldest" pins each to the version behind its `>=`. "pythons" are the minor versions of the
-classifiers,
-oldest first.
+classifiers, oldest first.
 """
 
 import re
