@@ -63,7 +63,7 @@ class Interval(Estimate):
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of the latency."""
+    """The percentiles of the latency."""
 
     p90: Positive
     p99: Positive
@@ -100,7 +100,7 @@ class Candidate:
 
     @property
     def shapes(self) -> str:
-        """Of all inputs: "1x3x64x48"."""
+        """The shapes of all inputs: "1x3x64x48"."""
         return ", ".join(shape_text(each.shape) for each in self.inputs.values())
 
 
@@ -166,7 +166,7 @@ class GateRow:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of the latencies; of too few pairs its ends are null."""
+    """The ratio of the latencies; of too few pairs its ends are null."""
 
     value: Positive
     low: Positive | None

@@ -192,7 +192,7 @@ class _Ran(Struct, frozen=True):
 
 
 class _Event(Struct, frozen=True):
-    """Of the profile; `dur` in microseconds."""
+    """An event of the profile; `dur` in microseconds."""
 
     name: str
     dur: int = 0
