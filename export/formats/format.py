@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qnas.cost.file_cost import FileCost
 from qnas.errors import UsageError
-from qnas.export.inspection.inspection import Inspection, Request
-from qnas.export.options import Options
-from qnas.export.sources.source import Source
-from qnas.export.targets import Target
-from qnas.integer.network import IntegerNetwork
-from qnas.onnx.fusion import FusionReport
-from qnas.runtimes.inputs import Input
+
+if TYPE_CHECKING:
+    from qnas.cost.file_cost import FileCost
+    from qnas.export.inspection.inspection import Inspection, Request
+    from qnas.export.options import Options
+    from qnas.export.sources.source import Source
+    from qnas.export.targets import Target
+    from qnas.integer.network import IntegerNetwork
+    from qnas.onnx.fusion import FusionReport
+    from qnas.runtimes.inputs import Input
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """Files that end in `suffix`, `title` in words. All raise ModelError for a damaged file.
+    """Files that end in `suffix`. All raise ModelError for a damaged file.
 
     `inputs`: what it declares, with the sizes that it leaves free. `cost(path, shapes)`: of one run at shapes
     by input name. `properties`: the `qnas.*` metadata. `inspect`: a row for every layer. `companions`: other
@@ -28,7 +31,6 @@ class FileKind:
     """
 
     suffix: str
-    title: str
     inputs: Callable[[Path], tuple[Input, ...]]
     cost: Callable[[Path, Mapping[str, Sequence[int]] | None], FileCost]
     properties: Callable[[Path], dict[str, str]]

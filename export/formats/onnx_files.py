@@ -1,20 +1,23 @@
 """ONNX files as they are read, whoever wrote them."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from qnas.errors import ModelError
 from qnas.export.formats.format import FileKind
-from qnas.export.from_qdq.reader import read_qdq
-from qnas.export.inspection.inspection import Inspection, Request, inspected_network, missing
-from qnas.export.inspection.onnx_rows import onnx_rows
 from qnas.onnx.cost import model_cost
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.graph import Graph
 from qnas.onnx.shapes import damage_refused, read_model
 from qnas.runtimes.inputs import Input
+
+if TYPE_CHECKING:
+    from qnas.export.inspection.inspection import Inspection, Request
 
 
 def _inputs(path: Path) -> tuple[Input, ...]:
@@ -42,6 +45,10 @@ def _companions(path: Path) -> list[Path]:
 
 def _inspect(path: Path, request: Request) -> Inspection:
     """The integer network when the file is within its operations, otherwise what the graph alone says."""
+    from qnas.export.from_qdq.reader import read_qdq
+    from qnas.export.inspection.inspection import Inspection, inspected_network, missing
+    from qnas.export.inspection.onnx_rows import onnx_rows
+
     try:
         network = read_qdq(path)
     except ModelError as error:
@@ -51,6 +58,4 @@ def _inspect(path: Path, request: Request) -> Inspection:
     return inspected_network(network, "ONNX", request)
 
 
-ONNX = FileKind(
-    ".onnx", "ONNX", _inputs, model_cost, _properties, _inspect, _companions, count_integer_convolutions
-)
+ONNX = FileKind(".onnx", _inputs, model_cost, _properties, _inspect, _companions, count_integer_convolutions)

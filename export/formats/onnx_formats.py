@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import onnx
 from onnx import ModelProto
 
 from qnas.export.formats.format import Format, Written
-from qnas.export.options import Options
-from qnas.export.sources.source import Source
 from qnas.export.targets import ONNX_TARGETS, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.onnx.fusion import count_integer_convolutions
+
+if TYPE_CHECKING:
+    from qnas.export.options import Options
+    from qnas.export.sources.source import Source
 
 
 def _qdq(source: Source, options: Options) -> Written:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qnas.documents.reading import decode
 from qnas.errors import ModelError
 from qnas.export.formats.format import FileKind, Format, Written
-from qnas.export.inspection.inspection import Inspection, Request, missing
-from qnas.export.inspection.tflite_rows import tflite_rows
-from qnas.export.options import Options
-from qnas.export.sources.source import Source
 from qnas.export.targets import TFLITE_TARGETS, fitted
 from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.runtimes.inputs import Input
 from qnas.tflite.cost import tflite_cost
 from qnas.tflite.reader import read_tflite
+
+if TYPE_CHECKING:
+    from qnas.export.inspection.inspection import Inspection, Request
+    from qnas.export.options import Options
+    from qnas.export.sources.source import Source
 
 STATIC_SIZE = (128, 128)  # of a file that has no form for every size
 
@@ -58,6 +60,9 @@ def _properties(path: Path) -> dict[str, str]:
 
 def _inspect(path: Path, request: Request) -> Inspection:
     """What the file says, at its own size."""
+    from qnas.export.inspection.inspection import Inspection, missing
+    from qnas.export.inspection.tflite_rows import tflite_rows
+
     model = read_tflite(path)
     try:
         rows, uncounted = tflite_rows(model)
@@ -68,4 +73,4 @@ def _inspect(path: Path, request: Request) -> Inspection:
 
 
 TFLITE_FORMAT = Format("tflite", ".tflite", _write, TFLITE_TARGETS)
-TFLITE = FileKind(".tflite", "TFLite", _inputs, tflite_cost, _properties, _inspect)
+TFLITE = FileKind(".tflite", _inputs, tflite_cost, _properties, _inspect)

@@ -29,7 +29,6 @@ from onnx import (
     numpy_helper,
     shape_inference,
 )
-from onnx.reference import ReferenceEvaluator
 
 from qnas.cost.macs import Shape
 from qnas.errors import ModelError, QnasError, UsageError
@@ -218,6 +217,8 @@ def _largest(value: Array) -> float:
 def _outputs(node: NodeProto, feed: dict[str, Array]) -> dict[str, Array]:
     try:
         with np.errstate(all="ignore"):
+            from onnx.reference import ReferenceEvaluator  # slow to import, and rarely needed
+
             values = ReferenceEvaluator(node).run(None, feed)
     except Exception:  # whatever an exotic node raises: what it writes stays unknown, and its readers say so
         return {}

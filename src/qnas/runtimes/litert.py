@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.images.evaluation import Image
-from qnas.integer.nodes import IntegerNode
 from qnas.onnx.session import first_line
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input
 from qnas.runtimes.runtime import Check, Device, Options, Planes, Runner, Runtime, asking, pixels, planes
-from qnas.tflite.cost import FORMULAS
 from qnas.tflite.reader import TfliteOperator, TfliteTensor, read_tflite
 from qnas.tflite.session import LiteRtSession, delegated_operators, load_litert, operators
+
+if TYPE_CHECKING:
+    from qnas.images.evaluation import Image
+    from qnas.integer.nodes import IntegerNode
 
 XNNPACK = "xnnpack"
 EXTERNAL = "external="
@@ -167,6 +168,8 @@ def file_nodes(model: Path, built_in: Collection[int], delegate: str) -> tuple[E
 def _node(operator: TfliteOperator, tensors: Sequence[TfliteTensor], provider: str) -> ExecutedNode:
     """One row. Floats by integers: some kernels multiply these, some those, and nothing tells which ran."""
     macs, integer = 0, None
+    from qnas.tflite.cost import FORMULAS  # only where something is profiled
+
     formula = FORMULAS.get(operator.name)
     output = tensors[operator.outputs[0]]
     if formula is not None:

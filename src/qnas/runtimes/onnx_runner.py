@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qnas.images.evaluation import Image
-from qnas.integer.nodes import IntegerNode
 from qnas.quantization.quantizers import GREY_LEVEL
 from qnas.runtimes.inputs import Feed
 from qnas.runtimes.runtime import Planes, Runner, asking, pixels, planes
+
+if TYPE_CHECKING:
+    from qnas.images.evaluation import Image
+    from qnas.integer.nodes import IntegerNode
 
 Session = Callable[[Feed], Sequence[Any]]
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,8 +21,10 @@ from qnas.onnx.session import first_line, open_session
 from qnas.onnx.shapes import read_model
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input, shape_text
-from qnas.runtimes.onnx_runner import Session, onnx_runner
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
+
+if TYPE_CHECKING:
+    from qnas.runtimes.onnx_runner import Session
 
 CPU = "CPUExecutionProvider"
 SUFFIX = "ExecutionProvider"
@@ -302,6 +304,8 @@ def multiplications(
 
 
 def _checked(data: bytes, optimized: bool) -> Runner:
+    from qnas.runtimes.onnx_runner import onnx_runner  # only where files are checked
+
     def session(model: bytes) -> Session:
         opened = open_session(model, optimized=optimized)
         return lambda feed: opened.run(None, feed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from qnas.errors import ModelError, UsageError
 from qnas.onnx.session import first_line
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input
-from qnas.runtimes.onnx_runner import Session, onnx_runner
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
+
+if TYPE_CHECKING:
+    from qnas.runtimes.onnx_runner import Session
 
 DEFAULT = "CPU"
 ADVICE = "pip install 'qnas[openvino]'"
@@ -206,6 +208,8 @@ def _tensor(port: Any) -> ExecutedTensor:
 
 
 def _checked(data: bytes) -> Runner:
+    from qnas.runtimes.onnx_runner import onnx_runner  # only where files are checked
+
     openvino = load_openvino()
 
     def session(model: bytes) -> Session:

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.images.evaluation import Image
-from qnas.integer.nodes import IntegerNode
 from qnas.onnx.session import first_line
 from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.inputs import Feed, Input
 
+if TYPE_CHECKING:
+    from qnas.images.evaluation import Image
+    from qnas.integer.nodes import IntegerNode
+
 Options = Mapping[str, str]
 Planes = NDArray[np.uint8]  # [1, C, H, W]
-Trace = Callable[[Image, Sequence[IntegerNode]], Mapping[str, Planes]]
 
 
 class Model(Protocol):
@@ -77,7 +78,7 @@ class Runner:
     upscale: Callable[[Image], Image]
     size: tuple[int, int] | None = None
     slow: bool = False
-    trace: Trace | None = None
+    trace: Callable[[Image, Sequence[IntegerNode]], Mapping[str, Planes]] | None = None
     no_trace: str = ""
     delegated: tuple[int, int] | None = None
 
