@@ -24,10 +24,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from qnas.calibration.patches.taming import TamingCounts
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.ptq.integer_model import PtqOptions
+from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import CalibrationError
@@ -54,7 +57,7 @@ class Score:
 
     name: Text
     psnr: float
-    eligible: bool = True
+    eligible: bool
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,15 @@ class _Decision:
             raise ValueError(f"chosen is {self.chosen!r}, not one of the eligible candidates")
 
 
+class _Quantization(msgspec.Struct, frozen=True):
+    """The fields of PtqOptions, of which a file may lack none: a default would be another quantization."""
+
+    weight_bits: WeightBits
+    weight_range: WeightRange
+    float_layers: tuple[str, ...]
+    kept_clips: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class _Images:
     held_out: Number
@@ -166,7 +178,7 @@ class _Images:
 class _Document:
     source: Source
     decision: _Decision
-    quantization: PtqOptions
+    quantization: _Quantization
     fallback: tuple[Kept, ...]
     taming: TamingCounts
     pinned: tuple[str, ...]
@@ -197,7 +209,7 @@ def _calibration(found: _Document) -> Calibration:
         chosen=found.decision.chosen,
         observer=found.decision.observer,
         scores=found.decision.scores,
-        options=found.quantization,
+        options=PtqOptions(**msgspec.structs.asdict(found.quantization)),
         fallback=found.fallback,
         taming=found.taming,
         pinned=found.pinned,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from qnas.images.evaluation import Batch
 
@@ -25,10 +25,15 @@ class Bars(Display):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._steps: list[TaskID] = []
 
     def step(self, what: str) -> Show:
         """Begin a line with a bar."""
+        for before in self._steps:
+            if self._progress.tasks[before].total is None:  # nothing was counted, and it is over
+                self._progress.update(before, total=1, completed=1)
         line = self._progress.add_task(what, total=None)
+        self._steps.append(line)
         return lambda done, total: self._progress.update(line, completed=done, total=total)
 
 

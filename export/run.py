@@ -73,7 +73,7 @@ def export(
     return Exported(targets, report, notes)
 
 
-def read(path: Path, options: Options, display: Display | None = None) -> Source:
+def read_network(path: Path, options: Options, display: Display | None = None) -> Source:
     """Read the network of `path` as an export does, calibrated where that is left to do. Raises QnasError."""
     kind = kind_of(path)
     refuse_unfit(kind, path, options)
@@ -84,9 +84,10 @@ def compare(
     files: Sequence[Path], source: Path, options: Options, display: Display | None = None
 ) -> CheckReport:
     """Compare files that were written before with the network of `source`. Raises QnasError."""
-    found = read(source, options, display)
+    found = read_network(source, options, display)
     images, notes = _compared(options, kind_of(source))
-    return _checked(found, [WrittenFile(path) for path in files], images, options, notes)
+    written = [WrittenFile(path, inexact=found.inexact) for path in files]
+    return _checked(found, written, images, options, notes)
 
 
 def _checked(

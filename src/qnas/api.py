@@ -46,27 +46,28 @@ Told = Callable[[str, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network from a file. `network`: its integers, None of a float one."""
+    """A network from a file. `network`: its integers, None where `why_float` names what has none."""
 
     path: Path
     scale: int
     network: IntegerNetwork | None
+    why_float: str
 
     def upscale(self, image: Image) -> Image:
         """uint8 [H, W, C] -> uint8 [s H, s W, C], as the definition computes it (slowly, in numpy).
 
-        Raises UsageError for a float network, which has no definition.
+        Raises UsageError for a network that is not integer throughout, which has no definition.
         """
         if self.network is None:
-            raise UsageError(f"{self.path} is a float network: calibrate it first, with qnas.calibrate")
+            raise UsageError(f"{self.why_float}; export it, and use qnas.upscale")
         return upscaler(self.network)(image)
 
 
 def load(path: Name, *, calibration: Name | None = None) -> Model:
     """Read a found.pt, a QDQ ONNX model, or with its `calibration` a float one. A found.pt needs torch."""
     options = Options(("onnx-qdq",), calibration=_path(calibration))
-    source = _export.read(Path(path), options)
-    return Model(Path(path), source.scale, source.integer)
+    source = _export.read_network(Path(path), options)
+    return Model(Path(path), source.scale, source.integer, source.why_float)
 
 
 def search(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import qnas
+from qnas.errors import QnasError
 from qnas.testing.places import EXAMPLES, ROOT
 
 
@@ -47,5 +48,5 @@ def test_the_page_of_the_api_runs_and_prints_nothing_more(
 
 
 def test_a_mistake_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(qnas.errors.QnasError, match="nothing is gated"):  # type: ignore[attr-defined]
+    with pytest.raises(QnasError, match="nothing is gated"):
         qnas.gate(tmp_path / "a.onnx")

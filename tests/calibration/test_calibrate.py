@@ -222,7 +222,7 @@ def test_images_one_by_one_stay_in_order_on_any_number_of_threads(count: int, th
 def chosen(done: Run, *scores: tuple[str, float, bool]) -> str:
     blank = done.found[0]
     found = [replace(blank, name=name, eligible=eligible) for name, _, eligible in scores]
-    return best_of(found, [Score(*each) for each in scores]).name
+    return best_of(found, [Score(*each, *[True] * (len(each) == 2)) for each in scores]).name
 
 
 def test_the_highest_score_wins_and_the_first_of_equals(done: Run) -> None:
@@ -233,13 +233,13 @@ def test_the_highest_score_wins_and_the_first_of_equals(done: Run) -> None:
 def test_a_candidate_that_keeps_its_clip_has_to_be_better_by_what_a_clip_is_worth(done: Run) -> None:
     found = [next(each for each in done.found if each.name == name) for name in (TAMED, CLIPPED)]
     for psnr, wanted in ((40.2, TAMED), (40.4, CLIPPED)):
-        assert best_of(found, [Score(TAMED, 40.0), Score(CLIPPED, psnr)]).name == wanted
+        assert best_of(found, [Score(TAMED, 40.0, True), Score(CLIPPED, psnr, True)]).name == wanted
 
 
 def test_ranges_that_cut_more_off_have_to_be_better_by_a_tenth_of_a_decibel(done: Run) -> None:
     found = [next(each for each in done.found if each.name == name) for name in (PERCENTILE, NARROWER)]
     for psnr, wanted in ((40.09, PERCENTILE), (40.11, NARROWER)):
-        assert best_of(found, [Score(PERCENTILE, 40.0), Score(NARROWER, psnr)]).name == wanted
+        assert best_of(found, [Score(PERCENTILE, 40.0, True), Score(NARROWER, psnr, True)]).name == wanted
 
 
 def test_the_control_is_never_chosen(done: Run) -> None:
@@ -280,7 +280,7 @@ def test_a_calibration_comes_back_from_its_file_as_it_was(done: Run, tmp_path: P
 def test_every_range_and_score_comes_back_exactly(
     done: Run, found: dict[str, tuple[float, float]], psnr: float
 ) -> None:
-    scores = (Score(done.calibration.chosen, psnr), Score("other", 1.0, False))
+    scores = (Score(done.calibration.chosen, psnr, True), Score("other", 1.0, False))
     wanted = replace(done.calibration, ranges={n: Range(*ends) for n, ends in found.items()}, scores=scores)
     assert from_json(to_json(wanted), "here") == wanted
 
@@ -324,6 +324,20 @@ def test_what_is_no_calibration_is_refused_with_its_place(
     with pytest.raises(CalibrationError, match=message) as caught:
         from_json(text, "c.json")
     assert str(caught.value).startswith("c.json")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("quantization", "weight_bits"), ("quantization", "kept_clips"), ("decision", "scores", 0, "eligible")],
+)
+def test_a_key_that_is_missing_is_no_default(done: Run, path: Sequence[str | int]) -> None:
+    document = json.loads(to_json(done.calibration))
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    with pytest.raises(CalibrationError, match=f"{path[-1]} is missing"):
+        from_json(json.dumps(document), "c.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"version": NaN}', "[" * 100_000, "{}"])

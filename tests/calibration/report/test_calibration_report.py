@@ -184,7 +184,7 @@ def test_a_tensor_of_zeros_can_be_drawn() -> None:
 
 
 def test_the_chosen_score_and_the_control_stand_out() -> None:
-    scores = (Score("a", 40.0), Score("b", float("inf")), Score("c", 30.0, False))
+    scores = (Score("a", 40.0, True), Score("b", float("inf"), True), Score("c", 30.0, False))
     bars = score_bars(scores, "b")
     kinds = re.findall(r'class="row (\w+)"', bars)
     assert kinds == ["row", "chosen", "control"]
