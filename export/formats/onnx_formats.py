@@ -11,11 +11,16 @@ from qnas.export.formats.format import Format, Written
 from qnas.export.targets import ONNX_TARGETS, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
+from qnas.integer.network import saturating_layers
 from qnas.onnx.fusion import count_integer_convolutions
+from qnas.onnx.session import EXACT_SUMS
 
 if TYPE_CHECKING:
     from qnas.export.options import Options
     from qnas.export.sources.source import Source
+
+# The checks open it so: elsewhere nothing would tell (docs/decisions/0021-exact-sums-without-vnni.md).
+EXACT_SUMS_NOTE = f"on x86 processors without VNNI open it with {EXACT_SUMS} = 1"
 
 
 def _qdq(source: Source, options: Options) -> Written:
@@ -24,7 +29,9 @@ def _qdq(source: Source, options: Options) -> Written:
         return _as_calibrated(source, options)
     network = fitted(source.integer, target)
     model, note = simplify(write_onnx(network, target, options.layout))
-    return Written(_finished(model, source, True), (note,), network, source.inexact)
+    wide = len(saturating_layers(network))
+    notes = (note, f"{EXACT_SUMS_NOTE}: {wide} convolutions need it") if wide else (note,)
+    return Written(_finished(model, source, True), notes, network, source.inexact)
 
 
 def _as_calibrated(source: Source, options: Options) -> Written:
@@ -37,6 +44,7 @@ def _as_calibrated(source: Source, options: Options) -> Written:
         f"{source.why_float.partition(': ')[0]}; the file is the QDQ model itself, for onnxruntime",
         f"{fusion.integer} of {fusion.total} convolutions integer; in float: "
         + (", ".join(fusion.float_names) or "nothing"),
+        EXACT_SUMS_NOTE,
     )
     return Written(data, notes)
 

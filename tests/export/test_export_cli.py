@@ -130,6 +130,15 @@ def test_layers_that_may_saturate_without_vnni_are_named_or_refused(folder: Path
     assert export("found.pt", "--saturation", "error", "--no-parity").exit_code == 0
 
 
+def test_an_onnx_file_that_needs_exact_sums_says_what_to_set_and_one_of_4_bits_does_not(folder: Path) -> None:
+    wide, narrow = (
+        export(str(EXAMPLES / name / "found.pt"), "-o", f"{name}.onnx", "--no-parity").output
+        for name in ("espcn-w8", "espcn-w4")
+    )
+    assert "without VNNI open it with session.x64quantprecision = 1: 3 convolutions need it" in wide
+    assert "VNNI" not in narrow
+
+
 def test_a_network_with_attention_gets_a_tflite_file_of_one_size(folder: Path) -> None:
     result = export("esa.pt", "--format", "tflite", "--size", "17x16", "--check", "photographs")
     assert result.exit_code == 0, result.output
