@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from qnas.errors import ModelError
+from qnas.errors import ModelError, printable
 from qnas.export.from_qdq.values import (
     LARGEST,
     SMALLEST,
@@ -36,11 +36,6 @@ RANGES = {
     }.items()
     if name in dict(TensorProto.DataType.items())
 }  # fmt: skip
-
-
-def printable(text: str) -> str:
-    """`text` on one line, whatever the file holds."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def label(node: NodeProto) -> str:

@@ -22,10 +22,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from qnas.errors import ModelError
+from qnas.errors import ModelError, printable
 from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
-from qnas.export.from_qdq.graph import QdqGraph, constant, printable, refused
+from qnas.export.from_qdq.graph import QdqGraph, constant, refused
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes

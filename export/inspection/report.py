@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from qnas.errors import printable
 from qnas.export.inspection.inspection import Inspection
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.html_page import Markup, element, facts, histogram, page, table
@@ -45,7 +46,7 @@ def _layer_document(row: LayerRow) -> dict[str, Any]:
 
 def show(inspection: Inspection, console: Console) -> None:
     """Print what the layers cost, and how they use their levels."""
-    heading = f"[bold]{escape(_printable(inspection.file))}[/]  {escape(_printable(_about(inspection)))}"
+    heading = f"[bold]{escape(printable(inspection.file))}[/]  {escape(printable(_about(inspection)))}"
     console.print(heading, highlight=False, soft_wrap=True)
     console.print(_terminal_table(inspection.rows, _COST, _totals(inspection)))
     numbers = [row for row in inspection.rows if row.output is not None or row.weight_counts]
@@ -53,7 +54,7 @@ def show(inspection: Inspection, console: Console) -> None:
         console.print(_terminal_table(numbers, _NUMBERS))
         console.print(LEGEND, highlight=False)
     for note in inspection.notes:
-        console.print(f"note: {escape(_printable(note))}", highlight=False)
+        console.print(f"note: {escape(printable(note))}", highlight=False)
 
 
 def _terminal_table(
@@ -68,13 +69,8 @@ def _terminal_table(
             heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text
         )
     for row in rows:
-        grid.add_row(*(escape(_printable(cell(row))) for cell in cells.values()))
+        grid.add_row(*(escape(printable(cell(row))) for cell in cells.values()))
     return grid
-
-
-def _printable(words: str) -> str:
-    """Names come from files: what could steer a terminal is shown as a question mark."""
-    return "".join(character if character.isprintable() else "?" for character in words)
 
 
 def as_page(inspection: Inspection) -> str:

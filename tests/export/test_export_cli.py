@@ -1,6 +1,8 @@
 """qnas-export at a terminal: files of the same integers, the proof beside them, exit codes for CI."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,21 @@ def test_layers_that_may_saturate_without_vnni_are_named_or_refused(folder: Path
     assert "may pass 16 bits on machines without VNNI in conv_0, conv_1, conv_2" in risky.output
     # 255 x (8 + 8) = 4080 for the layer that reads the image, 15 x (8 + 8) for the others
     assert export("found.pt", "--saturation", "error", "--no-parity").exit_code == 0
+
+
+def test_a_machine_without_torch_and_onnxsim_turns_an_integer_model_into_both_formats(folder: Path) -> None:
+    assert export("found.pt", "-o", "found.onnx", "--no-parity").exit_code == 0
+    program = """
+import sys
+sys.modules["torch"] = sys.modules["onnxsim"] = None
+from qnas.export.cli import main
+main(["found.onnx", "--format", "onnx-qdq", "--format", "tflite", "--check", "photographs"])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+    assert "onnxsim skipped: it is not installed" in result.stdout
+    assert "passed" in result.stdout
+    assert (folder / "found.qnas.tflite").is_file()
 
 
 def test_an_onnx_file_that_needs_exact_sums_says_what_to_set_and_one_of_4_bits_does_not(folder: Path) -> None:
