@@ -12,7 +12,7 @@ from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import numpy as np
@@ -43,6 +43,7 @@ class Asked(MetaPathFinder):
 
 Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
 asked = Asked()
+left_out: set[tuple[str, str]] = set()  # ("module" or "test", its name) that need torch
 if TORCH:
     import torch
 
@@ -56,22 +57,23 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     asked.torch = False
-    return without_torch((yield), "module")
+    return without_torch((yield), "module", collector.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = without_torch((yield), "test")
+    report = without_torch((yield), "test", item.nodeid)
     if call.when == "teardown":
         asked.torch = False
     return report
 
 
-def without_torch(report: Report, what: str) -> Report:
-    """`report`, skipped if it failed for want of torch; all from one place: -ra counts them in one line."""
+def without_torch(report: Report, what: str, name: str) -> Report:
+    """`report`, skipped and counted if it failed for want of torch."""
     if report.failed and asked.torch:
+        left_out.add((what, name))
         report.outcome = "skipped"
         report.longrepr = (
             str(Path(__file__)),
@@ -79,6 +81,23 @@ def without_torch(report: Report, what: str) -> Report:
             f"Skipped: a {what} that needs torch, which is not installed",
         )
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # pytest-xdist tells its first process nothing of modules
+        session.config.workeroutput["left_out"] = sorted(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    left_out.update((what, name) for what, name in getattr(node, "workeroutput", {}).get("left_out", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not TORCH:
+        modules, tests = (sum(what == each for each, _ in left_out) for what in ("module", "test"))
+        terminalreporter.section("without torch")
+        terminalreporter.line(f"{modules} modules and {tests} tests that need it were left out")
 
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=60)
