@@ -8,6 +8,7 @@ onnxruntime has no integer kernel for such a Resize; products of bytes are what 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from onnx import NodeProto
 
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.prepare.preparation import opset_of
+from qnas.errors import QnasError
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import Graph, attributes
@@ -26,6 +28,7 @@ from qnas.onnx.names import Names
 from qnas.onnx.shapes import Shapes, infer_shapes
 
 SIDES = ((48, 64), (80, 112))  # of images for which sizes are compared
+ODD_SIDES = ((49, 67), (83, 115))  # likewise, unless the network takes no such image
 NEEDED_OPSET = 15  # Shape of one axis
 HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 SPOKEN = {2: "rows", 3: "columns"}
@@ -39,8 +42,7 @@ def bilinear_as_products(network: FloatModel) -> FloatModel:
     resizing = [node for node in graph.nodes if _is_bilinear(node) or _weighs(graph, node)]
     if opset < NEEDED_OPSET or network.layout != "nchw" or not resizing:
         return network
-    sizes = dict.fromkeys(network.shape(*sides) for sides in SIDES)
-    known = [infer_shapes(network.model, {network.input: size}) for size in sizes]
+    known = _known_shapes(network)
     for node in graph.nodes:
         axes = (2, 3) if _is_bilinear(node) else _weighed_axes(graph, node, known)
         data = node.input[1 if axes == (2,) else 0] if axes else ""
@@ -51,6 +53,19 @@ def bilinear_as_products(network: FloatModel) -> FloatModel:
             _put_products(made, node, data, like, axes)
     made.rewrite(model.graph)
     return replace(network, model=model)
+
+
+def _known_shapes(network: FloatModel) -> list[Shapes]:
+    """What is known of each tensor for images of several sizes."""
+
+    def known(size: tuple[int, ...]) -> Shapes:
+        return infer_shapes(network.model, {network.input: size})
+
+    found = [known(size) for size in dict.fromkeys(network.shape(*sides) for sides in SIDES)]
+    for sides in ODD_SIDES if network.size is None else ():
+        with suppress(QnasError):
+            found.append(known(network.shape(*sides)))
+    return found
 
 
 def _weighs(graph: Graph, node: NodeProto) -> bool:

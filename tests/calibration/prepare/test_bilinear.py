@@ -71,6 +71,25 @@ def test_a_size_that_no_tensor_before_has_stays() -> None:
     assert "Resize" in kinds(found)
 
 
+HALVES = """
+    up = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (image)
+    down = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (image)
+    small ="""
+
+
+def test_a_half_that_is_rounded_up_is_no_half_that_is_rounded_down() -> None:
+    halved = ATTENTION.replace("small =", HALVES, 1).replace("Mul (mask, image)", "Relu (mask)")
+    body = halved.replace(
+        "last = Slice (asked, two, four)", "whole = Slice (asked, two, four)\n last = Div (whole, two)"
+    )
+    original = text_network(body.replace("ATTRIBUTES", "").replace("OTHER", "image"))
+    found = bilinear_as_products(original)
+    assert kinds(found).count("MatMul") == 2
+    odd = IMAGE[:, :31, :21]
+    (wanted,), (got,) = (list(Runner(each, ["mask"]).tensors(odd).values()) for each in (original, found))
+    assert got.shape == wanted.shape == (1, 3, 15, 10)
+
+
 def test_channels_last_and_old_opsets_stay() -> None:
     original = network()
     last = replace(original, layout="nhwc")
