@@ -8,6 +8,7 @@ times are the processor's. On a processor with VNNI, or on ARM, both are the sam
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
@@ -38,7 +39,9 @@ def main(rounds: int) -> None:
     image = noise(SIDE, SIDE).transpose(2, 0, 1)[None]
     for name in NAMES:
         source = ROOT / "examples" / name / "found.pt"
-        data = qnas.export(source, Path("exact_sums.onnx"), parity=False, force=True).files[0].read_bytes()
+        with TemporaryDirectory() as folder:
+            written = qnas.export(source, Path(folder, "integer.onnx"), parity=False)
+            data = written.files[0].read_bytes()
         sessions = [session(data, exact) for exact in ("1", "0")]
         feed = {sessions[0].get_inputs()[0].name: image}
         exact, default = (each.run(None, feed)[0].astype(int) for each in sessions)
@@ -54,7 +57,6 @@ def main(rounds: int) -> None:
             f"{np.abs(exact - default).max()} levels; exact sums take {ratio.value:.2f} "
             f"({ratio.low:.2f} to {ratio.high:.2f}) times as long"
         )
-    Path("exact_sums.onnx").unlink()
 
 
 if __name__ == "__main__":
