@@ -29,6 +29,7 @@ from qnas.search.supernet.state import Search, start
 from qnas.search.supernet.state import resume as resumed
 from qnas.search.supernet.supernet_search import StepNews, search_on
 from qnas.search.supernet.world import World, joined_world, own_device, own_threads
+from qnas.torch.threads import torch_threads
 
 
 def run_search(
@@ -44,8 +45,7 @@ def run_search(
     way its message says where the last good checkpoint is.
     """
     device = own_device()
-    torch.set_num_threads(threads or own_threads())
-    with joined_world(device) as world:
+    with torch_threads(threads or own_threads()), joined_world(device) as world:
         check_plan(plan)
         world.check_batch(plan.recipe.batch)
         costs = candidate_costs(plan)

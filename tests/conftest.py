@@ -7,7 +7,7 @@ for torch. Nothing is marked: what stops asking joins, and what asks but goes on
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,6 +102,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=TORCH)
+def one_thread() -> Iterator[None]:
+    """Fails a test that leaves torch with other threads: later tests would compute other last bits."""
+    yield
+    assert torch.get_num_threads() == 1
 
 
 @pytest.fixture(scope="session")

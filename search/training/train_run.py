@@ -25,6 +25,7 @@ from qnas.search.training import train as training
 from qnas.search.training.train import Progress, Recipe
 from qnas.torch.checkpoint import save_found
 from qnas.torch.inference import validate
+from qnas.torch.threads import torch_threads
 
 
 def architecture(name: str, bits: int | None, levels: Levels | None = None) -> Architecture:
@@ -84,37 +85,39 @@ def run(
         raise UsageError(
             f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
         )
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if resume:
-        current = training.resume(state, device)
-        if (current.recipe, current.architecture) != (wanted, found):
-            raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
-    else:
-        current = training.start(found, wanted, device)
-    console = Console(stderr=True, quiet=show is not None)
-    try:
-        with _display(console, wanted.steps) as shown:
-            training.train(current, state, validation, show or shown)
-    except KeyboardInterrupt:
-        console.print(
-            f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
-        )
-        raise
-    record: dict[str, Any] = {
-        "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
-        "seconds": round(current.seconds, 1),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "versions": {"qnas": __version__, "torch": str(torch.__version__)},
-    }
-    if validation:
-        quality = validate(current.network, validation, found.scale)
-        record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
-        console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
-    save_found(output, found, current.network, record, force)
-    state.unlink(missing_ok=True)
-    console.print(f"wrote {output}")
+    with torch_threads(threads or os.cpu_count() or 1):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if resume:
+            current = training.resume(state, device)
+            if (current.recipe, current.architecture) != (wanted, found):
+                raise UsageError(
+                    f"{state} is a run with other options: repeat them, or start again with --force"
+                )
+        else:
+            current = training.start(found, wanted, device)
+        console = Console(stderr=True, quiet=show is not None)
+        try:
+            with _display(console, wanted.steps) as shown:
+                training.train(current, state, validation, show or shown)
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
+            )
+            raise
+        record: dict[str, Any] = {
+            "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
+            "seconds": round(current.seconds, 1),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "versions": {"qnas": __version__, "torch": str(torch.__version__)},
+        }
+        if validation:
+            quality = validate(current.network, validation, found.scale)
+            record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
+            console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
+        save_found(output, found, current.network, record, force)
+        state.unlink(missing_ok=True)
+        console.print(f"wrote {output}")
 
 
 @contextmanager
