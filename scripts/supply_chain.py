@@ -2,11 +2,11 @@
 
 python scripts/supply_chain.py lock | sbom | audit
 
-lock   writes requirements.lock: every wheel that pip takes for .[all,dev] at constraints.txt on this platform, with
-       its SHA-256. CI on that platform installs these files and no others.
+lock   writes requirements.lock: every wheel that pip takes here for .[all,dev] at constraints.txt, with its
+       SHA-256. CI on such a platform installs these files and no others.
 sbom   writes sbom.cdx.json (CycloneDX) of the environment .venv.
-audit  asks PyPI for the known vulnerabilities of requirements.lock; exit code 1 when there is one. Where the answer
-       cannot be had, it says so and that is all.
+audit  asks PyPI for the known vulnerabilities of requirements.lock; exit code 1 when there is one. Where PyPI
+       does not answer, it says so and that is all.
 
 sbom and audit install their tools into .venv-audit. QNAS_PIP_ARGS: more arguments for pip install.
 """
