@@ -7,11 +7,11 @@ is that of one channel of what they read.
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from qnas.calibration.prepare.sr_shape import SrShape
 from qnas.onnx.builder import GraphNodes
@@ -20,13 +20,15 @@ from qnas.onnx.names import Names
 from qnas.onnx.operations import CHANNEL_MOVING
 from qnas.onnx.session import open_session
 
+ENDLESS = 2**31 - 1  # what exporters write for "to the end", or more
 Array = NDArray[np.float32]
 
 
 def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     """Rewrite all of `model`; whether there were any. Leaves behind what nobody reads any more."""
     graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
-    ends = {end: start for end, start in _ends(graph).items() if not _is_plain(graph, end, start)}
+    largest = max(side for size in shape.sizes for side in size)
+    ends = {end: start for end, start in _ends(graph, largest).items() if not _is_plain(graph, end, start)}
     found = _found(model, shape, ends) if ends else {}
     for node in graph.nodes:
         made.nodes.append(node)
@@ -38,12 +40,15 @@ def channel_copies(model: ModelProto, shape: SrShape) -> bool:
     return bool(found)
 
 
-def _ends(graph: Graph) -> dict[str, str]:
-    """Tensor behind the last of some operations that move channels of one tensor -> that tensor."""
+def _ends(graph: Graph, largest: int) -> dict[str, str]:
+    """Tensor behind the last of some operations that move channels of one tensor -> that tensor.
+
+    `largest`: the longest side of an image that they are probed with.
+    """
     starts: dict[str, str | None] = {}
     for node in graph.nodes:
         starts |= {name: name for name in node.output}
-        if node.op_type in CHANNEL_MOVING:
+        if node.op_type in CHANNEL_MOVING and not _is_far_crop(graph, node, largest):
             data = node.input if node.op_type == "Concat" else node.input[:1]
             read = {None if name in graph.constants else starts.get(name, name) for name in data}
             starts |= dict.fromkeys(node.output, read.pop() if len(read) == 1 else None)
@@ -51,6 +56,14 @@ def _ends(graph: Graph) -> dict[str, str]:
     others = (node for node in graph.nodes if moved.keys().isdisjoint(node.output))
     last = graph.outputs.union(*(node.input for node in others))
     return {name: start for name, start in moved.items() if name in last}
+
+
+def _is_far_crop(graph: Graph, node: NodeProto, largest: int) -> bool:
+    """Whether it cuts what no probed image reaches: a Slice up to a fixed place behind `largest`."""
+    if node.op_type != "Slice" or len(node.input) < 3 or node.input[2] not in graph.constants:
+        return False
+    ends = graph.array(node.input[2])
+    return bool(np.any((ends > largest) & (ends < ENDLESS)))
 
 
 def _is_plain(graph: Graph, end: str, start: str) -> bool:
@@ -78,22 +91,20 @@ class _Copy:
 
 
 def _found(model: ModelProto, shape: SrShape, wanted: Mapping[str, str]) -> dict[str, _Copy]:
-    """The ends that are copies of channels, at the probe's size and, if it is free, at twice that."""
+    """The ends that are copies of channels at all sizes that are probed."""
     probed = deepcopy(model)
     feed = probed.graph.input[0].name
     names = sorted({*wanted, *wanted.values()} - {feed})
     del probed.graph.output[:]
     probed.graph.output.extend(ValueInfoProto(name=name) for name in names)
     session = open_session(probed.SerializeToString(), threads=1, optimized=False)
-    height, width = shape.probe
-    sizes = [shape] if shape.size else [shape, replace(shape, probe=(2 * height, 2 * width))]
     runs = []
-    for size in sizes:
-        image = np.random.default_rng(0).uniform(size=size.input_shape()).astype(np.float32)
+    for size in shape.sizes:
+        image = np.random.default_rng(0).uniform(size=shape.input_shape(size)).astype(np.float32)
         try:
             values = dict(zip(names, session.run(names, {feed: image}), strict=True)) | {feed: image}
         except Exception:  # onnxruntime's many exception types share no base but Exception
-            return {}  # it does not take that size, though it says so
+            return {}  # a part of it does not take that size
         runs.append({end: _copy(values[start], values[end]) for end, start in wanted.items()})
     return {end: copy for end, copy in runs[0].items() if copy and all(each[end] == copy for each in runs)}
 

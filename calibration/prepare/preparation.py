@@ -14,6 +14,7 @@ from graphlib import TopologicalSorter
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -31,6 +32,9 @@ from qnas.onnx.names import Names
 from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.session import open_session
 from qnas.onnx.shapes import damage_refused, infer_shapes, op_name, read_model
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
 MOST_NODES = 100_000
@@ -243,22 +247,31 @@ def _give_names(model: ModelProto) -> None:
 
 
 def _same(model: ModelProto, other: ModelProto, shape: SrShape, batched: bool) -> bool:
-    """Whether both write the same for an image in 0..1 and one in 0..255, at once where `batched`."""
-    image = to_layout(probe_image(shape.probe, shape.channels).astype(np.float32)[None], shape.layout)
-    images: list[NDArray[np.float32]] = [image / np.float32(255), image]
-    first = open_session(model.SerializeToString(), threads=1)
-    second = open_session(other.SerializeToString(), threads=1)
+    """Whether both write the same for images of all sizes in 0..1 and 0..255, at once where `batched`."""
+    first, second = (open_session(each.SerializeToString(), threads=1) for each in (model, other))
     feed, asked = other.graph.input[0].name, [other.graph.output[0].name]
-    wanted = np.concatenate([np.asarray(first.run(asked, {feed: x})[0]) for x in images])
-    try:
-        parts = [np.concatenate(images)] if batched else images
-        found = np.concatenate([np.asarray(second.run(asked, {feed: x})[0]) for x in parts])
-    except Exception:  # onnxruntime's many exception types share no base but Exception
-        return False
+
+    def written(session: InferenceSession, images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate([np.asarray(session.run(asked, {feed: x})[0]) for x in images])
+
+    for size in shape.sizes:
+        image = to_layout(probe_image(size, shape.channels).astype(np.float32)[None], shape.layout)
+        images: list[NDArray[np.float32]] = [image / np.float32(255), image]
+        try:
+            found = written(second, [np.concatenate(images)] if batched else images)
+        except Exception:  # onnxruntime's many exception types share no base but Exception
+            return False
+        if not _near(found, written(first, images)):
+            return False
+    return True
+
+
+def _near(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
+    """Whether each image is that of `wanted`; in the wrong unit a network may overflow."""
     if found.shape != wanted.shape:
         return False
     largest = [np.abs(image[np.isfinite(image)]).max(initial=0) for image in wanted]
     return all(
-        np.allclose(f, w, rtol=0, atol=NEAR * top, equal_nan=True)  # in the wrong unit it may overflow
+        np.allclose(f, w, rtol=0, atol=NEAR * top, equal_nan=True)
         for f, w, top in zip(found, wanted, largest, strict=True)
     )

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +33,8 @@ Number = TypeVar("Number", bound=np.generic)
 WHITES: dict[InputRange, float] = {"0..1": 1.0, "0..255": 255.0}
 # Tried in this order where a network takes any size: some need multiples of 8, 16 or 64, or windows of it.
 SIZES = ((48, 80), (64, 128), (128, 192))
+# And of these the first that it takes, to see what depends on the size: odd where that may be, never square.
+UNEVEN = ((37, 53), (38, 54), (44, 52), (40, 56), (48, 112))
 CHANNELS = (3, 1)
 NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or untrained, it is below 10
 MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
@@ -40,17 +43,27 @@ LARGEST_PROBE = 1024  # rows and columns of the output that are compared
 
 @dataclass(frozen=True)
 class SrShape:
-    """`size` = fixed (height, width) of the input, None where these are free; `probe` = one that it takes."""
+    """`size` = fixed (height, width) of the input, None where these are free; `probe` = one that it takes.
+
+    `others`: more that it takes, an uneven one and a larger one. What is found by running the network has to
+    hold at all of them.
+    """
 
     layout: Layout
     channels: int
     scale: int
     size: tuple[int, int] | None
     probe: tuple[int, int]
+    others: tuple[tuple[int, int], ...] = ()
 
-    def input_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
-        """The input at the probe's size."""
-        return laid_out(self.layout, batch, self.channels, self.probe)
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The probe's and the others."""
+        return (self.probe, *self.others)
+
+    def input_shape(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+        """One image of `size`, by default the probe's."""
+        return laid_out(self.layout, 1, self.channels, size or self.probe)
 
 
 def laid_out(layout: Layout, batch: int, channels: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -88,21 +101,41 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
     if dims[0] not in (None, 1):
         raise ModelError(f"{name} reads {dims[0]} images at a time: export it for one, or for any number")
     session = open_session(model.SerializeToString(), threads=1)
+
+    def output(layout: Layout, channels: int, size: tuple[int, int]) -> NDArray[Any]:
+        image = np.full(laid_out(layout, 1, channels, size), 0.5, np.float32)
+        return np.asarray(session.run(None, {source.name: image})[0])
+
     no_image, failed = "", f"it reads {_shown(dims)}, and grey (1) or RGB (3) channels are needed"
     for layout, channels, size in _possibilities(dims):
-        image = np.full(laid_out(layout, 1, channels, size), 0.5, np.float32)
         try:
-            output = session.run(None, {source.name: image})[0]
+            written = output(layout, channels, size)
         except Exception as error:  # onnxruntime's many exception types share no base but Exception
             if not failed.startswith("onnxruntime"):  # the likeliest possibility's is told
                 failed = f"onnxruntime says: {first_line(error)}"
             continue
-        scale = _scale(output, layout, channels, size)
+        scale = _scale(written, layout, channels, size)
         if isinstance(scale, int):
-            fixed = size if None not in _spatial(dims, layout) else None
-            return SrShape(layout, channels, scale, fixed, size)
+            found = SrShape(layout, channels, scale, None, size)
+            if None not in _spatial(dims, layout):
+                return replace(found, size=size)
+            return replace(found, others=_others(found, partial(output, layout, channels)))
         no_image = no_image or scale
     raise ModelError(f"{name} is no super-resolution network that can be calibrated: {no_image or failed}")
+
+
+def _others(shape: SrShape, output: Callable[[tuple[int, int]], NDArray[Any]]) -> tuple[tuple[int, int], ...]:
+    """The first uneven size, and twice the probe's, that the network enlarges as it does the probe."""
+    height, width = shape.probe
+
+    def taken(size: tuple[int, int]) -> bool:
+        try:
+            return _scale(output(size), shape.layout, shape.channels, size) == shape.scale
+        except Exception:  # onnxruntime's many exception types share no base but Exception
+            return False
+
+    uneven = next(filter(taken, UNEVEN), None)
+    return tuple(size for size in (uneven, (2 * height, 2 * width)) if size is not None and taken(size))
 
 
 def _possibilities(dims: list[int | None]) -> Iterator[tuple[Layout, int, tuple[int, int]]]:

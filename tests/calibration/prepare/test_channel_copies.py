@@ -20,7 +20,7 @@ from qnas.testing.sr_modules import conv, export
 from qnas.testing.text_models import text_model
 
 SIX = torch.arange(6)
-SHAPE = SrShape("nchw", 3, 1, None, (16, 24))
+SHAPE = SrShape("nchw", 3, 1, None, (16, 24), ((11, 13), (32, 48)))
 
 
 class Moving(nn.Module):
@@ -70,7 +70,7 @@ def test_what_torch_writes_is_one_operation(
     tmp_path: Path, move: Callable[[Tensor], Tensor], kind: str, size: tuple[int, int] | None
 ) -> None:
     model = simplified(onnx.load(export(Moving(move), tmp_path / "moving.onnx", size=size)))
-    shape = SrShape("nchw", 3, 1, size, (16, 24))
+    shape = SrShape("nchw", 3, 1, size, (16, 24), () if size else SHAPE.others)
     found = rewritten(model, shape)
     assert kinds(found) == ["Conv", kind, "Add"]
     if kind == "Gather":
@@ -113,7 +113,9 @@ net (float[n, 3, h, w] image) => (float[n, c, y, x] out)
 }}""")
     probe = (16, 8)
     size = probe if "Reshape" in body else None
-    assert not channel_copies(model, SrShape("nchw", 3, 1, size, probe if size else (16, 16)))
+    assert not channel_copies(
+        model, SrShape("nchw", 3, 1, size, probe if size else (16, 16), () if size else SHAPE.others)
+    )
 
 
 def test_a_crop_that_keeps_the_whole_of_one_size_alone_is_no_copy() -> None:
@@ -127,6 +129,19 @@ net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
     assert not channel_copies(model, SHAPE)
 
 
+@pytest.mark.parametrize("end", [12, 24, 30, 1080])
+def test_a_crop_that_small_or_even_images_pass_whole_is_no_copy(end: int) -> None:
+    """As the one of a network that pads to a multiple of 8: rows and columns end where the image did."""
+    model = text_model(f"""
+net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
+<int64[2] zero = {{0, 0}}, int64[2] ends = {{{end}, {end}}}, int64[2] sides = {{2, 3}}, float plus = {{1}}>
+{{
+    y = Slice (image, zero, ends, sides)
+    out = Add (y, plus)
+}}""")
+    assert not channel_copies(model, SHAPE)
+
+
 def test_a_network_that_takes_one_size_and_declares_any_is_left_as_it_is() -> None:
     model = text_model("""
 net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
@@ -136,7 +151,7 @@ net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
     out = Add (y, plus)
 }""")
     assert not channel_copies(model, SHAPE)
-    assert channel_copies(model, replace(SHAPE, size=(16, 24)))
+    assert channel_copies(model, replace(SHAPE, size=(16, 24), others=()))
 
 
 def test_channels_that_are_alike_are_left_as_they_are() -> None:
