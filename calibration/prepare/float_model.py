@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from qnas.calibration.prepare.final_clip import find_final_clip
 from qnas.calibration.prepare.preparation import prepared, read_float_file
+from qnas.calibration.prepare.size_dependence import size_dependent
 from qnas.calibration.prepare.sr_shape import (
     SIZES,
     WHITES,
@@ -22,6 +24,7 @@ from qnas.calibration.prepare.sr_shape import (
     find_white,
     from_layout,
     laid_out,
+    probe_image,
     to_layout,
 )
 from qnas.errors import ModelError
@@ -36,6 +39,7 @@ class FloatModel:
 
     `name` is that of its file, `sha256` of the file and of the weights beside it. `white` is the value of a
     white pixel, in and out; `size` the fixed (height, width) of its input, None where these are free.
+    `size_dependent`: tensors whose values depend on the image's size, so that no patch shows their range.
     """
 
     name: str
@@ -48,6 +52,7 @@ class FloatModel:
     scale: int
     white: float
     size: tuple[int, int] | None
+    size_dependent: frozenset[str] = frozenset()
 
     def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The shape of one image as the network reads it; a network of one size reads that."""
@@ -80,7 +85,7 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
             white = WHITES[input_range]
         else:
             white = find_white(model, shape, find_final_clip(model).high, path.name)
-    return FloatModel(
+    network = FloatModel(
         name=path.name,
         sha256=digest,
         model=model,
@@ -92,6 +97,11 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
         white=white,
         size=shape.size,
     )
+    if shape.size is not None:
+        return network
+    image = network.feed(probe_image(min(shape.sizes, key=prod), shape.channels)[None])
+    axes = (2, 3) if shape.layout == "nchw" else (1, 2)
+    return replace(network, size_dependent=size_dependent(model, activations(network), image, axes))
 
 
 class Runner:

@@ -28,7 +28,7 @@ from qnas.calibration.ptq.weights import IntegerWeights, WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
 from qnas.images.evaluation import Batch, Image
-from qnas.onnx.operations import ON_GRIDS
+from qnas.onnx.operations import ELEMENTWISE, FLOAT_ONLY, ON_GRIDS
 
 
 @dataclass(frozen=True)
@@ -97,21 +97,42 @@ class Plan:
 def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     """Which nodes compute, and which of them in integers. Raises ModelError for a node that is not there.
 
-    Operations that are not known to bear grids are float layers. What has no weights and reads the results
-    of float layers alone is float with them.
+    Float layers are those of `options` and
+
+    1. operations that are not known to bear grids, and those that no runtime computes in integers;
+    2. what reads or writes a tensor whose values depend on the size of the image;
+    3. functions of one tensor, value by value, that these alone read;
+    4. what has no weights and reads the results of float layers alone;
+    5. what computes value by value with such results and the one tensor that they are a function of, value by
+       value: x * f(x) is one function of x.
     """
     graph = FloatGraph(rewritten(network), frozenset(options.kept_clips))
     layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
     unknown = {*options.float_layers} - {*layers}
     if unknown:
         raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
-    unfit = (node.name for node in graph.nodes if graph.data(node) and node.op_type not in ON_GRIDS)
-    floating, floats = {*options.float_layers, *unfit}, set[str]()  # layers, and the tensors that they write
-    for node in graph.nodes:
-        follows = bool(graph.data(node)) and floats.issuperset(graph.data(node))
-        if node.name in floating or (follows and node.op_type not in WEIGHTED):
+    computing = [node for node in graph.nodes if graph.data(node)]
+    floating = {
+        node.name
+        for node in computing
+        if node.op_type not in ON_GRIDS - FLOAT_ONLY  # Case 1
+        or not network.size_dependent.isdisjoint(graph.touched(node))  # Case 2
+    }
+    for node in reversed(computing):  # Case 3
+        readers = [reader for name in node.output for reader in graph.value_readers.get(name, ())]
+        alone = bool(readers) and all(r.name in floating and r.op_type not in WEIGHTED for r in readers)
+        if alone and node.op_type in ELEMENTWISE and len(graph.data(node)) == 1:
             floating.add(node.name)
-            floats.update(node.output)
+    floating.update(options.float_layers)
+    sources: dict[str, str | None] = {}  # tensor of a float layer -> the one that it is a function of
+    for node in computing:
+        data = set(graph.data(node))
+        made_of = {sources.get(name, name) for name in data}
+        by_value = node.op_type in ELEMENTWISE and len(made_of) == 1
+        of_floats = sources.keys() >= data or (by_value and not sources.keys().isdisjoint(data))
+        if node.name in floating or (of_floats and node.op_type not in WEIGHTED):  # Cases 4 and 5
+            floating.add(node.name)
+            sources |= dict.fromkeys(node.output, made_of.pop() if by_value else None)
     return Plan(graph, layers, frozenset(layers) - floating)
 
 

@@ -7,3 +7,4 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 DATA = Path(os.environ.get("QNAS_DATA", ROOT.parent / "shared" / "data"))
 REFERENCE = Path(os.environ.get("QNAS_REFERENCE", ROOT.parent / "shared" / "reference"))
+CASES = Path(os.environ.get("QNAS_CASES", ROOT.parent / "shared" / "cases"))

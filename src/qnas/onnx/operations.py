@@ -49,6 +49,12 @@ MULTIPLYING = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", 
 # Not so of coordinates (GridSample), of indices, or of what divides by a spread (InstanceNormalization).
 ON_GRIDS = PICKING | ELEMENTWISE | POOLING | RESIZING | MULTIPLYING
 
+# ... and that no integer runtime has a kernel for: between two of them a grid would only round.
+FLOAT_ONLY = frozenset({
+    "Div", "Erf", "Exp", "Log", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sqrt",
+    "Sub",
+})  # fmt: skip
+
 # Operations that only a quantized model has, in whatever domain.
 QUANTIZING = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear",
