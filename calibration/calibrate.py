@@ -159,7 +159,13 @@ def run(
     )
     size = f"{mine.patch[1]}x{mine.patch[0]}"
     used = f"{count} patches of {size} made the ranges, {len(held_out.crops)} the scores"
-    notices = (used, *chosen.notices(), *taming.notices(), *_notices(calibration, settings))
+    notices = (
+        original.white_found,
+        used,
+        *chosen.notices(),
+        *taming.notices(),
+        *_notices(calibration, settings),
+    )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
 
 

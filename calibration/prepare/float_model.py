@@ -21,6 +21,7 @@ from qnas.calibration.prepare.sr_shape import (
     WHITES,
     InputRange,
     Layout,
+    White,
     find_white,
     from_layout,
     laid_out,
@@ -39,6 +40,7 @@ class FloatModel:
 
     `name` is that of its file, `sha256` of the file and of the weights beside it. `white` is the value of a
     white pixel, in and out; `size` the fixed (height, width) of its input, None where these are free.
+    `white_found` says how that was found.
     `size_dependent`: tensors whose values depend on the image's size, so that no patch shows their range.
     """
 
@@ -53,6 +55,7 @@ class FloatModel:
     white: float
     size: tuple[int, int] | None
     size_dependent: frozenset[str] = frozenset()
+    white_found: str = ""
 
     def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The shape of one image as the network reads it; a network of one size reads that."""
@@ -82,7 +85,7 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
     with damage_refused(path):
         model, shape = prepared(original, path.name)
         if input_range is not None:
-            white = WHITES[input_range]
+            white = White(WHITES[input_range], f"images are read as {input_range}, as was said")
         else:
             white = find_white(model, shape, find_final_clip(model).high, path.name)
     network = FloatModel(
@@ -94,7 +97,8 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
         layout=shape.layout,
         channels=shape.channels,
         scale=shape.scale,
-        white=white,
+        white=white.value,
+        white_found=white.explanation,
         size=shape.size,
     )
     if shape.size is not None:

@@ -4,7 +4,8 @@
    of the same layout and channels, a whole number of times larger, is it.
 2. the value of a white pixel: an image is upscaled in either unit, and the one whose result is nearer to the
    bicubic upscaling is it. The bound of a final clip goes before that; where there is none and both are as
-   near, as in a network without biases, it is 1.
+   near, as in a network without biases, it is 1. So it is where neither is near enough to be sure: in 0..255
+   a network that bends values softly is almost linear, and looks like bicubic whatever it was trained on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ SIZES = ((48, 80), (64, 128), (128, 192))
 UNEVEN = ((37, 53), (38, 54), (44, 52), (40, 56), (48, 112))
 CHANNELS = (3, 1)
 NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or untrained, it is below 10
+SURE_DB = 25.0  # trained networks are above 40 in their own unit
 MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
+SURE_MARGIN_DB = 6.0  # trained networks have 15 and more
 LARGEST_PROBE = 1024  # rows and columns of the output that are compared
 
 
@@ -186,7 +189,15 @@ def probe_image(size: tuple[int, int], channels: int) -> NDArray[np.float64]:
     return np.clip(resize_bicubic(coarse, size), 20, 235)
 
 
-def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str) -> float:
+@dataclass(frozen=True)
+class White:
+    """The value of a white pixel, and a line for the user: how it was found, or that it is a guess."""
+
+    value: float
+    explanation: str
+
+
+def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str) -> White:
     """1.0 or 255.0; `bound` is the upper bound of the network's final clip. ModelError when it is neither."""
     image = probe_image(shape.probe, shape.channels)
     height, width = (side * shape.scale for side in shape.probe)
@@ -199,18 +210,32 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
         results[white] = session.run(None, {session.get_inputs()[0].name: x})[0]
     nearness = {(i, o): _nearness(y, o, wanted, shape) for i, y in results.items() for o in WHITES.values()}
     same = {white: nearness[white, white] for white in WHITES.values()}
+    seen = f"{same[1.0]:.1f} dB to bicubic in 0..1, {same[255.0]:.1f} dB in 0..255"
     best = max(nearness, key=lambda pair: nearness[pair])
     if max(same.values()) < NEAR_DB:
         hint = "is it trained on images of another range? then say which: --input-range 0..1 or 0..255"
         if nearness[best] >= NEAR_DB:
             hint = f"it seems to read 0..{best[0]:g} and to write 0..{best[1]:g}: let it write what it reads"
-        raise ModelError(
-            f"{name} upscales no image, neither in 0..1 ({same[1.0]:.1f} dB to bicubic) nor in 0..255 "
-            f"({same[255.0]:.1f} dB): {hint}"
-        )
+        raise ModelError(f"{name} upscales no image ({seen}): {hint}")
     if bound in same and same[bound] >= NEAR_DB:
-        return bound
-    return 255.0 if same[255.0] > same[1.0] + MARGIN_DB else 1.0
+        return White(bound, f"images are read as 0..{bound:g}, where the final clip ends")
+    return _nearer(same, seen)
+
+
+def _nearer(same: dict[float, float], seen: str) -> White:
+    """Of the nearness to bicubic in either unit."""
+    sure = max(same.values()) >= SURE_DB
+    value = 255.0 if sure and same[255.0] > same[1.0] + MARGIN_DB else 1.0
+    margin = abs(same[255.0] - same[1.0])
+    if margin <= MARGIN_DB and sure:
+        return White(value, f"images are read as 0..1: either range makes the same of them ({seen})")
+    if sure and margin >= SURE_MARGIN_DB:
+        return White(value, f"images are read as 0..{value:g} ({seen})")
+    return White(
+        value,
+        f"WARNING: images are read as 0..{value:g}, which is a guess ({seen}): give --input-range 0..1 or "
+        "0..255, as the network was trained; the wrong one makes other images",
+    )
 
 
 def _nearness(

@@ -34,6 +34,8 @@ ELEMENTWISE = frozenset({
 })  # fmt: skip
 # ... that bends all values, not only those outside a range.
 BENDING = frozenset({"HardSigmoid", "HardSwish", "Sigmoid", "Softsign", "Tanh"})
+# ... that makes whole numbers of them.
+ROUNDING = frozenset({"Ceil", "Floor", "Round"})
 
 POOLING = frozenset({
     "ArgMax", "ArgMin", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean",

@@ -171,9 +171,42 @@ def test_where_both_units_give_the_same_white_is_one_unless_the_user_says_so(tmp
     assert read_float_model(path, "0..255").white == 255
 
 
+def waving(height: float) -> str:
+    """A network that adds a wave of that height to what it upscales."""
+    return f"""
+net (float[n, 3, h, w] image) => (float[n, 3, y, x] upscaled)
+<float height = {{{height}}}, float[4] s = {{1, 1, 2, 2}}>
+{{
+    wave = Sin (image)
+    high = Mul (wave, height)
+    sum = Add (image, high)
+    upscaled = Resize <mode = "linear"> (sum, , s)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (biased(40.0), "images are read as 0..255 ("),
+        (NEAREST, "images are read as 0..1: either range makes the same of them ("),
+        # A wave of 60 is some 20 dB below white in 0..255, and far above it in 0..1.
+        (waving(60), "WARNING: images are read as 0..1, which is a guess ("),
+    ],
+)
+def test_how_white_was_found_is_told_and_a_guess_is_a_warning(
+    tmp_path: Path, network: str, said: str
+) -> None:
+    assert read_float_model(saved(tmp_path, network)).white_found.startswith(said)
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    graph = biased(0.5).replace("float up = {0.5}", "float up = {nan}")
+    assert refusal(saved(tmp_path, graph)).endswith("the weights 'up' hold NaN: export the network again")
+
+
 def test_what_upscales_no_image_is_refused_unless_the_user_says_what_white_is(tmp_path: Path) -> None:
     path = saved(tmp_path, FLOAT_CONV)  # of random weights
-    assert "upscales no image, neither in 0..1 (" in (said := refusal(path))
+    assert "upscales no image (" in (said := refusal(path))
     assert said.endswith("then say which: --input-range 0..1 or 0..255")
     assert read_float_model(path, "0..255").white == 255
 
