@@ -1,8 +1,15 @@
-"""Upscales images of any size with an ONNX super-resolution model, in tiles, so that memory stays bounded."""
+"""Upscales images of any size with an ONNX super-resolution model, in tiles, so that memory stays bounded.
+
+What a tile reads around the part that is kept has to reach as far as the model looks. How far that is, is
+found by running it; a model that looks at the whole image (squeeze-and-excite, normalization by the image's
+own statistics) runs in one piece.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +22,8 @@ from qnas.images.resize import resize_bicubic
 from qnas.onnx.session import first_line, open_session
 
 TILE = 256
-OVERLAP = 16
+OVERLAPS = (16, 32, 64)  # tried in this order
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 PROBE_SIZES = (1, 8, 16, 32, 64)
 BICUBIC_REACH = 3  # LR pixels that a bicubic output pixel can read on either side, when enlarging
 
@@ -24,8 +32,9 @@ BICUBIC_REACH = 3  # LR pixels that a bicubic output pixel can read on either si
 class Upscaler:
     """A model that was seen to enlarge images by `scale`: RGB ones, or with one of `channels` their luma.
 
-    `input_scale` is what one grey level is in a float model, None for a uint8 model. Images smaller than
-    `smallest` pixels on a side are what the model cannot run on; they are padded by repeating the edge.
+    `input_scale` is what one grey level is in a float model, None for a uint8 model. Sides below `smallest`
+    pixels, and those that are no multiple of `multiple`, are what the model cannot run on: such images are
+    padded by repeating the edge.
     """
 
     session: Any  # onnxruntime.InferenceSession, which has no types
@@ -33,6 +42,32 @@ class Upscaler:
     input_scale: float | None
     smallest: int
     channels: int
+    multiple: int = 1
+
+    @cached_property
+    def overlap(self) -> int | None:
+        """How many LR pixels of context tiles need to equal one piece, None if no number tried is enough.
+
+        Tried on an image whose parts differ in brightness and contrast: its tiles have their own statistics.
+        """
+        return next((overlap for overlap in OVERLAPS if self.tiles_equal_one_piece(overlap)), None)
+
+    def tiles_equal_one_piece(self, overlap: int) -> bool:
+        """Whether `overlap` LR pixels of context are enough; see `overlap`."""
+        tile = 2 * overlap + 32
+        y, x = np.mgrid[: tile + 21, : tile + 37] / (tile + 37)
+        noise = np.random.default_rng(0).uniform(-1, 1, (*y.shape, 3))
+        ramp = (210 * x)[..., None] + (40 * y)[..., None] * noise
+        image = np.clip(np.rint(ramp), 0, 255).astype(np.uint8)
+        return np.array_equal(self.in_tiles(image, tile, overlap), self(image))
+
+    def in_tiles(self, image: Image, tile: int, overlap: int) -> Image:
+        """Upscale in tiles that begin where the model's own blocks of `multiple` pixels do."""
+        (height, width), step = image.shape[:2], self.multiple
+        padding = [(0, -side % step) for side in (height, width)]
+        whole = np.pad(image, [*padding, (0, 0)], mode="edge")
+        large = _in_tiles(self, whole, self.scale, tile // step * step, -(-overlap // step) * step)
+        return large[: self.scale * height, : self.scale * width]
 
     def __call__(self, image: Image) -> Image:
         """Upscale uint8 [H, W, 3] in one piece to uint8 [scale*H, scale*W, 3]; may raise ModelError.
@@ -50,7 +85,7 @@ class Upscaler:
     def _planes(self, image: Image) -> Image:
         """Upscale [H, W, channels]."""
         height, width = image.shape[:2]
-        missing = [(0, max(0, self.smallest - side)) for side in (height, width)]
+        missing = [(0, self._side_run(side) - side) for side in (height, width)]
         output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))
         padded = [self.scale * (side + pad) for side, (_, pad) in zip((height, width), missing, strict=True)]
         if list(output.shape[:2]) != padded:
@@ -59,6 +94,10 @@ class Upscaler:
                 "as many a side: use a super-resolution model"
             )
         return output[: self.scale * height, : self.scale * width]
+
+    def _side_run(self, side: int) -> int:
+        """The next side that the model can run on."""
+        return -(-max(self.smallest, side) // self.multiple) * self.multiple
 
 
 def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
@@ -69,17 +108,20 @@ def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
     session = open_session(model, threads)
     channels, input_scale = _input(model, session)
     error: Exception | None = None
-    for size in PROBE_SIZES:  # pooling layers refuse the smallest
-        probe = np.zeros((size, size + 1, channels), np.uint8)
+    for multiple, size in product(MULTIPLES, PROBE_SIZES):  # pooling layers refuse the smallest
+        if size % multiple:
+            continue
+        probe = np.zeros((size, size + multiple, channels), np.uint8)
         try:
             output = _run(session, input_scale, probe)
         except ModelError as failure:
-            error = failure
+            error = failure if multiple == 1 else error
             continue
         scale = output.shape[0] // size
-        if scale >= 2 and output.shape[:2] == (scale * size, scale * (size + 1)):
-            return Upscaler(session, scale, input_scale, size, channels)
-        error = ModelError(f"it makes {_size(output)} pixels of {_size(probe)}")
+        if scale >= 2 and output.shape[:2] == (scale * size, scale * (size + multiple)):
+            return Upscaler(session, scale, input_scale, size, channels, multiple)
+        if multiple == 1:
+            error = ModelError(f"it makes {_size(output)} pixels of {_size(probe)}")
     raise ModelError(f"{model} is no super-resolution model: {error}; use one that `qnas-export` wrote")
 
 
@@ -140,13 +182,18 @@ def _size(image: Image) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def upscale(upscaler: Upscaler, image: Image, tile: int = TILE, overlap: int = OVERLAP) -> Image:
+def upscale(upscaler: Upscaler, image: Image, tile: int = TILE, overlap: int | None = None) -> Image:
     """Upscale uint8 [H, W, 3] RGB to uint8 [scale*H, scale*W, 3] in tiles of at most `tile`² LR pixels.
 
     Equals the run in one piece when no output pixel depends on inputs more than `overlap` LR pixels away.
+    None: as many as that takes, and one piece of any size where there is no such number.
     Raises ModelError when the model fails, UsageError when the tile is not larger than two overlaps.
     """
-    return _in_tiles(upscaler, image, upscaler.scale, tile, overlap)
+    if overlap is None:
+        overlap = upscaler.overlap if max(image.shape[:2]) > tile else None
+        if overlap is None:
+            return upscaler(image)
+    return upscaler.in_tiles(image, tile, overlap)
 
 
 def upscale_alpha(alpha: Image, scale: int, tile: int = TILE) -> Image:

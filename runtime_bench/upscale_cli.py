@@ -23,21 +23,21 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--overlap",
     type=click.IntRange(min=0),
-    default=16,
-    show_default=True,
-    help="Context read on each side of a tile, part of it, in input pixels.",
+    help="Context read on each side of a tile, part of it, in input pixels. Default: as far as MODEL looks.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 = one per core."
 )
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
-def main(model: Path, image: Path, output: Path, tile: int, overlap: int, threads: int, force: bool) -> None:
+def main(
+    model: Path, image: Path, output: Path, tile: int, overlap: int | None, threads: int, force: bool
+) -> None:
     """Upscale IMAGE with the ONNX super-resolution MODEL.
 
     Memory is bounded: the model never sees more than TILE x TILE pixels at once. Besides that one run, memory
     holds the image and the result, 8 bytes a pixel while it is written. A smaller TILE needs less memory
-    and more time. With an OVERLAP of at least the model's reach the result does not depend on TILE.
-    Transparency is kept, enlarged bicubically.
+    and more time, and changes nothing else: how far the model looks is found by running it. One that looks at
+    the whole image runs in one piece. Transparency is kept, enlarged bicubically.
     """
     from qnas.files import check_output
     from qnas.images.files import check_png_name, read_image_with_alpha, write_png
@@ -47,6 +47,11 @@ def main(model: Path, image: Path, output: Path, tile: int, overlap: int, thread
     check_output(output, force)
     pixels, alpha = read_image_with_alpha(image)
     upscaler = load_upscaler(model, threads)
+    if max(pixels.shape[:2]) > tile:
+        if overlap is None and upscaler.overlap is None:
+            click.echo(f"note: {model} looks at the whole image, which runs in one piece", err=True)
+        elif overlap is not None and not upscaler.tiles_equal_one_piece(overlap):
+            click.echo(f"WARNING: {model} looks further than --overlap {overlap}: tiles may show", err=True)
     large = upscale(upscaler, pixels, tile, overlap)
     large_alpha = None if alpha is None else upscale_alpha(alpha, upscaler.scale, tile)
     write_png(output, large, large_alpha, force)

@@ -18,7 +18,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.images.files import read_image_with_alpha, write_png
 from qnas.images.resize import resize_bicubic
 from qnas.onnx.session import open_session
-from qnas.runtime_bench.upscale import load_upscaler, tile_spans, upscale, upscale_alpha
+from qnas.runtime_bench.upscale import Upscaler, load_upscaler, tile_spans, upscale, upscale_alpha
 from qnas.runtime_bench.upscale_cli import main
 
 PIXELS = "[batch, 3, height, width] image) => ("
@@ -161,6 +161,77 @@ def test_an_image_too_small_for_a_pooling_layer_is_padded_with_its_edge(tmp_path
     assert np.array_equal(upscale(upscaler, image), np.broadcast_to(image, (2, 2, 3)))
 
 
+def test_a_network_of_even_sides_gets_the_edge_repeated(tmp_path: Path) -> None:
+    """It takes pixels apart in twos, as networks that shuffle them down first do."""
+    body = """{
+        parts = SpaceToDepth <blocksize = 2> (image)
+        mixed = Gather <axis = 1> (parts, order)
+        again = DepthToSpace <blocksize = 2> (mixed)
+        y = Resize <mode = "nearest"> (again, , scales)
+    }"""
+    order = (
+        "int64[12] order = {3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8}"  # the two columns of a block change places
+    )
+    constants = f"<float[4] scales = {{1, 1, 2, 2}}, {order}>"
+    graph = f"g (float{PIXELS}float[batch, 3, h, w] y) {constants} {body}"
+    upscaler = load_upscaler(save(tmp_path, graph, "0.00390625"), threads=1)
+    assert (upscaler.smallest, upscaler.multiple) == (8, 2)
+    image = photograph(63, 97)
+    columns = np.arange(98) ^ 1
+    exchanged = np.pad(image, ((0, 0), (0, 1), (0, 0)), mode="edge")[:, columns][:, :97]
+    assert np.array_equal(upscale(upscaler, image), exchanged.repeat(2, axis=0).repeat(2, axis=1))
+    assert upscaler.overlap == 16
+    assert np.array_equal(upscale(upscaler, image, tile=37, overlap=3), upscaler(image))
+
+
+def reaching(folder: Path, pixels: int, operation: str = "") -> Upscaler:
+    """A model that adds a little of two pixels so far away to each, or what `operation` makes of `far`."""
+    side = 2 * pixels + 1
+    kernel = np.zeros((3, 1, side, side), np.float32)
+    kernel[:, :, 0, 0] = kernel[:, :, pixels, -1] = 0.25
+    body = f"""<float[4] scales = {{1, 1, 2, 2}}, float[3, 1, {side}, {side}] k> {{
+        far = Conv <group = 3, pads = [{pixels}, {pixels}, {pixels}, {pixels}]> (image, k)
+        {operation or "more = Identity (far)"}
+        sum = Add (image, more)
+        y = Resize <mode = "nearest"> (sum, , scales)
+    }}"""
+    graph = f"g (float{PIXELS}float[batch, 3, h, w] y) {body}"
+    return load_upscaler(save(folder, graph, "0.00390625", k=kernel), threads=1)
+
+
+@pytest.mark.parametrize(("pixels", "overlap"), [(2, 16), (16, 16), (17, 32), (33, 64)])
+def test_the_overlap_of_tiles_is_as_far_as_the_model_looks(tmp_path: Path, pixels: int, overlap: int) -> None:
+    assert reaching(tmp_path, pixels).overlap == overlap
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "more = GlobalAveragePool (far)",
+        "more = GlobalMaxPool (far)",
+        "more = InstanceNormalization (far, o, o)",
+    ],
+)
+def test_a_model_that_looks_at_the_whole_image_runs_in_one_piece(tmp_path: Path, operation: str) -> None:
+    constant = "o = Constant <value_floats = [0.2, 0.2, 0.2]> ()\n" if "(far, o" in operation else ""
+    upscaler = reaching(tmp_path, 1, constant + operation)
+    assert upscaler.overlap is None
+    image = np.clip(np.add.outer(np.arange(70), np.arange(90))[..., None] + photograph(70, 90) // 4, 0, 255)
+    image = image.astype(np.uint8)
+    assert np.array_equal(upscale(upscaler, image, tile=40), upscaler(image))
+    assert not np.array_equal(upscale(upscaler, image, tile=40, overlap=16), upscaler(image))
+
+
+def test_the_command_says_that_an_image_runs_in_one_piece_or_that_tiles_may_show(tmp_path: Path) -> None:
+    reaching(tmp_path, 1, "more = GlobalMaxPool (far)")
+    write_png(tmp_path / "in.png", photograph(40, 60))
+    arguments = [str(tmp_path / "model.onnx"), str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png")]
+    for more, said in (((), "looks at the whole image"), (("--overlap", "4"), "tiles may show")):
+        result = CliRunner().invoke(main, [*arguments, "--tile", "32", "--force", *more])
+        assert result.exit_code == 0
+        assert said in result.stderr
+
+
 def test_alpha_in_tiles_is_bicubic_in_one_piece() -> None:
     alpha = photograph(41, 23)[:, :, 0]
     assert np.array_equal(upscale_alpha(alpha, scale=4, tile=16), resize_bicubic(alpha, (164, 92)))
@@ -268,7 +339,7 @@ def test_the_command_replaces_its_output_only_when_forced(tmp_path: Path) -> Non
         (("in.png", "in.png", "-o", "out.png"), "cannot load in.png"),
         (("model.onnx", "in.png", "-o", "out.jpg"), "let its name end in .png"),
         (("model.onnx", "in.png", "-o", "nowhere/out.png"), "does not exist"),
-        (("model.onnx", "in.png", "-o", "out.png", "--tile", "8"), "raise --tile"),
+        (("model.onnx", "in.png", "-o", "out.png", "--tile", "8", "--overlap", "4"), "raise --tile"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(
