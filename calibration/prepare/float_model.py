@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from qnas.calibration.prepare.final_clip import find_final_clip
-from qnas.calibration.prepare.preparation import prepared, read_float_file
+from qnas.calibration.prepare.final_clip import find_final_clip, without_final_rounding
+from qnas.calibration.prepare.preparation import finished, prepared, read_float_file, simplified
 from qnas.calibration.prepare.size_dependence import size_dependent
 from qnas.calibration.prepare.sr_shape import (
     SIZES,
@@ -88,6 +88,8 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
             white = White(WHITES[input_range], f"images are read as {input_range}, as was said")
         else:
             white = find_white(model, shape, find_final_clip(model).high, path.name)
+        if without_final_rounding(model, white.value):
+            model = finished(simplified(model), shape)
     network = FloatModel(
         name=path.name,
         sha256=digest,

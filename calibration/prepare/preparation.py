@@ -158,7 +158,7 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
         if target < NEEDED_OPSET:
             continue
         try:
-            result = _finished(_converted(simplified(_declared(model, shape, free_batch)), target), shape)
+            result = finished(_converted(simplified(_declared(model, shape, free_batch)), target), shape)
             if _same(model, result, shape, free_batch):
                 return result, shape
             failure = f"it computes something else in opset {target}"
@@ -214,8 +214,8 @@ def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto
     return copy
 
 
-def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
-    """In standard forms, small again, every node named."""
+def finished(model: ModelProto, shape: SrShape) -> ModelProto:
+    """`model` in standard forms, small again, every node named."""
     graph = model.graph
     if channel_copies(model, shape):
         standard_forms.unread_nodes_removed(graph)

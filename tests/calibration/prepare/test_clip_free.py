@@ -236,3 +236,30 @@ def test_the_networks_of_the_papers_lose_their_clips(tmp_path: Path, module: nn.
     assert np.allclose(Runner(free)(pixels).clip(0, 255), Runner(network)(pixels), rtol=0, atol=1e-3)
     assert find_final_clip(free.model).clamps == ()
     assert without_clip(free)[0] is free
+
+
+# A rounding at the end ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "white", "operations"),
+    [
+        (f"{UP}out = Round (u)", 255.0, 0),
+        (f"{UP}c = Clip (u, zero, white)\n out = Round (c)", 255.0, 0),
+        (
+            f"{UP}l = Mul (u, white)\n c = Clip (l, zero, white)\n r = Round (c)\n out = Div (r, white)",
+            1.0,
+            0,
+        ),
+        (f"{UP}out = Round (u)", 1.0, 1),  # not to grey levels: two of them
+        (f"{UP}out = Floor (u)", 255.0, 1),  # not what a quantizer does
+    ],
+)
+def test_a_round_to_grey_levels_at_the_end_is_the_outputs_quantizer(
+    tmp_path: Path, body: str, white: float, operations: int
+) -> None:
+    network, _ = without_clip(network_of(tmp_path, body, white))
+    kinds = [node.op_type for node in network.model.graph.node]
+    assert len({"Round", "Floor"} & set(kinds)) == operations
+    if not operations:
+        assert not {"Clip", "Div"} & set(kinds)
