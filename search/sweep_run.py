@@ -54,7 +54,7 @@ def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, res
     (folder / STOP).unlink(missing_ok=True)
     plain = {name: member.to_document() for name, member in asked.items()}
     versions = {"qnas": __version__}
-    write_json(folder / RECORD, RECORD_FILE.head | {"versions": versions, "members": plain})
+    write_json(folder / RECORD, RECORD_FILE.sealed({"versions": versions, "members": plain}))
     with _display(console, jobs) as show:
         ended = _follow(outcomes, folder / STOP, show, console)
     failed = {outcome.name: outcome.text for outcome in ended if outcome.state == "failed"}

@@ -100,7 +100,7 @@ def _shown(field: str, value: Any) -> str:
 def write_plan(folder: Path, plan: SearchPlan, torch_version: str) -> None:
     """Write search.json. Raises OutputError."""
     versions = {"qnas": __version__, "torch": torch_version}
-    write_json(folder / PLAN, {**_FILE.head, **plan.to_document(), "versions": versions})
+    write_json(folder / PLAN, _FILE.sealed({**plan.to_document(), "versions": versions}))
 
 
 def read_plan(folder: Path) -> SearchPlan:

@@ -316,6 +316,7 @@ def test_what_is_no_calibration_is_refused_with_its_place(
     done: Run, path: Sequence[str], value: object, message: str
 ) -> None:
     document = json.loads(to_json(done.calibration))
+    del document["digest"]  # as one does who changes it on purpose
     inner = document
     for key in path[:-1]:
         inner = inner[key]
@@ -332,12 +333,24 @@ def test_what_is_no_calibration_is_refused_with_its_place(
 )
 def test_a_key_that_is_missing_is_no_default(done: Run, path: Sequence[str | int]) -> None:
     document = json.loads(to_json(done.calibration))
+    del document["digest"]  # as one does who changes it on purpose
     inner = document
     for key in path[:-1]:
         inner = inner[key]
     del inner[path[-1]]
     with pytest.raises(CalibrationError, match=f"{path[-1]} is missing"):
         from_json(json.dumps(document), "c.json")
+
+
+def test_a_change_is_noticed_unless_the_digest_is_taken_out(done: Run) -> None:
+    document = json.loads(to_json(done.calibration))
+    assert from_json(json.dumps(document), "c.json") == from_json(to_json(done.calibration), "c.json")
+    document["ranges"]["input"][1] = 0.5
+    message = 'c.json was changed after it was written .*qnas-calibrate, or take its "digest" out'
+    with pytest.raises(CalibrationError, match=message):
+        from_json(json.dumps(document), "c.json")
+    del document["digest"]
+    assert from_json(json.dumps(document), "c.json").ranges["input"].high == 0.5
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"version": NaN}', "[" * 100_000, "{}"])

@@ -1,0 +1,17 @@
+"""A digest that a document carries of itself: who reads it again notices that it was changed."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+DIGEST = "digest"  # the key
+
+
+def digest_of(value: object, default: Callable[[Any], Any] | None = None) -> str:
+    """The SHA-256 of plain data as JSON, in hexadecimal; indents, and how numbers are spelled, do not count.
+
+    `default` makes plain data of what JSON has not. Raises TypeError, ValueError or RecursionError for data
+    that is not plain.
+    """
+    return hashlib.sha256(json.dumps(value, default=default).encode()).hexdigest()
