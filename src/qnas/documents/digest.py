@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 DIGEST = "digest"  # the key
+LONGEST = 1 << 28  # characters: data of few bytes may hold the same list a billion times
 
 
 def digest_of(value: object, default: Callable[[Any], Any] | None = None) -> str:
     """The SHA-256 of plain data as JSON, in hexadecimal; indents, and how numbers are spelled, do not count.
 
     `default` makes plain data of what JSON has not. Raises TypeError, ValueError or RecursionError for data
-    that is not plain.
+    that is not plain, or endless.
     """
-    return hashlib.sha256(json.dumps(value, default=default).encode()).hexdigest()
+    digest, length = hashlib.sha256(), 0
+    for part in json.JSONEncoder(default=default).iterencode(value):
+        length += len(part)
+        if length > LONGEST:
+            raise ValueError("too long")
+        digest.update(part.encode())
+    return digest.hexdigest()

@@ -124,7 +124,7 @@ class Document(Generic[_T]):
     def _check_digest(self, digest: object, body: dict[object, object], where: str) -> None:
         try:
             same = digest == digest_of(body)
-        except RecursionError:
+        except (RecursionError, ValueError):
             same = False
         if not same:
             raise self.error(
