@@ -121,6 +121,8 @@ def _run(job: Job, output: BinaryIO) -> None:
     architecture = find_architecture(str(job.folder / ARCHITECTURE))
     if not (job.folder / FOUND).exists():
         _train(job, architecture, output)
+    for state in job.folder.glob("*.pt.run"):  # of a process that was killed when its output was complete
+        state.unlink()
     _tell(job, architecture)
 
 

@@ -254,7 +254,20 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         yield value * grey
 
 
+def _of_finite(rule: StepRule, run: Run) -> StepRule:
+    """`rule`, which raises TrainingError for values [...] that are not finite."""
+
+    def checked(x: NDArray[np.float32], spec: QuantSpec) -> float:
+        if not np.isfinite(x).all():
+            raise _diverged("an activation is not finite", run)
+        return rule(x, spec)
+
+    return checked
+
+
 def _diverged(what: str, run: Run) -> TrainingError:
+    if run.step == 0 and run.recipe.warm_start:
+        return TrainingError(f"{what}: the weights of {run.recipe.warm_start} are too large, use another")
     return TrainingError(f"{what} at step {run.step}: use a smaller --lr (now {run.recipe.learning_rate:g})")
 
 
@@ -271,7 +284,7 @@ def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
     if run.architecture.arithmetic == "paper":
         return
     x = crops.batch(run.recipe.seed + 1, 0, run.recipe.batch, run.recipe.patch)[0].to(device)
-    rule = _STEP_RULES[run.recipe.activation_steps]
+    rule = _of_finite(_STEP_RULES[run.recipe.activation_steps], run)
     calibrate(run.network, x, rule)
     if run.recipe.warm_start:
         split_into_dead_channels(run.network, x, rule)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -95,7 +96,8 @@ def run(
         now = environment(device, threads_of(threads, began, os.cpu_count() or 1, str(state)))
         if began and (text := notice(began, now)):
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-        with torch_threads(now.threads):
+        quiet = np.errstate(over="ignore", invalid="ignore")  # such numbers end a run with an error of ours
+        with torch_threads(now.threads), quiet:
             current = current or training.start(found, wanted, device)
             current.environment = began or now
             _train(current, state, validation, console, show)

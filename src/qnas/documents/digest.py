@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 DIGEST = "digest"  # the key
-LONGEST = 1 << 28  # characters: data of few bytes may hold the same list a billion times
+LARGEST = 1 << 28  # characters: data of few bytes may hold the same list a billion times
+A_PART = 256  # characters that a number or a comma takes as long as
 
 
 def digest_of(value: object, default: Callable[[Any], Any] | None = None) -> str:
@@ -17,8 +18,8 @@ def digest_of(value: object, default: Callable[[Any], Any] | None = None) -> str
     """
     digest, length = hashlib.sha256(), 0
     for part in json.JSONEncoder(default=default).iterencode(value):
-        length += len(part)
-        if length > LONGEST:
+        length += len(part) + A_PART
+        if length > LARGEST:
             raise ValueError("too long")
         digest.update(part.encode())
     return digest.hexdigest()
