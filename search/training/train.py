@@ -45,6 +45,7 @@ WEIGHT_SCALE_RATE = 5.0
 ACTIVATION_STEP_RATE = 1.0
 # The best step often lies between two powers of two, and a learned one would jump between them for ever.
 ACTIVATION_STEPS_LEARN = 0.25  # share of the run; then they are frozen
+EXPLODED = 1e5  # grey levels: no state after that is worth going on from
 ActivationSteps = Literal["learned", "hwgq"]
 
 
@@ -245,7 +246,7 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         lr, hr = crops.batch(recipe.seed, run.step, recipe.batch, recipe.patch)
         loss = distance(network(lr.to(device)), hr.to(device))
         value = float(loss.detach())
-        if not math.isfinite(value):
+        if not value * grey < EXPLODED ** (1 if recipe.loss == "l1" else 2):  # nor is NaN
             raise _diverged(f"the loss became {value}", run)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from qnas.errors import CheckpointError, UsageError
 from qnas.network.architecture import Choice, Normalization
 from qnas.search.run_cli import main as run
 from qnas.search.runs.plan_checks import candidate_costs
-from qnas.search.runs.run_folder import SearchPlan, option_of, read_plan, write_begun
+from qnas.search.runs.run_folder import SearchPlan, option_of, read_begun, read_plan, write_begun
 from qnas.search.runs.search_display import Facts, display, shown_cost
 from qnas.search.runs.search_options import search_plan
 from qnas.search.search_cli import COMMANDS, main
@@ -343,6 +343,15 @@ def test_a_plan_with_a_wrong_field_is_refused(begun: Path, field: str, value: ob
     (begun / "search.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=rf"search\.json, recipe: {field}.* is "):
         read_plan(begun)
+
+
+def test_a_plan_of_an_earlier_version_says_no_threads_and_no_images(begun: Path) -> None:
+    document = json.loads((begun / "search.json").read_text())
+    for key in ("digest", "environment", "inputs"):
+        del document[key]
+    (begun / "search.json").write_text(json.dumps(document))
+    found = read_begun(begun)
+    assert (found.environment, found.inputs) == (None, {})
 
 
 def test_a_plan_that_is_no_json_is_refused(begun: Path) -> None:
