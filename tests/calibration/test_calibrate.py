@@ -49,6 +49,7 @@ from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.sensitivity import sensitivity
 from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import write_png
+from qnas.one_writer import one_writer
 from qnas.testing.small_calibrations import SETTINGS, make_network, make_photographs
 from qnas.testing.sr_modules import espcn, export
 from qnas.testing.text_models import text_model
@@ -490,6 +491,14 @@ def test_the_command_writes_the_calibration_its_page_and_every_score(folder: Pat
         assert f"{score.psnr:.2f}" in result.stdout
     assert result.stdout.count("chosen") == 1 + result.stdout.count("never chosen")
     assert (tmp_path / "c.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_an_output_that_another_process_writes_is_left_to_it(folder: Path, tmp_path: Path) -> None:
+    with one_writer(tmp_path / "c.json"):
+        result = invoke(folder, "-o", str(tmp_path / "c.json"))
+    assert result.exit_code == 2
+    assert result.stderr == f"error: another process writes {tmp_path / 'c.json'}: wait for it, or stop it\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corrupt_image_among_many_is_reported_and_the_others_are_used(folder: Path, tmp_path: Path) -> None:
