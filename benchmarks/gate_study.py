@@ -6,6 +6,8 @@ Models are chains of equal integer convolutions: 20 against 20, 21 or 22 layers.
 process keeps one processor busy. With --shard 1/2 and --shard 2/2, side by side on two processors, each is
 the load of the other instead. Trials are appended to --trials as they end; a second call goes on where the
 first one stopped (Ctrl-C, or --seconds), and the page is written when all are there.
+
+--busy 20 is a study of its own: 60 trials of two kinds, all beside so many processes that never wait.
 """
 
 import json
@@ -43,10 +45,10 @@ from qnas.runtimes.names import parse_device
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gate.md"
-MARKS = ("<!-- study: begin -->", "<!-- study: end -->")
 CHANNELS, SIDE, LAYERS = 32, 88, 20
 TRUTH_SECONDS = 60.0
 NONE, BUSY, TRIAL = LOADS = ("none", "a busy process", "another trial")
+DECIDED = "decided >= 60 %, none wrong"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ KINDS = (
     Kind("A/B, +10 %", 22, 0.05, 50, "fail >= 95 %"),
     Kind("A/B, +5 %", 21, 0.02, 50, "fail >= 90 %"),
 )
+
+HEAVY = tuple(Kind(name, layers, 0.05, 60, DECIDED) for name, layers in (("A/A", 20), ("A/B, +10 %", 22)))
 
 
 def chain(layers: int) -> onnx.ModelProto:
@@ -95,17 +99,15 @@ def chain(layers: int) -> onnx.ModelProto:
 
 
 @contextmanager
-def other_load(load: str) -> Iterator[None]:
-    """A process that never waits, where that is the load."""
-    if load != BUSY:
-        yield
-        return
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+def busy_processes(count: int) -> Iterator[None]:
+    """So many processes that never wait."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def gate(folder: Path, kind: Kind, seed: int) -> dict[str, Any]:
@@ -114,7 +116,8 @@ def gate(folder: Path, kind: Kind, seed: int) -> dict[str, Any]:
     begun = time.monotonic()
     report = run_gate(Request(new, old, load=LoadOptions(seed=seed), max_slowdown=kind.threshold))
     assert report.timed is not None
-    return {"status": report.status.value, "seconds": time.monotonic() - begun} | ratios(report.timed.drawn)
+    found = {"status": report.status.value, "seconds": time.monotonic() - begun, "rows": len(report.rows)}
+    return found | {"seen": report.timed.load} | ratios(report.timed.drawn)
 
 
 def truth(folder: Path, kind: Kind, seed: int) -> dict[str, Any]:
@@ -146,24 +149,25 @@ def _ratio_of_medians(drawn: Drawn) -> float:
     return new / old
 
 
-def plan(scale: float) -> list[tuple[str, int]]:
-    """All trials, the kinds mixed evenly; what tells the true ratios comes first."""
-    truths = [(f"truth {kind.layers}", index) for kind in KINDS[1:] for index in range(2)]
+def plan(kinds: tuple[Kind, ...], scale: float) -> list[tuple[str, int]]:
+    """All trials, the kinds mixed evenly; what tells the true ratios comes first, where it is asked for."""
+    wanted = KINDS[1:] if kinds is KINDS else ()
+    truths = [(f"truth {kind.layers}", index) for kind in wanted for index in range(2)]
     places = [
         ((index + 0.5) / total, kind.name, index)
-        for kind in KINDS
+        for kind in kinds
         for total in [max(2, round(kind.trials * scale))]
         for index in range(total)
     ]
     return truths + [(name, index) for _, name, index in sorted(places)]
 
 
-def trial(folder: Path, name: str, index: int, load: str) -> dict[str, Any]:
-    """Run one."""
+def trial(folder: Path, name: str, index: int, busy: int) -> dict[str, Any]:
+    """Run one beside so many busy processes."""
     if name.startswith("truth"):
         return truth(folder, next(each for each in KINDS if f"truth {each.layers}" == name), index)
     kind = next(each for each in KINDS if each.name == name)
-    with other_load(load):
+    with busy_processes(busy):
         return gate(folder, kind, index)
 
 
@@ -195,6 +199,30 @@ def page(trials: list[dict[str, Any]], scale: float) -> str:
         if any(each["kind"] == kind.name and each["load"] in loads for each in trials)
     ]
     lines += ["", *_truths(trials), "", *_spread(trials)]
+    return "\n".join(lines)
+
+
+def heavy_page(trials: list[dict[str, Any]], busy: int, scale: float) -> str:
+    """The table of a study beside `busy` processes; `by time`: decided without instructions."""
+    command = f"python benchmarks/gate_study.py --busy {busy}" + (f" --scale {scale:g}" if scale != 1 else "")
+    lines = [
+        f"Made by `{command}`: every trial beside {busy} processes that never wait, on "
+        f"{current_environment('').usable_cores} processors. The load is the mean that the gates saw.",
+        "",
+        "| trials | load | pass | fail | inconclusive | by time | seconds: median, most | wanted |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for kind in HEAVY:
+        own = [each for each in trials if each["kind"] == kind.name]
+        count = Counter(each["status"] for each in own)
+        seconds = [each["seconds"] for each in own]
+        cells = [
+            f"{len(own)} x {kind.name}", f"{statistics.mean(each['seen'] for each in own):.0f}",
+            *(str(count[status]) for status in (Status.PASS, Status.FAIL, Status.INCONCLUSIVE)),
+            str(sum(each["rows"] == 1 and each["status"] != Status.INCONCLUSIVE for each in own)),
+            f"{statistics.median(seconds):.0f}, {max(seconds):.0f}", kind.wanted,
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -237,11 +265,12 @@ def _spread(trials: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def write_page(text: str) -> None:
-    """Between the marks of docs/gate.md."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+def write_page(name: str, text: str) -> None:
+    """Between the marks of that name in docs/gate.md."""
+    begin, end = (f"<!-- {name}: {place} -->" for place in ("begin", "end"))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 @click.command()
@@ -250,11 +279,14 @@ def write_page(text: str) -> None:
 @click.option("--shard", default="1/1", show_default=True, metavar="I/N", help="Every N-th trial from I on.")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Share of the trials to run.")
 @click.option("--seconds", type=float, help="Stop before the trial that may not end within these.")
+@click.option("--busy", type=click.IntRange(2), help="The study beside so many busy processes.")
 @click.option("--page/--no-page", "write", default=True, help="Write docs/gate.md at the end.")
-def main(path: Path, shard: str, scale: float, seconds: float | None, write: bool) -> None:
+def main(
+    path: Path, shard: str, scale: float, seconds: float | None, busy: int | None, write: bool
+) -> None:  # fmt: skip
     """Make the study."""
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    wanted = plan(scale)
+    wanted = plan(HEAVY if busy else KINDS, scale)
     known = {(each["kind"], each["index"]) for each in done}
     first, step = (int(part) for part in shard.split("/"))
     left = [each for each in wanted[first - 1 :: step] if each not in known]
@@ -267,7 +299,8 @@ def main(path: Path, shard: str, scale: float, seconds: float | None, write: boo
                 raise SystemExit(f"{len(left)} trials were left at the start: call again to go on")
             start = time.monotonic()
             load = TRIAL if step > 1 else BUSY if index % 2 else NONE
-            found = {"kind": kind, "index": index, "load": load} | trial(Path(name), kind, index, load)
+            beside = busy or (load == BUSY)
+            found = {"kind": kind, "index": index, "load": load} | trial(Path(name), kind, index, beside)
             longest = max(longest, 0 if kind.startswith("truth") else time.monotonic() - start)
             stream.write(json.dumps(found) + "\n")
             stream.flush()
@@ -275,10 +308,10 @@ def main(path: Path, shard: str, scale: float, seconds: float | None, write: boo
     if step > 1:
         return  # a call without --shard, on the trials of all, writes the page
     chosen = [each for each in done if (each["kind"], each["index"]) in set(wanted)]
-    text = page(chosen, scale)
+    text = heavy_page(chosen, busy, scale) if busy else page(chosen, scale)
     click.echo(text)
     if write:
-        write_page(text)
+        write_page("heavy" if busy else "study", text)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def snapshot() -> State:
         ticks_per_second=_ticks_per_second(),
         waited_ns=_field(_text(PROC / "self/schedstat").split(), 1),
         quota_ns=_quota(),
-        load=_load(),
+        load=load_average(),
         memory_available=_memory(),
     )
 
@@ -141,6 +141,14 @@ def usable_cpus() -> frozenset[int]:
     return frozenset(range(os.cpu_count() or 1))
 
 
+def load_average() -> float | None:
+    """How many processes ran or were ready to, as a mean over the last minute."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # not on Windows; not allowed to apps
+        return None
+
+
 def _ticks(stat: str, cpus: frozenset[int]) -> tuple[int | None, int | None, int | None]:
     """Busy, steal and all ticks of `cpus`: "cpu0 user nice system idle iowait irq softirq steal ..."."""
     busy = steal = every = 0
@@ -175,13 +183,6 @@ def _memory() -> int | None:
             kilobytes = _field(line.split(), 1)
             return None if kilobytes is None else kilobytes * 1024
     return None
-
-
-def _load() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):  # not on Windows; not allowed to apps
-        return None
 
 
 def _turbo() -> bool | None:

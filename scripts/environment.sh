@@ -2,6 +2,7 @@
 #
 # ensure_environment EXTRAS  makes .venv with the extras of pyproject.toml at the versions of constraints.txt, and
 #                            again only after one of those two files has changed.
+# CI             where it is set, the files of requirements.lock and no others, if that was made on such a platform
 # QNAS_PYTHON    the interpreter that makes .venv (default: python3)
 # QNAS_PIP_ARGS  more arguments for pip install, for instance another index; see CONTRIBUTING.md
 
@@ -23,18 +24,33 @@ make_venv() {
     "$base" -m venv --clear .venv || fail "$base cannot make .venv (on Debian and Ubuntu: apt install python3-venv)"
 }
 
+pip_install() {
+    # shellcheck disable=SC2086  # QNAS_PIP_ARGS is a list of words
+    "$python" -m pip install -qq --disable-pip-version-check ${QNAS_PIP_ARGS:-} "$@"
+}
+
+locked_here() {
+    [ "$(head -n 1 requirements.lock)" = "# $("$python" -c 'import scripts.supply_chain as made; print(made.HERE)')" ]
+}
+
 ensure_environment() {
-    local extras=$1 fingerprint stamp started=$SECONDS
+    local extras=$1 fingerprint stamp started=$SECONDS locked=
     "$python" -m pip --version >/dev/null 2>&1 || make_venv
+    if [ -n "${CI:-}" ] && locked_here; then
+        locked=yes
+        extras=all,dev # what the lock holds
+    fi
     # The editable install remembers this folder, so a moved checkout is installed again.
-    fingerprint=$(printf '%s\n' "$root" | cat - pyproject.toml constraints.txt | cksum)
+    fingerprint=$(printf '%s\n' "$root" | cat - pyproject.toml constraints.txt requirements.lock | cksum)
     for stamp in "$extras" all,dev; do # all,dev holds every other set
         [ "$(cat ".venv/stamp-$stamp" 2>/dev/null)" = "$fingerprint" ] && return
     done
     echo "== environment: installing qnas[$extras] into .venv; the first time takes some minutes"
-    # shellcheck disable=SC2086  # QNAS_PIP_ARGS is a list of words
-    "$python" -m pip install -qq --disable-pip-version-check ${QNAS_PIP_ARGS:-} \
-        -c constraints.txt -e ".[$extras]" || fail "pip install failed, see above; CONTRIBUTING.md tells about indexes"
+    if [ -n "$locked" ]; then
+        pip_install --require-hashes --no-deps -r requirements.lock && pip_install --no-deps --no-build-isolation -e .
+    else
+        pip_install -c constraints.txt -e ".[$extras]"
+    fi || fail "pip install failed, see above; CONTRIBUTING.md tells about indexes"
     echo "$fingerprint" >".venv/stamp-$extras"
     echo "== environment: ready after $((SECONDS - started)) s"
 }

@@ -113,6 +113,7 @@ def _timing(timed: Timed) -> dict[str, Any]:
     return {
         "status": decision.status.value,
         "seconds": timed.seconds,
+        "load": timed.load,
         "first": _sample(decision.first, FIRST),
         "confirmation": None if confirmation is None else _sample(confirmation, CONFIRMING),
         "rounds_ns": [drawn.rounds for drawn in timed.drawn],

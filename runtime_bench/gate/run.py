@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
@@ -11,16 +10,17 @@ from qnas.errors import UsageError
 from qnas.runtime_bench.benchmark import candidates
 from qnas.runtime_bench.environment import EMULATED
 from qnas.runtime_bench.gate.baseline import Baseline, check_same, read_baseline
+from qnas.runtime_bench.gate.by_instructions import instructions_row, undecided
+from qnas.runtime_bench.gate.contender import Contender
 from qnas.runtime_bench.gate.deterministic import Subject, deterministic_rows
-from qnas.runtime_bench.gate.instructions import count_instructions, missing
 from qnas.runtime_bench.gate.pairs import Cpus, shared_cpus
 from qnas.runtime_bench.gate.request import Request, check_request
 from qnas.runtime_bench.gate.sequential import FIRST, Status
 from qnas.runtime_bench.gate.timing import Clock, Progress, Timed, time_against, time_against_baseline
 from qnas.runtime_bench.gate.verdict import GateReport, Row, overall
-from qnas.runtime_bench.model_files import ModelFiles, model_files
+from qnas.runtime_bench.machine_state import usable_cpus
+from qnas.runtime_bench.model_files import model_files
 from qnas.runtime_bench.stats import median
-from qnas.runtime_bench.workers.runner import LoadedRunner
 from qnas.runtime_bench.workers.start import start_runner
 from qnas.runtimes.inputs import shape_text
 from qnas.runtimes.names import DeviceName
@@ -28,20 +28,6 @@ from qnas.runtimes.names import DeviceName
 AVX512 = "instructions are those of code without AVX-512, which valgrind does not show to programs"
 UNPAIRED = "a baseline was measured at another time: --against, interleaved on one machine, is stronger"
 SAME = "both models are the same file"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A model and where it runs; `latency`: a first idea of it, in nanoseconds."""
-
-    device: DeviceName
-    subject: Subject
-    latency: float
-
-    @property
-    def files(self) -> ModelFiles:
-        """The files of the model."""
-        return self.subject.files
 
 
 def run_gate(request: Request, progress: Progress = lambda done: None) -> GateReport:
@@ -59,12 +45,16 @@ def run_gate(request: Request, progress: Progress = lambda done: None) -> GateRe
             check_same(baseline, new.subject.loaded, request.load)
         rows = list(deterministic_rows(request, new.subject, old.subject if old else None))
     if request.max_instructions is not None and old is not None:
-        rows.append(_instructions_row(request.max_instructions, new, old, request))
+        rows.append(instructions_row(request.max_instructions, new, old, request.load))
     timed = None
     if request.max_slowdown is not None:
         if overall([row.status for row in rows]) is not Status.FAIL:
             timed = _timed(request, request.max_slowdown, new, old, baseline, progress)
-        rows.append(_latency_row(timed, 1 + request.max_slowdown))
+        row = _latency_row(timed, 1 + request.max_slowdown)
+        if timed and old is not None and row.status is Status.INCONCLUSIVE:
+            rows += undecided(row, timed, new, old, request.load)
+        else:
+            rows.append(row)
     return GateReport(
         model=request.model,
         against=request.against or request.baseline,
@@ -75,7 +65,7 @@ def run_gate(request: Request, progress: Progress = lambda done: None) -> GateRe
         timed=timed,
         seed=request.load.seed,
         budget=request.budget,
-        notes=_notes(request, new, old),
+        notes=_notes(request, new, old, rows),
     )
 
 
@@ -100,23 +90,6 @@ def _load(request: Request, running: ExitStack) -> tuple[Contender, Contender | 
     return new, old
 
 
-def _instructions_row(limit: float, new: Contender, old: Contender, request: Request) -> Row:
-    """Inconclusive where the noise of the counts reaches over the limit."""
-    most = 1 + limit
-    if reason := missing(new.device):
-        return Row("instructions", Status.SKIPPED, "ratio", None, None, most, detail=reason)
-    models = [(each.files.path, each.device, each.latency) for each in (new, old)]
-    above, below = count_instructions(models, request.load)
-    ratio = above.value / below.value
-    error = ratio * (above.error / above.value + below.error / below.value)
-    if ratio - error > most:
-        status = Status.FAIL
-    else:
-        status = Status.PASS if ratio + error <= most else Status.INCONCLUSIVE
-    detail = f"{above.value:.4g} against {below.value:.4g} per inference, ± {error:.2%}"
-    return Row("instructions", status, "ratio", ratio, 1.0, most, detail=detail)
-
-
 def _timed(
     request: Request,
     slowdown: float,
@@ -129,9 +102,9 @@ def _timed(
     if EMULATED in cpu:
         raise UsageError(f"{cpu}: times under emulation say nothing; gate the slowdown on a real one")
     clock = Clock(request.budget, progress)
-    begin = partial(_start, new, request)
+    begin = partial(new.start, request.load)
     if old is not None:
-        before = partial(_start, old, request)
+        before = partial(old.start, request.load)
         places = _places(request, (new.device, old.device))
         return time_against(before, begin, places, 1 + slowdown, clock, request.load.seed)
     if baseline is None:
@@ -147,10 +120,6 @@ def _places(request: Request, devices: Sequence[DeviceName]) -> Sequence[Cpus]:
     return shared_cpus(request.load.threads)
 
 
-def _start(contender: Contender, request: Request, cpus: Cpus) -> LoadedRunner:
-    return start_runner(contender.files, contender.device, replace(request.load, cpus=cpus))
-
-
 def _latency_row(timed: Timed | None, limit: float) -> Row:
     if timed is None:
         detail = "not timed: another gate failed"
@@ -164,11 +133,15 @@ def _latency_row(timed: Timed | None, limit: float) -> Row:
     parts = [
         f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else "no interval yet",
         f"{' / '.join(f'{each:.3f}' for each in reversed(milliseconds))} ms",
-        f"{len(timed.drawn)} fresh {fresh} in {timed.seconds:.1f} s",
+        f"{len(timed.drawn)} fresh {fresh} in {timed.seconds:.1f} s{_load_seen(timed)}",
         _explained(timed),
     ]
     detail = "; ".join(part for part in parts if part)
     return Row("latency", decision.status, "ratio", shown.interval.value, 1.0, limit, detail=detail)
+
+
+def _load_seen(timed: Timed) -> str:
+    return "" if timed.load is None else f" at a load of {timed.load:.1f} on {len(usable_cpus())} processors"
 
 
 def _explained(timed: Timed) -> str:
@@ -189,10 +162,10 @@ def _explained(timed: Timed) -> str:
     assert_never(decision.status)
 
 
-def _notes(request: Request, new: Contender, old: Contender | None) -> tuple[str, ...]:
+def _notes(request: Request, new: Contender, old: Contender | None, rows: Sequence[Row]) -> tuple[str, ...]:
     notes = {
         SAME: old is not None and new.files.digest == old.files.digest,
         UNPAIRED: request.baseline is not None,
-        AVX512: request.max_instructions is not None,
+        AVX512: any(row.unit == "ratio" and row.gate != "latency" for row in rows),
     }
     return tuple(note for note, holds in notes.items() if holds)

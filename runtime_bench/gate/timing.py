@@ -9,17 +9,23 @@ from functools import partial
 from qnas.runtime_bench.gate.baseline import Baseline, unpaired_bounds
 from qnas.runtime_bench.gate.pairs import Cpus, Drawn, Start, measure_fresh
 from qnas.runtime_bench.gate.sequential import Bounds, Decision, decide, median_bounds
+from qnas.runtime_bench.machine_state import load_average
 
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A decision and what its ratios come from, in order: both models, or the new one beside a baseline."""
+    """A decision and what its ratios come from, in order: both models, or the new one beside a baseline.
+
+    `load`: processes that ran or waited for a processor here, its own two among them, as a mean over the last
+    minute; None where the system does not tell.
+    """
 
     decision: Decision
     drawn: tuple[Drawn, ...]
     seconds: float
+    load: float | None
 
 
 @dataclass
@@ -77,4 +83,4 @@ def _timed(
         return ratio(drawn[-1].latencies)
 
     decision = decide(draw, clock.time_is_left, threshold, bounds)
-    return Timed(decision, tuple(drawn), clock.elapsed)
+    return Timed(decision, tuple(drawn), clock.elapsed, load_average())

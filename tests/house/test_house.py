@@ -1,6 +1,7 @@
 """The rules of the house that neither ruff, mypy nor a single import-linter contract can hold."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -77,6 +78,19 @@ def test_constraints_pin_every_dependency_and_name_no_place() -> None:
     required = PROJECT["dependencies"] + [each for name in extras if name != "all" for each in extras[name]]
     wanted = {distribution_name(each) for each in required if "platform_machine == 'armv7l'" not in each}
     assert wanted - {distribution_name(pin) for pin in pins} == set()
+
+
+def test_the_lock_and_the_bill_of_materials_hold_the_pinned_versions() -> None:
+    def versions(pins: list[tuple[str, str]]) -> dict[str, str]:
+        return {re.sub(r"[-_.]+", "-", name).lower(): version.removesuffix("+cpu") for name, version in pins}
+
+    texts = [(ROOT / name).read_text() for name in ("requirements.lock", "constraints.txt")]
+    locked, pinned = (versions(re.findall(r"(?m)^([\w.-]+)==([\w.+]+)", text)) for text in texts)
+    bill = json.loads((ROOT / "sbom.cdx.json").read_text())["components"]
+    listed = versions([(each["name"], each["version"]) for each in bill])
+    assert locked.items() <= pinned.items()
+    assert {name: version for name, version in listed.items() if name != "pip"} == locked
+    assert texts[0].count(" --hash=sha256:") == len(locked)
 
 
 def distribution_name(requirement: str) -> str:

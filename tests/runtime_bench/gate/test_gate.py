@@ -22,7 +22,7 @@ from qnas.images.evaluation import shrink
 from qnas.images.files import read_image
 from qnas.images.quality import psnr_y
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.gate import pairs
+from qnas.runtime_bench.gate import instructions, pairs
 from qnas.runtime_bench.gate.limits import Limit, parse_increase, parse_limit, parse_share
 from qnas.runtime_bench.gate.output import junit, markdown
 from qnas.runtime_bench.gate.sequential import Status
@@ -212,7 +212,10 @@ def test_much_slower_model_fails_in_every_report(
     assert "confirmed by a second sample" in result.stdout
 
 
-def test_budget_that_ends_too_early_is_inconclusive(models: Path, tmp_path: Path) -> None:
+def test_budget_that_ends_too_early_is_inconclusive_where_nothing_can_be_counted(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
     model = models / "float.onnx"
     result = gate(model, "--against", model, *SMALL, "--budget", "0.01", "--json", tmp_path / "gate.json")
     assert result.exit_code == 3
@@ -220,6 +223,7 @@ def test_budget_that_ends_too_early_is_inconclusive(models: Path, tmp_path: Path
     assert document["timing"]["first"]["ratio"]["low"] is None  # infinite
     assert len(document["timing"]["first"]["ratios"]) == 1
     assert "note: both models are the same file" in result.stdout
+    assert "instructions do not decide it: valgrind is not installed" in result.stdout
 
 
 # Wrong use ---------------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
 """Instructions of an inference, counted by valgrind where it is installed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from click.testing import CliRunner
 
 from qnas.errors import ModelError
-from qnas.runtime_bench.gate import instructions
+from qnas.runtime_bench.gate import by_instructions, instructions
 from qnas.runtime_bench.gate.instructions import count_instructions, missing
+from qnas.runtime_bench.gate.sequential import Status
 from qnas.runtime_bench.gate_cli import main
+from qnas.runtime_bench.stats import Estimate
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtimes.names import parse_device
 from qnas.testing.text_models import text_model
@@ -22,13 +26,20 @@ needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="va
 MACS = 4 * 64 * 256 * 256
 
 
+def chain(path: Path, *operations: str) -> Path:
+    """A model of such operations on [64, 256], one after the other; a product is one with [256, 256]."""
+    nodes = " ".join(f"x{k + 1} = {each.format(f'x{k}')}" for k, each in enumerate(operations))
+    ends = f"(float[64, 256] x0) => (float[64, 256] x{len(operations)})"
+    onnx.save(text_model(f"net {ends} <float[256, 256] w> {{ {nodes} }}"), path)
+    return path
+
+
+PRODUCT, ABSOLUTE = "MatMul ({}, w)", "Abs ({})"
+
+
 @pytest.fixture
 def products(tmp_path: Path) -> Path:
-    """A model of four products of [64, 256] with [256, 256]."""
-    nodes = " ".join(f"x{k + 1} = MatMul (x{k}, w)" for k in range(4))
-    text = f"net (float[64, 256] x0) => (float[64, 256] x4) <float[256, 256] w> {{ {nodes} }}"
-    onnx.save(text_model(text), tmp_path / "products.onnx")
-    return tmp_path / "products.onnx"
+    return chain(tmp_path / "products.onnx", *[PRODUCT] * 4)
 
 
 @needs_valgrind
@@ -70,3 +81,56 @@ def test_model_that_fails_under_valgrind_is_told_by_its_own_words(tmp_path: Path
     (tmp_path / "corrupt.onnx").write_bytes(b"corrupt")
     with pytest.raises(ModelError, match=r"cannot run under valgrind: onnxruntime cannot load .*corrupt"):
         instructions._count(LoadOptions(), tmp_path / "corrupt.onnx", parse_device("cpu"), 1)
+
+
+# Where time does not decide ----------------------------------------------------------------------------
+
+
+def undecided(old: Path, new: Path, *more: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """A gate whose budget is over at once: its exit code, and its rows by name."""
+    written = new.with_suffix(".json")
+    arguments = [str(new), "--against", str(old), "--budget", "0.001", "--json", str(written), *more]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code != 2, result.output
+    return result.exit_code, {row["gate"]: row for row in json.loads(written.read_text())["rows"]}
+
+
+@needs_valgrind
+def test_what_time_leaves_open_instructions_decide(tmp_path: Path) -> None:
+    old, new = (chain(tmp_path / f"{count}.onnx", *[PRODUCT] * count) for count in (8, 9))
+    exit_code, rows = undecided(old, new)
+    assert exit_code == 1
+    assert rows["latency"]["status"] == "skipped"
+    detail = r"at a load of [0-9.]+ on \d+ processors?;.*instructions decide it"
+    assert re.search(detail, rows["latency"]["detail"])
+    row = rows["latency, by instructions"]
+    assert (row["status"], row["limit"]) == ("fail", 1.05)
+    assert row["new"] == pytest.approx(9 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("last", "more", "reason"),
+    [
+        (ABSOLUTE, (), "the models run different kinds of operations"),
+        (PRODUCT, ("--threads", "2"), "they are those of one thread"),
+    ],
+)
+@needs_valgrind
+def test_instructions_do_not_stand_for_time_between_programs_of_other_kinds(
+    tmp_path: Path, last: str, more: tuple[str, ...], reason: str
+) -> None:
+    old, new = chain(tmp_path / "old.onnx", PRODUCT, PRODUCT), chain(tmp_path / "new.onnx", PRODUCT, last)
+    exit_code, rows = undecided(old, new, *more)
+    assert (exit_code, list(rows), rows["latency"]["status"]) == (3, ["latency"], "inconclusive")
+    assert rows["latency"]["detail"].endswith(f"instructions do not decide it: {reason}")
+
+
+def found(low: float, high: float) -> Status:
+    """The verdict on a ratio in this interval, where 5 % are allowed."""
+    return by_instructions._status(Estimate((low + high) / 2, low, high), 1.025, 1.075)
+
+
+def test_a_ratio_near_the_limit_stays_open() -> None:
+    assert found(1.0, 1.025) is Status.PASS
+    assert found(1.02, 1.03) is found(1.05, 1.05) is found(1.07, 1.08) is Status.INCONCLUSIVE
+    assert found(1.0751, 1.1) is Status.FAIL

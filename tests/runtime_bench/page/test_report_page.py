@@ -86,7 +86,7 @@ def gate_report(ratio: Estimate, confirmed: Estimate | None = None) -> GateRepor
         Row("latency", Status.FAIL, "ratio", ratio.value, 1.0, 1.05),
         Row("size", Status.PASS, "bytes", 90, 100, 100),
     )
-    timed = Timed(Decision(Status.FAIL, sample, again), (), 12.34)
+    timed = Timed(Decision(Status.FAIL, sample, again), (), 12.34, 1.5)
     return GateReport(Path("new.onnx"), Path("old.onnx"), "cpu", 1, ENVIRONMENT, rows, timed, 0, 60)
 
 
