@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import torch
 from msgspec import Meta
 
-from qnas.documents.reading import Document, Text
-from qnas.errors import CheckpointError, UsageError
+from qnas.documents.reading import Text
+from qnas.errors import UsageError
 
 Several = Annotated[int, Meta(ge=1, le=4096)]
 LIBRARIES = ("numpy", "pillow")  # they draw, decode and shrink the crops
@@ -26,7 +26,7 @@ class Environment:
     versions: dict[str, Text]
 
     def to_document(self) -> dict[str, Any]:
-        """Plain data that `environment_from` reads back."""
+        """Plain data, as search.json and states have it."""
         return asdict(self)
 
     def differences(self, now: "Environment") -> Iterator[str]:
@@ -39,14 +39,6 @@ class Environment:
             here = now.versions.get(name, "none")
             if then != here:
                 yield f"{name} {then}, now {here}"
-
-
-_DOCUMENT = Document(Environment, "environment of a run", "begin again with --force", CheckpointError)
-
-
-def environment_from(document: object, where: str) -> Environment:
-    """The environment in `to_document`'s data; `where` begins the message. Raises CheckpointError."""
-    return _DOCUMENT.convert(document, where)
 
 
 def environment(device: torch.device, threads: int, processes: int = 1) -> Environment:
