@@ -21,6 +21,7 @@ from rich.table import Table
 from qnas.testing import fuzzing
 
 ROOT = Path(__file__).resolve().parent.parent
+KILLS = "\n## Kills"
 HEADINGS = ("files", "read", "refused", "failed", "slowest (CPU)")
 
 HEAD = """# Fuzzing
@@ -107,7 +108,8 @@ def document(tallies: Iterable[Tally], seed: int, files: int, old: str) -> str:
         seed=seed, cpu=fuzzing.CPU_SECONDS, wall=fuzzing.WALL_SECONDS, memory=fuzzing.MEMORY >> 30,
         resident=fuzzing.RESIDENT >> 30, longest=fuzzing.LONGEST,
     )  # fmt: skip
-    return head + "".join(rows.get(first(reader), "") for reader in fuzzing.READERS) + tail
+    kills = old[old.find(KILLS) :] if KILLS in old else ""  # of benchmarks/kill.py
+    return head + "".join(rows.get(first(reader), "") for reader in fuzzing.READERS) + tail + kills
 
 
 def first(reader: str) -> str:

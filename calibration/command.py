@@ -17,6 +17,7 @@ from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
 from qnas.calibration.report.page import calibration_page
 from qnas.files import atomic_write, check_output
+from qnas.one_writer import one_writer
 
 
 def calibrate_command(
@@ -27,13 +28,14 @@ def calibrate_command(
     page = target.with_suffix(".html")
     for path in (target, *([page] if html else [])):
         check_output(path, force)
-    with bars() as display:
-        done = run(model, images, Settings(**settings), display)
-        text = calibration_page(done, display) if html else ""
-    write_calibration(done.calibration, target, force)
-    if html:
-        with atomic_write(page, force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with one_writer(target, *([page] if html else [])):
+        with bars() as display:
+            done = run(model, images, Settings(**settings), display)
+            text = calibration_page(done, display) if html else ""
+        write_calibration(done.calibration, target, force)
+        if html:
+            with atomic_write(page, force) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     _show(done, Console(), [target, *([page] if html else [])])
 
 

@@ -1,6 +1,6 @@
 """calibration.json: what a calibration found out, and all that it takes to make the same integer model again.
 
-    {"format": "qnas-calibration", "version": 1,
+    {"format": "qnas-calibration", "version": 1, "digest": that of all the rest,
      "source":     {"name", "sha256", "scale", "channels", "white",
                     "clip": {"nodes", "low", "high", "explanation"}},
      "decision":   {"chosen", "observer", "scores": [{"name", "psnr", "eligible"}]},
@@ -12,7 +12,9 @@
      "images":     {"held_out": share, "manifest": manifest.to_document(...)},
      "weights":    weights.to_document(...)}
 
-It holds no times and no absolute paths: the same inputs give the same bytes.
+It holds no times and no absolute paths: the same inputs give the same bytes. A file that was damaged or
+changed has another digest and is refused; one without a digest, of an earlier qnas or of a person who took it
+out to change a range on purpose, is read as it is.
 """
 
 from __future__ import annotations
@@ -112,8 +114,7 @@ def source_of(network: FloatModel, clip: TerminalClip) -> Source:
 def to_json(calibration: Calibration) -> str:
     """The file's text. Equal calibrations give equal texts."""
     c = calibration
-    document = {
-        **_FILE.head,
+    body = {
         "source": asdict(c.source) | {"clip": _clip(c.source.clip)},
         "decision": {
             "chosen": c.chosen,
@@ -128,7 +129,7 @@ def to_json(calibration: Calibration) -> str:
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_FILE.sealed(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_calibration(calibration: Calibration, path: Path, force: bool = False) -> None:

@@ -19,6 +19,7 @@ from qnas.export.sources.source import Source
 from qnas.files import atomic_write, check_output
 from qnas.images.evaluation import Image
 from qnas.integer.network import saturating_layers
+from qnas.one_writer import one_writer
 
 
 @dataclass(frozen=True)
@@ -46,30 +47,32 @@ def export(
     report_path = targets[0].with_suffix(".parity.json")
     reports = [report_path, *([report_path.with_suffix(".html")] if options.html else [])]
     calibration = targets[0].with_suffix(".calibration.json")
-    for path in (*targets, *(reports if options.parity else ()), *([calibration] if calibrates else ())):
+    outputs = (*targets, *(reports if options.parity else ()), *([calibration] if calibrates else ()))
+    for path in outputs:
         check_output(path, options.force)
-    photographs, notes = _compared(options, kind) if options.parity else ([], ())
-    read = read_source(source, kind, options, shown)
-    notes += read.notes(options, photographs) + _saturation(read, options)
-    shown.step("building " + ", ".join(options.formats))
-    built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
-    files = []
-    for written, target in zip(built, targets, strict=True):
-        with atomic_write(target, options.force) as temporary:
-            temporary.write_bytes(written.data)
-        files.append(WrittenFile(target, written.network, written.inexact))
-        notes += written.notes
-    if isinstance(read, CalibratedSource) and calibrates:
-        write_calibration(read.calibration, calibration, options.force)
-        targets = (*targets, calibration)
-    if not options.parity:
-        return Exported(targets, None, notes)
-    shown.step(f"comparing on {len(photographs)} images")
-    report = _checked(read, files, photographs, options, notes)
-    for path in reports:
-        text = check_page(report) if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
-        with atomic_write(path, options.force) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+    with one_writer(*outputs):
+        photographs, notes = _compared(options, kind) if options.parity else ([], ())
+        read = read_source(source, kind, options, shown)
+        notes += read.notes(options, photographs) + _saturation(read, options)
+        shown.step("building " + ", ".join(options.formats))
+        built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
+        files = []
+        for written, target in zip(built, targets, strict=True):
+            with atomic_write(target, options.force) as temporary:
+                temporary.write_bytes(written.data)
+            files.append(WrittenFile(target, written.network, written.inexact))
+            notes += written.notes
+        if isinstance(read, CalibratedSource) and calibrates:
+            write_calibration(read.calibration, calibration, options.force)
+            targets = (*targets, calibration)
+        if not options.parity:
+            return Exported(targets, None, notes)
+        shown.step(f"comparing on {len(photographs)} images")
+        report = _checked(read, files, photographs, options, notes)
+        for path in reports:
+            text = check_page(report) if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
+            with atomic_write(path, options.force) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
     return Exported(targets, report, notes)
 
 

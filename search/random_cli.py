@@ -45,7 +45,7 @@ def main(
     most = parse_amount("--max-bitops", max_bitops)
     least = None if min_bitops is None else parse_amount("--min-bitops", min_bitops)
     found = random_architectures(searched, samples, least, most, size, seed)
-    write_random(output, found, searched.name, size)
+    write_random(output, found, searched.name, size, force)
     for index, architecture in enumerate(found):
         cost = image_cost(architecture, size)
         click.echo(f"{output / str(index)}: {giga(cost.bitops)} BitOps, {cost.macs / 1e6:.2f} MMACs")

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from qnas.errors import CheckpointError, QnasError, UsageError
 from qnas.images.files import list_images
+from qnas.images.inputs import check_unchanged, digests
+from qnas.one_writer import remove_leftovers
 from qnas.search.runs.plan_checks import candidate_costs, check_plan
 from qnas.search.runs.result import make_folder, write_result
 from qnas.search.runs.run_folder import (
@@ -17,9 +19,10 @@ from qnas.search.runs.run_folder import (
     REPORT,
     RESULT,
     STATE,
+    Begun,
     SearchPlan,
-    read_plan,
-    write_plan,
+    read_begun,
+    write_begun,
 )
 from qnas.search.runs.search_display import display, shown_cost
 from qnas.search.runs.search_log import SearchLog
@@ -29,6 +32,7 @@ from qnas.search.supernet.state import Search, start
 from qnas.search.supernet.state import resume as resumed
 from qnas.search.supernet.supernet_search import StepNews, search_on
 from qnas.search.supernet.world import World, joined_world, own_device, own_threads
+from qnas.torch.environment import Environment, environment, notice, threads_of
 from qnas.torch.threads import torch_threads
 
 
@@ -45,7 +49,9 @@ def run_search(
     way its message says where the last good checkpoint is.
     """
     device = own_device()
-    with torch_threads(threads or own_threads()), joined_world(device) as world:
+    begun = read_begun(folder) if resume else None
+    count = threads_of(threads, begun.environment if begun else None, own_threads(), str(folder))
+    with torch_threads(count), joined_world(device) as world:
         check_plan(plan)
         world.check_batch(plan.recipe.batch)
         costs = candidate_costs(plan)
@@ -53,7 +59,10 @@ def run_search(
         try:
             with world.agreed():
                 if world.rank == 0:
-                    log = _prepared(folder, plan, resume, force)
+                    now = environment(device, count, world.size)
+                    log = _prepared(folder, plan, now, begun, force)
+                    if begun and begun.environment and (text := notice(begun.environment, now)):
+                        _tell(Console(stderr=True, quiet=show is not None), text)
             with world.agreed():
                 search = _search(plan, folder, device, world)
             _run(search, plan, costs, folder, log, show)
@@ -62,21 +71,26 @@ def run_search(
                 log.close()
 
 
-def _prepared(folder: Path, plan: SearchPlan, resume: bool, force: bool) -> SearchLog:
+def _prepared(
+    folder: Path, plan: SearchPlan, now: Environment, begun: Begun | None, force: bool
+) -> SearchLog:
     """The log of a folder that is ready: nothing but search.json, or as the resumed search left it."""
-    if resume:
-        _check_same(folder, plan, read_plan(folder))
-    else:
+    if begun is None:
         _check_free(folder, plan, force)
         make_folder(folder)
+    else:
+        _check_same(folder, plan, begun.plan)
     log = SearchLog(folder)
     try:
-        for leftover in folder.glob(f".{STATE}.*"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        if not resume:
+        remove_leftovers(folder)
+        table = plan.recipe.latency_table
+        inputs = digests(map(Path, (*plan.recipe.data, *([table] if table else []))))
+        if begun is None:
             for name in (STATE, ARCHITECTURE, RESULT, REPORT):
                 (folder / name).unlink(missing_ok=True)
-            write_plan(folder, plan, str(torch.__version__))
+            write_begun(folder, plan, now, inputs)
+        else:
+            check_unchanged(begun.inputs, inputs, "begin again with --force")
     except Exception:
         log.close()
         raise

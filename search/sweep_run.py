@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from qnas import __version__
 from qnas.errors import UsageError
+from qnas.images.inputs import check_unchanged, digests
+from qnas.one_writer import one_writer
 from qnas.search.runs.pareto import Entry, ordered, write_pareto
 from qnas.search.runs.random_search import giga
 from qnas.search.runs.result import make_folder, write_json
 from qnas.search.stopping import stop_requests
-from qnas.search.sweep.lines import check
-from qnas.search.sweep.member import RECORD_FILE, Member, read_members
+from qnas.search.sweep.lines import check, inputs_of
+from qnas.search.sweep.member import Member, SweepRecord, read_record
 from qnas.search.sweep.members import members
 from qnas.search.sweep.plan import SweepPlan
-from qnas.search.sweep.pools import local_outcomes, ray_outcomes
+from qnas.search.sweep.pools import connected, cores, local_outcomes, ray_outcomes
 from qnas.search.sweep.progress import Status, news, status, table
 from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome, entry_of
 
@@ -43,18 +44,29 @@ def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, res
     `plan` None: the members that `folder` was begun with; else those and what is new. Ctrl-C lets the members
     save their states and raises KeyboardInterrupt. Raises QnasError before anything has run.
     """
+    with ExitStack() as alone:
+        if folder.is_dir():
+            alone.enter_context(one_writer(folder))
+        asked = _asked(plan, folder, resume)
+        jobs = [Job(member, folder.absolute(), resources.threads) for member in asked.members.values()]
+        missing = [job.member for job in jobs if not (job.folder / TRAINED).exists()]
+        for member in missing:
+            check(member)
+        inputs = digests(sorted({path for member in missing for path in inputs_of(member)}))
+        check_unchanged(asked.inputs, inputs, "begin in another folder")
+        threads, outcomes = _outcomes(missing, folder, resources, _threads(asked, folder, resources))
+        if not folder.is_dir():
+            make_folder(folder)
+            alone.enter_context(one_writer(folder))
+        (folder / STOP).unlink(missing_ok=True)
+        record = SweepRecord(asked.members, threads, {**asked.inputs, **inputs})
+        write_json(folder / RECORD, record.to_document())
+        return _run(jobs, outcomes, folder)
+
+
+def _run(jobs: list[Job], outcomes: Iterator[list[Outcome]], folder: Path) -> bool:
+    """Follow the members to their ends, and write the front and the page; False when some failed."""
     console = Console(stderr=True)
-    asked = _asked(plan, folder, resume)
-    jobs = [Job(member, folder.absolute(), resources.threads) for member in asked.values()]
-    missing = [job.member for job in jobs if not (job.folder / TRAINED).exists()]
-    for member in missing:
-        check(member)
-    outcomes = _outcomes(missing, folder, resources)
-    make_folder(folder)
-    (folder / STOP).unlink(missing_ok=True)
-    plain = {name: member.to_document() for name, member in asked.items()}
-    versions = {"qnas": __version__}
-    write_json(folder / RECORD, RECORD_FILE.head | {"versions": versions, "members": plain})
     with _display(console, jobs) as show:
         ended = _follow(outcomes, folder / STOP, show, console)
     failed = {outcome.name: outcome.text for outcome in ended if outcome.state == "failed"}
@@ -70,21 +82,22 @@ def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, res
     return not failed
 
 
-def _asked(plan: SweepPlan | None, folder: Path, resume: bool) -> dict[str, Member]:
-    """The members of the record and of the plan. Raises QnasError where these disagree."""
+def _asked(plan: SweepPlan | None, folder: Path, resume: bool) -> SweepRecord:
+    """The record with the members of the plan. Raises QnasError where these disagree."""
     wanted = {} if plan is None else members(plan)
     path = folder / RECORD
     if not resume:
         if path.exists():
             raise UsageError(f"{folder} holds a sweep: continue it with --resume, or name another folder")
-        return wanted
+        return SweepRecord(wanted)
     if not path.is_file():
         raise UsageError(f"{folder} holds no sweep (no {RECORD}): leave --resume out to begin one")
-    recorded = read_members(path)
+    recorded = read_record(path)
     for name, member in wanted.items():
-        if name in recorded:
-            _check_same(recorded[name].to_document(), member.to_document(), f"{folder}: member {name}")
-    return {**recorded, **wanted}
+        if name in recorded.members:
+            then = recorded.members[name].to_document()
+            _check_same(then, member.to_document(), f"{folder}: member {name}")
+    return replace(recorded, members={**recorded.members, **wanted})
 
 
 def _check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
@@ -101,11 +114,28 @@ def _check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> 
             )
 
 
-def _outcomes(missing: list[Member], folder: Path, resources: Resources) -> Iterator[list[Outcome]]:
-    place, workers, threads = folder.absolute(), resources.workers, resources.threads
+def _threads(asked: SweepRecord, folder: Path, resources: Resources) -> int:
+    """Those of each member, 0 where nobody has said. Raises UsageError where the sweep began with others."""
+    given, begun = resources.threads, asked.threads or 0
+    if given and begun and given != begun:
+        raise UsageError(
+            f"{folder} was begun with --threads {begun}, and {given} give other bits: leave --threads out, "
+            "or begin in another folder"
+        )
+    return begun or given
+
+
+def _outcomes(
+    missing: list[Member], folder: Path, resources: Resources, threads: int
+) -> tuple[int, Iterator[list[Outcome]]]:
+    """(threads of each member, how they end as it comes). `threads` 0: the cores divided by the workers."""
+    place, workers = folder.absolute(), resources.workers
     if resources.ray is None:
-        return local_outcomes(missing, place, workers, threads)
-    return ray_outcomes(missing, place, workers, threads, resources.ray)
+        share = threads or max(1, cores() // workers)
+        return share, local_outcomes(missing, place, workers, share)
+    ray = connected(resources.ray)
+    share = threads or max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    return share, ray_outcomes(ray, missing, place, workers, share)
 
 
 def _follow(

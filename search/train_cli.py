@@ -59,4 +59,7 @@ def main(
 
 
 if __name__ == "__main__":  # `qnas-search sweep` runs it so, without a script on the path
+    from qnas.processes import die_with_parent
+
+    die_with_parent()
     main()

@@ -16,7 +16,7 @@ import numpy as np
 
 from qnas.errors import ImageError
 from qnas.images.evaluation import Batch, Image
-from qnas.images.files import full_range_luma, list_images, read_image
+from qnas.images.files import file_sha256, full_range_luma, list_images, read_image
 from qnas.images.resize import resize_bicubic
 
 Box = tuple[int, int, int, int]
@@ -221,7 +221,7 @@ def _look(
     path: Path, name: str, patch: tuple[int, int], scale: int, known: dict[bytes, str]
 ) -> _Photo | Skipped:
     try:
-        sha256 = _sha256(path)
+        sha256 = file_sha256(path)
         image = read_image(path)
     except ImageError as error:  # its message begins with the path, which differs from machine to machine
         return Skipped(name, "unreadable", str(error).replace(f"{path} ", "", 1).replace(str(path), name))
@@ -274,18 +274,10 @@ def _draw(seed: int, sha256: str, what: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {sha256} {what}".encode()).digest()[:8], "big")
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}): check the file") from error
-
-
 def _check(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise ImageError(f"{path} is missing, and the set has patches of it: restore it or choose again")
-    if _sha256(path) != sha256:
+    if file_sha256(path) != sha256:
         raise ImageError(
             f"{path} has changed since patches of it were chosen (its SHA-256 was {sha256}): "
             "restore it or choose the set again"

@@ -8,7 +8,7 @@ from typing import Any
 from qnas.errors import QnasError, printable
 from qnas.search.report.run_record import RunRecord, is_run, read_run
 from qnas.search.runs.pareto import PARETO_FILE, Entry
-from qnas.search.sweep.member import PLAIN, Member, read_members
+from qnas.search.sweep.member import PLAIN, Member, read_record
 from qnas.search.sweep.stages import FAILED, TRAINED, TRAINED_FILE, entry_of
 
 ASKED = "sweep.json"
@@ -47,7 +47,7 @@ def is_sweep(folder: Path) -> bool:
 def read_sweep(folder: Path) -> SweepRecord:
     """What the folder holds. Raises UsageError, CheckpointError when pareto.json or sweep.json are wrong."""
     asked, front = folder / ASKED, folder / FRONT
-    planned = read_members(asked) if asked.is_file() else {}
+    planned = read_record(asked).members if asked.is_file() else {}
     known = {name: entry_of(each) for name, each in planned.items()}
     known |= {each.name: each for each in PARETO_FILE.read(front).members} if front.is_file() else {}
     members = tuple(_seen(folder / MEMBERS, entry) for entry in known.values())

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from qnas.errors import UsageError
 from qnas.network.architecture import Architecture, Choice
-from qnas.search.runs.result import image_cost, make_folder, write_result
+from qnas.one_writer import one_writer, remove_leftovers
+from qnas.search.runs.result import check_folder, image_cost, make_folder, write_result
 from qnas.search.space.candidate_costs import CandidateCosts, counted_costs
 from qnas.search.space.search_space import SearchSpace
 
@@ -161,13 +162,20 @@ def _draws(
 
 
 def write_random(
-    folder: Path, architectures: Sequence[Architecture], space_name: str, image: tuple[int, int]
+    folder: Path, architectures: Sequence[Architecture], space_name: str, image: tuple[int, int], force: bool
 ) -> None:
-    """Write FOLDER/0, FOLDER/1, ... with an arch.json and a result.json each. Raises OutputError."""
-    for index, architecture in enumerate(architectures):
-        each = folder / str(index)
-        make_folder(each)
-        write_result(each, architecture, space_name=space_name, method="random", image=image)
+    """Write FOLDER/0, FOLDER/1, ... with an arch.json and a result.json each.
+
+    Raises UsageError while another process writes there, OutputError.
+    """
+    make_folder(folder)
+    with one_writer(folder):
+        check_folder(folder, force)  # again: it is ours only now
+        for index, architecture in enumerate(architectures):
+            each = folder / str(index)
+            make_folder(each)
+            remove_leftovers(each)
+            write_result(each, architecture, space_name=space_name, method="random", image=image)
 
 
 def parse_amount(option: str, text: str) -> float:

@@ -12,6 +12,7 @@ from qnas.errors import OutputError
 from qnas.files import atomic_write
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
+from qnas.one_writer import HIDDEN
 
 WRITE_AGAIN = "let qnas-search write it again"
 
@@ -73,7 +74,7 @@ def check_folder(folder: Path, force: bool = False) -> None:
     """Refuse a folder to write that is a file, or holds something and not `force`. Raises OutputError."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    if not force and folder.is_dir() and not all(each.name.startswith(HIDDEN) for each in folder.iterdir()):
         raise OutputError(f"{folder} is not empty: pass --force to write into it, or name another folder")
 
 

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qnas import __version__
 from qnas.documents.reading import Count, Document
 from qnas.errors import CheckpointError, SpaceError, UsageError
+from qnas.images.inputs import Digests
 from qnas.search.runs.result import write_json
 from qnas.search.space.search_space import SearchSpace, from_document
 from qnas.search.supernet.recipe import SearchRecipe, recipe_document, recipe_from
+from qnas.torch.environment import Environment
 
 PLAN = "search.json"  # a SearchPlan, written first
 STATE = "state.pt"  # the checkpoint
@@ -39,6 +41,8 @@ class _Plan:
     space: dict[str, Any]
     recipe: dict[str, Any]
     image: tuple[Count, Count]
+    environment: Environment | None = None
+    inputs: Digests = field(default_factory=dict)
 
 
 _FILE = Document(_Plan, "plan of a search", "begin again with --force", CheckpointError, "qnas-search-run", 1)
@@ -97,14 +101,26 @@ def _shown(field: str, value: Any) -> str:
     return str(value)
 
 
-def write_plan(folder: Path, plan: SearchPlan, torch_version: str) -> None:
+@dataclass(frozen=True)
+class Begun:
+    """What search.json says: the plan, and what else decided the search when it began.
+
+    Those of earlier versions say no environment and no inputs.
+    """
+
+    plan: SearchPlan
+    environment: Environment | None
+    inputs: Digests
+
+
+def write_begun(folder: Path, plan: SearchPlan, environment: Environment, inputs: Digests) -> None:
     """Write search.json. Raises OutputError."""
-    versions = {"qnas": __version__, "torch": torch_version}
-    write_json(folder / PLAN, {**_FILE.head, **plan.to_document(), "versions": versions})
+    more = {"environment": environment.to_document(), "inputs": inputs, "versions": {"qnas": __version__}}
+    write_json(folder / PLAN, _FILE.sealed({**plan.to_document(), **more}))
 
 
-def read_plan(folder: Path) -> SearchPlan:
-    """What search.json asks for. Raises UsageError when there is none, CheckpointError when it is damaged."""
+def read_begun(folder: Path) -> Begun:
+    """What search.json says. Raises UsageError when there is none, CheckpointError when it is damaged."""
     path = folder / PLAN
     if not path.is_file():
         raise UsageError(f"{folder} holds no search (no {PLAN}): leave --resume out to begin one")
@@ -113,4 +129,10 @@ def read_plan(folder: Path) -> SearchPlan:
         space = from_document(found.space, str(path), found.space_name)
     except SpaceError as error:
         raise CheckpointError(f"{error}: {_FILE.advice}") from error
-    return SearchPlan(space, recipe_from(found.recipe, f"{path}, recipe"), found.image)
+    plan = SearchPlan(space, recipe_from(found.recipe, f"{path}, recipe"), found.image)
+    return Begun(plan, found.environment, found.inputs)
+
+
+def read_plan(folder: Path) -> SearchPlan:
+    """What search.json asks for. Raises UsageError when there is none, CheckpointError when it is damaged."""
+    return read_begun(folder).plan

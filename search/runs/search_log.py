@@ -8,8 +8,8 @@ from pathlib import Path
 
 from qnas.documents.reading import decode
 from qnas.errors import OutputError, UsageError
+from qnas.one_writer import locked
 from qnas.search.runs.event_files import EventFile
-from qnas.search.runs.file_lock import is_free
 from qnas.search.runs.log_records import EpochRecord, LogRecord, StepRecord, plain, record_from
 from qnas.search.runs.run_folder import EVENTS, LOG
 from qnas.search.space.candidate_costs import CandidateCosts
@@ -38,7 +38,7 @@ class SearchLog:
         except OSError as error:
             raise self._refused(error) from error
         try:
-            if not is_free(self._file):
+            if locked(self._file) is False:
                 raise UsageError(f"another process searches in {folder}: wait for it, or stop it")
             self._events = EventFile(folder / EVENTS)
         except Exception:

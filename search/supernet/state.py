@@ -12,7 +12,8 @@ from qnas.search.supernet.alphas import derive
 from qnas.search.supernet.recipe import SearchRecipe, recipe_document, recipe_from
 from qnas.search.supernet.supernet import Supernet
 from qnas.search.supernet.world import World
-from qnas.torch.checkpoint import load_plain, load_state, save_plain
+from qnas.torch.checkpoint import load_state
+from qnas.torch.run_state import ADVICE, load_optimizer, load_run_state, progress_of, save_run_state
 
 STATE_FORMAT = "qnas-search"
 STATE_VERSION = 1
@@ -54,7 +55,7 @@ class Search:
         }
         with self.world.agreed():
             if self.world.rank == 0:
-                save_plain(path, document, force=True)
+                save_run_state(path, document)
         self.saved = self.step
 
     def check_finite(self) -> None:
@@ -87,20 +88,21 @@ def start(space: SearchSpace, recipe: SearchRecipe, device: torch.device, world:
 
 def resume(path: Path, device: torch.device, world: World) -> Search:
     """The search that `Search.save` wrote; the world may differ. Raises CheckpointError, UsageError."""
-    document = load_plain(path, STATE_FORMAT, STATE_VERSION, source="qnas-search")
+    document, where = load_run_state(path, STATE_FORMAT, STATE_VERSION, "qnas-search"), str(path)
+    recipe = recipe_from(document.get("recipe", {}), f"{path}, recipe")
+    progress = progress_of(document, recipe.steps, where)
     try:
-        space = from_document(document["space"], str(path), document["space_name"])
-        search = start(space, recipe_from(document["recipe"], f"{path}, recipe"), device, world)
-        load_state(search.supernet, document["state_dict"], str(path))
-        search.weight_optimizer.load_state_dict(document["weight_optimizer"])
-        search.alpha_optimizer.load_state_dict(document["alpha_optimizer"])
-        search.step, search.seconds = int(document["step"]), float(document["seconds"])
-        search.saved = search.step
-        return search
-    except (KeyError, TypeError, ValueError, SpaceError) as error:
-        raise CheckpointError(
-            f"{path} is no complete search ({error}): start again without --resume"
-        ) from error
+        space = from_document(document.get("space"), where, str(document.get("space_name")))
+    except SpaceError as error:
+        raise CheckpointError(f"{error}: {ADVICE}") from error
+    search = start(space, recipe, device, world)
+    load_state(search.supernet, document.get("state_dict"), where)
+    weighed = progress.step > recipe.warm_up * recipe.epoch_steps
+    load_optimizer(search.weight_optimizer, document.get("weight_optimizer"), progress.step > 0, where)
+    load_optimizer(search.alpha_optimizer, document.get("alpha_optimizer"), weighed, where)
+    search.step = search.saved = progress.step
+    search.seconds = progress.seconds
+    return search
 
 
 def optimizers(

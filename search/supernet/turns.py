@@ -20,8 +20,8 @@ from qnas.search.supernet.noise import StepNoise
 from qnas.search.supernet.parallel import training_pass
 from qnas.search.supernet.state import Search
 from qnas.search.training.data import Crops
+from qnas.search.training.train import EXPLODED
 
-EXPLODED = 1e5  # grey levels: no checkpoint after that is worth resuming
 WEIGHT_BATCH, ALPHA_BATCH, CALIBRATION_BATCH, GUMBEL = range(4)  # what a step's random numbers are for
 
 

@@ -55,6 +55,18 @@ def random_architecture(member: Member) -> Architecture:
     return random_architectures(space, member.sample + 1, *member.bitops, member.image, member.seed)[-1]
 
 
+def inputs_of(member: Member) -> set[Path]:
+    """The files, and folders of images, that decide what becomes of it."""
+    found = [*_listed(member.train["data"]), member.train["validate"]]
+    if member.method not in ("random", "uniform-lsq", "uniform-hwgq"):
+        found += _listed(member.search["data"])
+        if "latency-table" in member.search:
+            found.append(member.search["latency-table"])
+    if member.space.endswith((".json", ".toml")):
+        found.append(member.space)
+    return set(map(Path, found))
+
+
 def check(member: Member) -> None:
     """Raise QnasError when it could only fail; wrong values of options end the program."""
     for folder in (*_listed(member.train["data"]), member.train["validate"]):

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from qnas import __version__
 from qnas.documents.reading import Count, Document, Number
 from qnas.errors import CheckpointError
+from qnas.images.inputs import Digests
 
 Method = Literal[
     "search", "full-precision", "two-fold", "random", "uniform-lsq", "uniform-hwgq", "edmips"
@@ -48,8 +50,28 @@ class Member:
 
 
 @dataclass(frozen=True)
+class SweepRecord:
+    """sweep.json: all members; the threads of each, and the digests of their inputs, as they were begun.
+
+    Those of earlier versions say no threads and no inputs.
+    """
+
+    members: Mapping[str, Member] = field(default_factory=dict)
+    threads: int | None = None
+    inputs: Digests = field(default_factory=dict)
+
+    def to_document(self) -> dict[str, Any]:
+        """What sweep.json holds."""
+        members = {name: member.to_document() for name, member in self.members.items()}
+        more = {"threads": self.threads, "inputs": self.inputs, "versions": {"qnas": __version__}}
+        return RECORD_FILE.sealed({**more, "members": members})
+
+
+@dataclass(frozen=True)
 class _Record:
     members: dict[str, dict[str, Any]]
+    threads: Count | None = None
+    inputs: Digests = field(default_factory=dict)
 
 
 _BEGIN_AGAIN = "begin in another folder"
@@ -57,10 +79,11 @@ _MEMBER = Document(Member, "member of a sweep", _BEGIN_AGAIN, CheckpointError)
 RECORD_FILE = Document(_Record, "record of a sweep", _BEGIN_AGAIN, CheckpointError, "qnas-sweep", 1)
 
 
-def read_members(path: Path) -> dict[str, Member]:
-    """The members in a sweep.json, by name. Raises CheckpointError."""
-    members = RECORD_FILE.read(path).members
-    return {name: member_from(name, document, str(path)) for name, document in members.items()}
+def read_record(path: Path) -> SweepRecord:
+    """What a sweep.json holds. Raises CheckpointError."""
+    found = RECORD_FILE.read(path)
+    members = {name: member_from(name, document, str(path)) for name, document in found.members.items()}
+    return SweepRecord(members, found.threads, found.inputs)
 
 
 def member_from(name: str, document: Mapping[str, Any], source: str) -> Member:

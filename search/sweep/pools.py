@@ -26,35 +26,25 @@ def cores() -> int:
 def local_outcomes(
     members: Sequence[Member], sweep: Path, workers: int, threads: int
 ) -> Iterator[list[Outcome]]:
-    """`workers` members at a time on this machine; `threads` 0: its cores divided among them."""
-    share = threads or max(1, cores() // workers)
+    """`workers` members at a time on this machine, each with `threads`."""
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(run_member, Job(member, sweep, share)) for member in members}
+        futures = {pool.submit(run_member, Job(member, sweep, threads)) for member in members}
         while futures:
             done, futures = wait(futures, TICK_SECONDS, FIRST_COMPLETED)
             yield [future.result() for future in done]
 
 
 def ray_outcomes(
-    members: Sequence[Member], sweep: Path, workers: int, threads: int, address: str
-) -> Iterator[list[Outcome]]:
-    """Run them as Ray tasks; every node needs qnas and the same folders. "local" starts Ray on this machine.
-
-    A task asks for `threads` CPUs, 0: those of the cluster divided by `workers`; GPUs are divided so as well.
-    Raises UsageError without Ray, or a cluster at `address`.
-    """
-    return _ray_outcomes(_connected(address), members, sweep, workers, threads)
-
-
-def _ray_outcomes(
     ray: Any, members: Sequence[Member], sweep: Path, workers: int, threads: int
 ) -> Iterator[list[Outcome]]:
+    """Run them as tasks of the cluster that `ray` has; every node needs qnas and the same folders.
+
+    A task asks for `threads` CPUs; GPUs are divided by `workers`.
+    """
     try:
-        resources = ray.cluster_resources()
-        share = threads or max(1, int(resources.get("CPU", 1)) // workers)
-        gpus = min(1.0, resources.get("GPU", 0) / workers)
-        task = ray.remote(num_cpus=share, num_gpus=gpus, max_retries=0)(run_member)
-        names = {task.remote(Job(member, sweep, share)): member.name for member in members}
+        gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
+        task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_member)
+        names = {task.remote(Job(member, sweep, threads)): member.name for member in members}
         waiting = list(names)
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS)
@@ -71,7 +61,8 @@ def _outcome(ray: Any, name: str, reference: Any) -> Outcome:
     return outcome
 
 
-def _connected(address: str) -> Any:
+def connected(address: str) -> Any:
+    """Ray, connected to a cluster; "local" starts one here. Raises UsageError without Ray, or a cluster."""
     try:
         import ray
     except ModuleNotFoundError:

@@ -17,8 +17,8 @@ from typing import BinaryIO, Literal, assert_never
 from qnas.documents.reading import Count, Document, Number
 from qnas.errors import QnasError, UsageError
 from qnas.network.architecture import Architecture, find_architecture
+from qnas.one_writer import locked, remove_leftovers
 from qnas.quantization.quantizers import FLOAT_BITS
-from qnas.search.runs.file_lock import is_free
 from qnas.search.runs.pareto import Entry
 from qnas.search.runs.result import WRITE_AGAIN, image_cost, make_folder, write_json, write_result, write_text
 from qnas.search.runs.run_folder import ARCHITECTURE, PLAN, RESULT
@@ -100,6 +100,7 @@ def run_member(job: Job) -> Outcome:
         make_folder(job.folder)
         make_folder(job.log.parent)
         with _alone(job) as output:
+            remove_leftovers(job.folder)
             (job.folder / FAILED).unlink(missing_ok=True)
             _run(job, output)
     except Stopped:
@@ -120,6 +121,8 @@ def _run(job: Job, output: BinaryIO) -> None:
     architecture = find_architecture(str(job.folder / ARCHITECTURE))
     if not (job.folder / FOUND).exists():
         _train(job, architecture, output)
+    for state in job.folder.glob("*.pt.run"):  # of a process that was killed when its output was complete
+        state.unlink()
     _tell(job, architecture)
 
 
@@ -195,7 +198,7 @@ def _tell(job: Job, architecture: Architecture) -> None:
 def _alone(job: Job) -> Iterator[BinaryIO]:
     """The member's log, locked: processes that write to it keep the lock even when the sweep is killed."""
     with job.log.open("ab") as output:
-        if not is_free(output):
+        if locked(output) is False:
             raise UsageError(
                 f"another process works on {job.member.name}, of another sweep or left over by a killed one: "
                 "wait for it or stop it, then --resume"

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qnas.errors import CheckpointError, TrainingError
+from qnas.documents.reading import Document
+from qnas.errors import ArchitectureError, CheckpointError, TrainingError
+from qnas.images.inputs import Digests, check_unchanged, digests
 from qnas.network.architecture import Architecture, from_document
 from qnas.network.layers import Layer
 from qnas.network.lowering import lower
@@ -30,9 +32,11 @@ from qnas.quantization.quantizers import (
 from qnas.search.stopping import stop_requests
 from qnas.search.training.data import Crops, load_crops
 from qnas.search.training.warm_start import calibrate, split_into_dead_channels, warm_start
-from qnas.torch.checkpoint import load_plain, load_state, save_plain
+from qnas.torch.checkpoint import check_size, load_state
+from qnas.torch.environment import Environment
 from qnas.torch.inference import validate
 from qnas.torch.network import Network
+from qnas.torch.run_state import ADVICE, load_optimizer, load_run_state, progress_of, save_run_state
 
 RUN_FORMAT = "qnas-run"
 RUN_VERSION = 1
@@ -41,6 +45,7 @@ WEIGHT_SCALE_RATE = 5.0
 ACTIVATION_STEP_RATE = 1.0
 # The best step often lies between two powers of two, and a learned one would jump between them for ever.
 ACTIVATION_STEPS_LEARN = 0.25  # share of the run; then they are frozen
+EXPLODED = 1e5  # grey levels: no state after that is worth going on from
 ActivationSteps = Literal["learned", "hwgq"]
 
 
@@ -65,6 +70,16 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class _Origin:
+    images: Digests | None
+    environment: Environment | None
+
+
+_RECIPE = Document(Recipe, "recipe of a training", ADVICE, CheckpointError)
+_ORIGIN = Document(_Origin, "state of a run", ADVICE, CheckpointError)
+
+
+@dataclass(frozen=True)
 class Progress:
     """One step's news: loss in grey levels (L1) or their square (MSE), images per second, seconds left."""
 
@@ -86,6 +101,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+    images: Digests | None = None  # of the data, as the run has begun with it
+    environment: Environment | None = None  # in which it began
+    saved: int | None = None  # the step of the last state that was written
 
     def save(self, path: Path) -> None:
         """Write the state for `resume` to continue with the same bits. Raises TrainingError, OutputError."""
@@ -99,8 +117,11 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "images": self.images,
+            "environment": self.environment and self.environment.to_document(),
         }
-        save_plain(path, document, force=True)
+        save_run_state(path, document)
+        self.saved = self.step
 
     def check_finite(self) -> None:
         """Raise TrainingError when a weight is NaN or infinite, as after a step with an infinite gradient."""
@@ -120,19 +141,25 @@ def start(architecture: Architecture, recipe: Recipe, device: torch.device) -> R
 
 def resume(path: Path, device: torch.device) -> Run:
     """The run that `Run.save` wrote. Raises CheckpointError."""
-    document = load_plain(path, RUN_FORMAT, RUN_VERSION)
+    document = load_run_state(path, RUN_FORMAT, RUN_VERSION, "qnas-train")
+    origin = _ORIGIN.convert({key: document.get(key) for key in ("images", "environment")}, str(path))
+    recipe = _RECIPE.convert(document.get("recipe"), f"{path}, recipe")
+    progress = progress_of(document, recipe.steps, str(path))
     try:
-        recipe = Recipe(**{**document["recipe"], "data": tuple(document["recipe"]["data"])})
-        architecture = from_document(document["architecture"], str(path))
-        network = Network(lower(architecture))
-        load_state(network, document["state_dict"], str(path))
-        _place(network, device)
-        optimizer = _optimizer(network, recipe)
-        optimizer.load_state_dict(document["optimizer"])
-        step, seconds = int(document["step"]), float(document["seconds"])
-        return Run(recipe, architecture, network, optimizer, step, seconds)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no complete run ({error}): start again without --resume") from error
+        architecture = from_document(document.get("architecture"), str(path))
+        layers = lower(architecture)
+    except ArchitectureError as error:
+        raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
+    check_size(layers, path)
+    network = Network(layers)
+    load_state(network, document.get("state_dict"), str(path))
+    _place(network, device)
+    optimizer = _optimizer(network, recipe)
+    load_optimizer(optimizer, document.get("optimizer"), progress.step > 0, str(path))
+    return Run(
+        recipe, architecture, network, optimizer, progress.step, progress.seconds, origin.images,
+        origin.environment, saved=progress.step,
+    )  # fmt: skip
 
 
 def _place(network: Network, device: torch.device) -> None:
@@ -169,15 +196,21 @@ def train(
 ) -> None:
     """Run to the last step, saving the state to `state_path` every `checkpoint_seconds`.
 
-    Ctrl-C, SIGTERM or a closed terminal saves it after the step at hand and raises KeyboardInterrupt.
-    Raises TrainingError when the loss or a weight is no longer finite; the last saved state is from before.
+    It is saved before the first step as well. Ctrl-C, SIGTERM or a closed terminal saves it after the step at
+    hand and raises KeyboardInterrupt. Raises TrainingError when the loss or a weight is no longer finite; the
+    last saved state is from before. Raises UsageError when the images are not those that it began with.
     """
     recipe, scale = run.recipe, run.architecture.scale
     folders = [Path(folder) for folder in recipe.data]
+    images = digests(folders)
+    check_unchanged(run.images or {}, images, "begin again with --force")
+    run.images = images
     crops = load_crops(folders, scale, recipe.patch, recipe.cache_mib, arithmetic=run.architecture.arithmetic)
     device = next(run.network.parameters()).device
-    if run.step == 0 and run.architecture.quantized:
-        _first_scales(run, crops, device)
+    if run.step == 0:
+        run.save(state_path)
+        if run.architecture.quantized:
+            _first_scales(run, crops, device)
     psnr: float | None = None
     saved = begun = time.monotonic()
     before, first = run.seconds, run.step
@@ -213,7 +246,7 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         lr, hr = crops.batch(recipe.seed, run.step, recipe.batch, recipe.patch)
         loss = distance(network(lr.to(device)), hr.to(device))
         value = float(loss.detach())
-        if not math.isfinite(value):
+        if not value * grey < EXPLODED ** (1 if recipe.loss == "l1" else 2):  # nor is NaN
             raise _diverged(f"the loss became {value}", run)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -222,7 +255,20 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
         yield value * grey
 
 
+def _of_finite(rule: StepRule, run: Run) -> StepRule:
+    """`rule`, which raises TrainingError for values [...] that are not finite."""
+
+    def checked(x: NDArray[np.float32], spec: QuantSpec) -> float:
+        if not np.isfinite(x).all():
+            raise _diverged("an activation is not finite", run)
+        return rule(x, spec)
+
+    return checked
+
+
 def _diverged(what: str, run: Run) -> TrainingError:
+    if run.step == 0 and run.recipe.warm_start:
+        return TrainingError(f"{what}: the weights of {run.recipe.warm_start} are too large, use another")
     return TrainingError(f"{what} at step {run.step}: use a smaller --lr (now {run.recipe.learning_rate:g})")
 
 
@@ -239,7 +285,7 @@ def _first_scales(run: Run, crops: Crops, device: torch.device) -> None:
     if run.architecture.arithmetic == "paper":
         return
     x = crops.batch(run.recipe.seed + 1, 0, run.recipe.batch, run.recipe.patch)[0].to(device)
-    rule = _STEP_RULES[run.recipe.activation_steps]
+    rule = _of_finite(_STEP_RULES[run.recipe.activation_steps], run)
     calibrate(run.network, x, rule)
     if run.recipe.warm_start:
         split_into_dead_channels(run.network, x, rule)

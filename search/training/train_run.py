@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -15,15 +16,17 @@ from rich.progress import Progress as Bar
 
 from qnas import __version__
 from qnas.cost.network_cost import PAPER_G, layer_sizes, network_cost
-from qnas.errors import ArchitectureError, UsageError
+from qnas.errors import ArchitectureError, QnasError, UsageError
 from qnas.files import check_output
 from qnas.images.files import list_images
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.network.lowering import lower
+from qnas.one_writer import one_writer
 from qnas.quantization.quantizers import BIT_WIDTHS, Levels
 from qnas.search.training import train as training
-from qnas.search.training.train import Progress, Recipe
+from qnas.search.training.train import Progress, Recipe, Run
 from qnas.torch.checkpoint import save_found
+from qnas.torch.environment import Environment, environment, notice, threads_of
 from qnas.torch.inference import validate
 from qnas.torch.threads import torch_threads
 
@@ -81,43 +84,73 @@ def run(
     if validation:
         list_images(validation)
     state = output.with_name(output.name + ".run")
-    if state.exists() and not (resume or force):
-        raise UsageError(
-            f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
-        )
-    with torch_threads(threads or os.cpu_count() or 1):
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if resume:
-            current = training.resume(state, device)
-            if (current.recipe, current.architecture) != (wanted, found):
-                raise UsageError(
-                    f"{state} is a run with other options: repeat them, or start again with --force"
-                )
-        else:
-            current = training.start(found, wanted, device)
-        console = Console(stderr=True, quiet=show is not None)
-        try:
-            with _display(console, wanted.steps) as shown:
-                training.train(current, state, validation, show or shown)
-        except KeyboardInterrupt:
-            console.print(
-                f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    console = Console(stderr=True, quiet=show is not None)
+    with one_writer(output, state):
+        if state.exists() and not (resume or force):
+            raise UsageError(
+                f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
             )
-            raise
-        record: dict[str, Any] = {
-            "recipe": {**vars(wanted), "data": [Path(folder).name for folder in wanted.data]},
-            "seconds": round(current.seconds, 1),
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "versions": {"qnas": __version__, "torch": str(torch.__version__)},
-        }
-        if validation:
-            quality = validate(current.network, validation, found.scale)
-            record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
-            console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
+        current = _resumed(state, found, wanted, device) if resume else None
+        began = current.environment if current else None
+        now = environment(device, threads_of(threads, began, os.cpu_count() or 1, str(state)))
+        if began and (text := notice(began, now)):
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        quiet = np.errstate(over="ignore", invalid="ignore")  # such numbers end a run with an error of ours
+        with torch_threads(now.threads), quiet:
+            current = current or training.start(found, wanted, device)
+            current.environment = began or now
+            _train(current, state, validation, console, show)
+            record = _record(current, now, validation, console)
         save_found(output, found, current.network, record, force)
         state.unlink(missing_ok=True)
-        console.print(f"wrote {output}")
+    console.print(f"wrote {output}")
+
+
+def _resumed(state: Path, found: Architecture, wanted: Recipe, device: torch.device) -> Run:
+    """The run in `state`. Raises UsageError where there is none or another one, CheckpointError."""
+    if not state.exists():
+        raise UsageError(f"there is no interrupted run {state}: leave --resume out to begin one")
+    current = training.resume(state, device)
+    if (current.recipe, current.architecture) != (wanted, found):
+        raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
+    return current
+
+
+def _train(
+    current: Run, state: Path, validation: Path | None, console: Console,
+    show: Callable[[Progress], None] | None,
+) -> None:  # fmt: skip
+    """Train to the last step, and leave no state of a run that failed before it had any to lose."""
+    try:
+        with _display(console, current.recipe.steps) as shown:
+            training.train(current, state, validation, show or shown)
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped at step {current.step}" + ("; continue with --resume" if state.exists() else "")
+        )
+        raise
+    except QnasError:
+        if current.saved == 0:
+            state.unlink(missing_ok=True)
+        raise
+
+
+def _record(current: Run, now: Environment, validation: Path | None, console: Console) -> dict[str, Any]:
+    """What found.pt tells of its training, with the quality on the images of `validation`."""
+    recipe, record = current.recipe, {}
+    if validation:
+        quality = validate(current.network, validation, current.architecture.scale)
+        record["validation"] = {"folder": validation.name, "psnr_y": quality.psnr, "ssim": quality.ssim}
+        console.print(f"{validation.name}: PSNR-Y {quality.psnr:.3f} dB, SSIM {quality.ssim:.4f}")
+    return {
+        "recipe": {**vars(recipe), "data": [Path(folder).name for folder in recipe.data]},
+        "seconds": round(current.seconds, 1),
+        "device": "cpu" if now.device == "cpu" else "cuda",
+        "threads": now.threads,
+        "versions": {"qnas": __version__, "torch": str(torch.__version__)},
+        **record,
+    }
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from qnas.images.evaluation import Image
 from qnas.integer.interpreter import upscaler
 from qnas.integer.network import IntegerNetwork
 from qnas.network.architecture import Architecture
+from qnas.one_writer import one_writer
 from qnas.runtime_bench import benchmark as _bench
 from qnas.runtime_bench import upscale as _upscale
 from qnas.runtime_bench.benchmark import BenchReport
@@ -126,9 +127,10 @@ def calibrate(
     target = _path(output)
     if target is not None:
         check_output(target, force)
-    found = _calibrate(Path(model), _paths(images), _CalibrationSettings(**settings), _display(progress))
-    if target is not None:
-        write_calibration(found, target, force)
+    with one_writer(*([] if target is None else [target])):
+        found = _calibrate(Path(model), _paths(images), _CalibrationSettings(**settings), _display(progress))
+        if target is not None:
+            write_calibration(found, target, force)
     return found
 
 

@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from qnas.errors import OutputError
+from qnas.one_writer import HIDDEN, TEMPORARY, is_at, locked
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -33,11 +35,9 @@ def atomic_write(path: Path, force: bool = False) -> Iterator[Path]:
     """
     check_output(path, force)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        temporary, file = _temporary(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}, choose another folder") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         umask = os.umask(0)
@@ -45,9 +45,22 @@ def atomic_write(path: Path, force: bool = False) -> Iterator[Path]:
         temporary.chmod(
             0o666 & ~umask
         )  # mkstemp makes it private; an output should be readable as any file is
+        if os.name == "nt":  # renames no open file
+            file.close()
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot write {path}: {reason}, free space or choose another folder") from error
     finally:
+        file.close()
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> tuple[Path, IO[bytes]]:
+    """An empty file in `folder`, locked, so that nobody takes it for a leftover. Raises OSError."""
+    while True:  # not named as the output, whose name may be as long as names can be
+        handle, name = tempfile.mkstemp(prefix=HIDDEN, suffix=TEMPORARY, dir=folder)
+        file = os.fdopen(handle, "rb")
+        if locked(file) is not False and is_at(file, Path(name)):
+            return Path(name), file
+        file.close()  # it was taken for one before it was locked

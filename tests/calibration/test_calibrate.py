@@ -49,6 +49,7 @@ from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.sensitivity import sensitivity
 from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import write_png
+from qnas.one_writer import one_writer
 from qnas.testing.small_calibrations import SETTINGS, make_network, make_photographs
 from qnas.testing.sr_modules import espcn, export
 from qnas.testing.text_models import text_model
@@ -316,6 +317,7 @@ def test_what_is_no_calibration_is_refused_with_its_place(
     done: Run, path: Sequence[str], value: object, message: str
 ) -> None:
     document = json.loads(to_json(done.calibration))
+    del document["digest"]  # as one does who changes it on purpose
     inner = document
     for key in path[:-1]:
         inner = inner[key]
@@ -332,12 +334,24 @@ def test_what_is_no_calibration_is_refused_with_its_place(
 )
 def test_a_key_that_is_missing_is_no_default(done: Run, path: Sequence[str | int]) -> None:
     document = json.loads(to_json(done.calibration))
+    del document["digest"]  # as one does who changes it on purpose
     inner = document
     for key in path[:-1]:
         inner = inner[key]
     del inner[path[-1]]
     with pytest.raises(CalibrationError, match=f"{path[-1]} is missing"):
         from_json(json.dumps(document), "c.json")
+
+
+def test_a_change_is_noticed_unless_the_digest_is_taken_out(done: Run) -> None:
+    document = json.loads(to_json(done.calibration))
+    assert from_json(json.dumps(document), "c.json") == from_json(to_json(done.calibration), "c.json")
+    document["ranges"]["input"][1] = 0.5
+    message = 'c.json was changed after it was written .*qnas-calibrate, or take its "digest" out'
+    with pytest.raises(CalibrationError, match=message):
+        from_json(json.dumps(document), "c.json")
+    del document["digest"]
+    assert from_json(json.dumps(document), "c.json").ranges["input"].high == 0.5
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"version": NaN}', "[" * 100_000, "{}"])
@@ -477,6 +491,14 @@ def test_the_command_writes_the_calibration_its_page_and_every_score(folder: Pat
         assert f"{score.psnr:.2f}" in result.stdout
     assert result.stdout.count("chosen") == 1 + result.stdout.count("never chosen")
     assert (tmp_path / "c.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_an_output_that_another_process_writes_is_left_to_it(folder: Path, tmp_path: Path) -> None:
+    with one_writer(tmp_path / "c.json"):
+        result = invoke(folder, "-o", str(tmp_path / "c.json"))
+    assert result.exit_code == 2
+    assert result.stderr == f"error: another process writes {tmp_path / 'c.json'}: wait for it, or stop it\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corrupt_image_among_many_is_reported_and_the_others_are_used(folder: Path, tmp_path: Path) -> None:

@@ -192,3 +192,14 @@ def test_whatever_stands_there_is_read_or_refused_in_one_line(key: str, value: A
 def test_text_is_made_printable_and_short() -> None:
     assert printable("a\nb\x1b[31m\u202e\ud800", 20) == "a b?[31m??"
     assert printable("abcdef", 3) == "abc..."
+
+
+def test_a_sealed_document_is_read_however_it_is_indented_and_refused_once_a_value_differs() -> None:
+    sealed = FILE.sealed({"name": "é", "pair": (-0.0, 1e-7)})
+    for indent in (None, 4):
+        assert FILE.parse(json.dumps(sealed, indent=indent), "a.json").pair == (-0.0, 1e-7)
+    for change in ({"name": "e"}, {"pair": (0.0, 1e-7)}, {"new": 1}, {"digest": None}, {"digest": [1]}):
+        with pytest.raises(ModelError, match=r"a\.json was changed after it was written"):
+            FILE.parse(json.dumps({**sealed, **change}), "a.json")
+    del sealed["digest"]
+    assert FILE.parse(json.dumps(sealed | {"name": "e"}), "a.json").name == "e"

@@ -17,6 +17,7 @@ from qnas.export.from_qdq.reader import read_qdq
 from qnas.images.files import write_png
 from qnas.images.quality import psnr_y
 from qnas.integer.interpreter import upscaler
+from qnas.one_writer import one_writer
 from qnas.onnx.session import open_session
 from qnas.testing.random_networks import noise
 from qnas.testing.small_calibrations import SETTINGS, make_network, make_photographs
@@ -245,3 +246,11 @@ def test_an_existing_calibration_is_not_overwritten(folder: Path) -> None:
     result = export("espcn.onnx", "--images", "images")
     assert (result.exit_code, "--force" in result.output) == (2, True)
     assert Path("espcn.qnas.calibration.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize("output", ["x.onnx", "x.parity.json", "x.calibration.json"])
+def test_an_output_that_another_process_writes_is_left_to_it(folder: Path, output: str) -> None:
+    with one_writer(folder / output):
+        result = export("espcn.onnx", "--images", "images", "-o", "x.onnx")
+    assert result.exit_code == 2
+    assert result.output == f"error: another process writes {output}: wait for it, or stop it\n"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qnas.search.supernet.state import STATE_FORMAT, STATE_VERSION
-from qnas.torch.checkpoint import load_plain
+from qnas.torch.run_state import load_run_state
 
 TINY = [
     "--space", "basic-small", "--bits", "4,8", "--channels", "12", "--blocks", "1", "--epochs", "3",
@@ -53,7 +53,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 def state(folder: Path) -> dict[str, Any]:
     """The checkpoint without its time."""
-    document = load_plain(folder / "state.pt", STATE_FORMAT, STATE_VERSION)
+    document = load_run_state(folder / "state.pt", STATE_FORMAT, STATE_VERSION, "qnas-search")
     return {key: document[key] for key in document if key != "seconds"}
 
 

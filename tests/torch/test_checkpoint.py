@@ -4,6 +4,7 @@ import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -175,3 +176,20 @@ def test_a_full_disk_keeps_the_old_file(found: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert found.read_bytes() == before
     assert [path.name for path in found.parent.iterdir()] == [found.name]
+
+
+def test_a_file_with_a_flipped_bit_is_refused_or_holds_the_same(found: Path) -> None:
+    content, random = found.read_bytes(), Random(0)
+    expected = load_found(found).network.state_dict()
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        found.write_bytes(damaged)
+        try:
+            loaded = load_found(found).network.state_dict()
+        except CheckpointError:
+            refused += 1
+        else:  # padding, or a time
+            assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+    assert refused > 150

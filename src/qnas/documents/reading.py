@@ -13,6 +13,7 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from qnas.documents.digest import DIGEST, digest_of
 from qnas.documents.mistakes import mistake, shown
 from qnas.errors import QnasError, UsageError
 
@@ -59,6 +60,10 @@ class Document(Generic[_T]):
         """The first keys of a document that is written."""
         return {"format": self.format, "version": self.version}
 
+    def sealed(self, body: Mapping[str, object]) -> dict[str, object]:
+        """The document of `body`, plain data, with a digest: who reads it notices later changes."""
+        return {**self.head, DIGEST: digest_of(body), **body}
+
     def read(self, path: Path, toml: bool = False) -> _T:
         """What a file holds, of JSON or TOML in UTF-8."""
         try:
@@ -94,6 +99,8 @@ class Document(Generic[_T]):
         if self.format:
             self._check_head(value, where)
             value = {name: each for name, each in value.items() if name not in ("format", "version")}
+            if DIGEST in value:
+                self._check_digest(value.pop(DIGEST), value, where)
         if self.infinite:
             value = _filled(value, self.infinite)
         try:
@@ -112,6 +119,17 @@ class Document(Generic[_T]):
         if type(version) is not int or version != self.version:
             raise self.error(
                 f"{where} is version {shown(version)} of the format, this is {self.version}: {self.advice}"
+            )
+
+    def _check_digest(self, digest: object, body: dict[object, object], where: str) -> None:
+        try:
+            same = digest == digest_of(body)
+        except (RecursionError, ValueError):
+            same = False
+        if not same:
+            raise self.error(
+                f"{where} was changed after it was written (its digest does not match): {self.advice}, or "
+                f'take its "{DIGEST}" out if the change was meant'
             )
 
 

@@ -1,5 +1,6 @@
 """Reads photographs as uint8 RGB, whatever their mode, and writes PNG files."""
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def list_images(folder: Path) -> list[Path]:
     if not found:
         raise ImageError(f"{folder} holds no image: put files of type {' '.join(SUFFIXES)} there")
     return found
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises ImageError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}): check the file") from error
 
 
 def write_png(

@@ -1,5 +1,6 @@
 """`found.pt`: an architecture and its trained weights as plain data, never as code."""
 
+import io
 import json
 import math
 import pickle  # only for the name of its error
@@ -67,10 +68,14 @@ def read_plain(path: Path, source: str = "qnas-train") -> Any:
     """Read plain data from `source`; nothing in the file is executed. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}: check the path, or train one with qnas-train")
-    _check_archive(path, source)
+    try:
+        data = path.read_bytes()  # once: what is checked is what is loaded
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check the file") from error
+    _check_archive(path, data, source)
     try:
         with warnings.catch_warnings(action="ignore"):  # a damaged file makes torch say much
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
@@ -83,18 +88,26 @@ def read_plain(path: Path, source: str = "qnas-train") -> Any:
         ) from error
 
 
-def _check_archive(path: Path, source: str) -> None:
-    """PyTorch compresses nothing: no checkpoint holds more than its own size. Raises CheckpointError."""
+def _check_archive(path: Path, data: bytes, source: str) -> None:
+    """Compare the checksums, which PyTorch writes and does not read. Raises CheckpointError.
+
+    PyTorch compresses nothing: no checkpoint holds more than its own size.
+    """
+    again = f"write it again with {source}"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > len(data) or any(
+                entry.compress_type != zipfile.ZIP_STORED for entry in entries
+            ):
+                raise CheckpointError(f"{path} is compressed, which no checkpoint is: {again}")
+            damaged = archive.testzip()
+    except CheckpointError:
+        raise
     except Exception as error:  # BadZipFile, NotImplementedError, ValueError and others of damaged archives
-        raise CheckpointError(
-            f"{path} is truncated or no PyTorch checkpoint: write it again with {source}"
-        ) from error
-    size = sum(entry.file_size for entry in entries)
-    if size > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(f"{path} is compressed, which no checkpoint is: write it again with {source}")
+        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: {again}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (a checksum does not match): {again}")
 
 
 def load_plain(path: Path, wanted_format: str, version: int, source: str = "qnas-train") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,12 +38,13 @@ from qnas.search.report.page import report, write_report
 from qnas.search.report.plots import plot
 from qnas.search.report_cli import main
 from qnas.search.runs.result import write_result
-from qnas.search.runs.run_folder import SearchPlan, write_plan
+from qnas.search.runs.run_folder import SearchPlan, write_begun
 from qnas.search.space.search_space import SearchSpace, find_space
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.testing.pages import EVIL, JUNK, Tags, chromium, opened, places
 from qnas.testing.random_networks import build, noise, random_architecture
 from qnas.torch.checkpoint import save_found
+from qnas.torch.environment import environment
 
 BASIC = find_space("basic-small")  # 8 variables of 6 operations and 2 bit widths
 ESPCN = find_space("edmips-espcn")  # 3 variables of one operation and 2 bit widths
@@ -83,7 +85,7 @@ WHOLE_LOG = [step(5), epoch(0, 0.5), step(15), epoch(1, 0.6), step(25), epoch(2,
 def run_folder(folder: Path, log: str | None = None, space: SearchSpace = ESPCN) -> Path:
     """A search under way."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_plan(folder, SearchPlan(space, RECIPE, (48, 64)), "2.0")
+    write_begun(folder, SearchPlan(space, RECIPE, (48, 64)), environment(torch.device("cpu"), 1), {})
     (folder / "log.jsonl").write_text(log_of(*WHOLE_LOG) if log is None else log)
     return folder
 
@@ -539,6 +541,7 @@ def test_a_damaged_network_is_said_and_the_page_is_made(tmp_path: Path) -> None:
 def evil_run(folder: Path) -> Path:
     folder = finished(run_folder(folder), find_architecture("basic-w4"), method=EVIL)
     plan = json.loads((folder / "search.json").read_text())
+    del plan["digest"]
     plan["space_name"] = plan["recipe"]["data"][0] = EVIL
     (folder / "search.json").write_text(json.dumps(plan))
     return folder

@@ -16,6 +16,7 @@ from qnas.cost.network_cost import network_cost
 from qnas.errors import UsageError
 from qnas.network.architecture import from_json
 from qnas.network.lowering import lower
+from qnas.one_writer import one_writer
 from qnas.search.random_cli import main
 from qnas.search.runs.random_search import (
     BINS,
@@ -231,6 +232,16 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["mine"]
     assert call(tmp_path, "--samples", "1", "--force").exit_code == 0
     assert (tmp_path / "0" / "arch.json").exists()
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    with one_writer(tmp_path):
+        result = call(tmp_path, "--samples", "1")
+    assert result.exit_code == 2
+    assert f"another process writes {tmp_path}: wait for it, or stop it" in result.stderr
+    (tmp_path / ".qnas-killed.part").write_text("half")
+    assert call(tmp_path, "--samples", "1").exit_code == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["0"]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:

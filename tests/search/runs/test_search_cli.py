@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from qnas.errors import CheckpointError, UsageError
 from qnas.network.architecture import Choice, Normalization
 from qnas.search.run_cli import main as run
 from qnas.search.runs.plan_checks import candidate_costs
-from qnas.search.runs.run_folder import SearchPlan, option_of, read_plan, write_plan
+from qnas.search.runs.run_folder import SearchPlan, option_of, read_begun, read_plan, write_begun
 from qnas.search.runs.search_display import Facts, display, shown_cost
 from qnas.search.runs.search_options import search_plan
 from qnas.search.search_cli import COMMANDS, main
@@ -28,6 +29,7 @@ from qnas.search.space.space_table import magnitude
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.search.supernet.supernet_search import StepNews
 from qnas.testing.small_searches import TINY
+from qnas.torch.environment import environment
 
 ESPCN_MACS = 37_945_344  # of 32x32 pixels: QuantNAS, table 1
 BASIC = SearchPlan(find_space("basic"), SearchRecipe(("pictures",)))
@@ -257,7 +259,7 @@ def test_a_table_of_latencies_takes_the_place_of_bitops(tmp_path: Path) -> None:
 def begun(tmp_path: Path) -> Path:
     """A folder of a search as far as the command can tell."""
     plan = search_plan({"space": "basic", "data": (tmp_path,), "channels": 12, "bits": "4,8", "epochs": 7})
-    write_plan(tmp_path, plan, "2.13")
+    write_begun(tmp_path, plan, environment(torch.device("cpu"), 1), {})
     (tmp_path / "state.pt").write_bytes(b"not looked at")
     (tmp_path / "picture.png").touch()
     return tmp_path
@@ -336,10 +338,20 @@ def test_a_damaged_plan_is_refused(begun: Path, key: str, value: object) -> None
 )  # fmt: skip
 def test_a_plan_with_a_wrong_field_is_refused(begun: Path, field: str, value: object) -> None:
     document = json.loads((begun / "search.json").read_text())
+    del document["digest"]
     document["recipe"][field] = value
     (begun / "search.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=rf"search\.json, recipe: {field}.* is "):
         read_plan(begun)
+
+
+def test_a_plan_of_an_earlier_version_says_no_threads_and_no_images(begun: Path) -> None:
+    document = json.loads((begun / "search.json").read_text())
+    for key in ("digest", "environment", "inputs"):
+        del document[key]
+    (begun / "search.json").write_text(json.dumps(document))
+    found = read_begun(begun)
+    assert (found.environment, found.inputs) == (None, {})
 
 
 def test_a_plan_that_is_no_json_is_refused(begun: Path) -> None:

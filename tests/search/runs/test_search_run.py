@@ -105,7 +105,10 @@ def test_a_run_writes_what_was_asked_and_what_was_found(uninterrupted: Path, dat
     assert asked["space"]["channels"] == 12
     assert asked["recipe"]["data"] == [str(data)]
     assert asked["image"] == [32, 32]
-    assert set(asked["versions"]) == {"qnas", "torch"}
+    assert set(asked["versions"]) == {"qnas"}
+    assert asked["environment"]["threads"] == 1
+    assert set(asked["environment"]["versions"]) == {"torch", "numpy", "pillow"}
+    assert list(asked["inputs"][str(data)]) == ["0.png", "1.png", "2.png", "3.png"]
 
     found = from_json((uninterrupted / "arch.json").read_text(), "arch.json")
     assert (found.channels, found.blocks, found.normalization) == (12, 1, "adq")
@@ -202,10 +205,10 @@ def test_a_killed_and_resumed_search_equals_an_uninterrupted_one(
     assert timeless(folder) == timeless(uninterrupted)[:8]  # the steps to the seventh, and an epoch
     with (folder / "log.jsonl").open("a") as log:
         log.write('{"kind": "step", "ep')  # as a kill in the middle of a line leaves it
-    (folder / ".state.pt.dead.pt").write_bytes(b"half a checkpoint")
+    (folder / ".qnas-dead.part").write_bytes(b"half a checkpoint")
     told = resumed(folder)
     assert told.exit_code == 0, told.output
-    assert not (folder / ".state.pt.dead.pt").exists()
+    assert not (folder / ".qnas-dead.part").exists()
     assert_same_search(folder, uninterrupted)
 
 
@@ -322,7 +325,7 @@ def test_no_two_searches_share_a_folder(tmp_path: Path) -> None:
     SearchLog(tmp_path).close()
 
 
-def test_a_data_folder_that_has_vanished_is_told_with_the_checkpoint_that_waits_for_it(
+def test_a_data_folder_that_has_vanished_is_told_and_the_search_goes_on_when_it_is_back(
     stopped: Path, uninterrupted: Path, data: Path, tmp_path: Path
 ) -> None:
     kept = data.rename(tmp_path / "elsewhere")
@@ -330,8 +333,7 @@ def test_a_data_folder_that_has_vanished_is_told_with_the_checkpoint_that_waits_
         line = one_line(resumed(stopped))
     finally:
         kept.rename(data)
-    checkpoint = f"the last good checkpoint is {stopped}/state.pt (step 6)"
-    assert line == f"error: {data} is not a folder: name a folder of images; {checkpoint}"
+    assert line == f"error: {data} is not a folder: name a folder of images"
     assert resumed(stopped).exit_code == 0
     assert_same_search(stopped, uninterrupted)
 
