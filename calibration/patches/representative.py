@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from qnas.errors import ImageError
+from qnas.files import open_input
 from qnas.images.evaluation import Batch, Image
 from qnas.images.files import full_range_luma, list_images, read_image
 from qnas.images.resize import resize_bicubic
@@ -276,7 +277,7 @@ def _draw(seed: int, sha256: str, what: str) -> int:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}): check the file") from error

@@ -11,10 +11,11 @@ from qnas.cost.macs import Shape
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.onnx.cost import FORMULAS, model_cost, stored_bytes
+from qnas.onnx.files import damage_refused, read_model
 from qnas.onnx.graph import Graph, attributes, node_name
 from qnas.onnx.measured import MeasuredGraph
 from qnas.onnx.operations import UNPACKING
-from qnas.onnx.shapes import damage_refused, declared_sizes, op_name, read_model
+from qnas.onnx.shapes import declared_sizes, op_name
 
 _CONVERSIONS = UNPACKING - {"Clip"} | {"Constant"}
 _SIGNED = {TensorProto.INT8, TensorProto.INT4}

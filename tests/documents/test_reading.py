@@ -136,7 +136,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
     path.write_text(json.dumps(HEAD))
     assert FILE.read_sound(path) == Whole("x")
     monkeypatch.setattr(reading, "LARGEST_FILE", 10)
-    with pytest.raises(ModelError, match=r"a\.json is larger than any report: write it again"):
+    with pytest.raises(
+        ModelError, match=r"a\.json cannot be read \(it has more than 10 bytes\): check the path"
+    ):
         FILE.read(path)
 
 

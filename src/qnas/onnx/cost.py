@@ -20,10 +20,11 @@ from qnas.cost.file_cost import FileCost, NodeCost, executed_bits
 from qnas.cost.macs import convolution, per_value, product, transposed
 from qnas.errors import ModelError
 from qnas.onnx.activations import Activations
+from qnas.onnx.files import damage_refused, read_model
 from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.measured import TYPE_BITS, MeasuredGraph
 from qnas.onnx.operations import ELEMENTWISE, KEEPING, POOLING, RESIZING, SHAPES_AND_TYPES, UNPACKING
-from qnas.onnx.shapes import STAND_INS, damage_refused, op_name, read_model
+from qnas.onnx.shapes import STAND_INS, op_name
 
 
 def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> FileCost:
