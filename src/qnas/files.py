@@ -6,15 +6,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from qnas.errors import OutputError
 
 LARGEST_INPUT = 1 << 31  # bytes: no ONNX or TFLite model is larger
 
 
-def open_input(path: Path, largest: int | None = None) -> BinaryIO:
+def open_input(path: Path, largest: int | None = None) -> BufferedReader:
     """Open the regular file `path`, of at most `largest` bytes, for reading.
 
     Raises OSError, with the reason as its `strerror`, for what it is not: a device may have no end, and a

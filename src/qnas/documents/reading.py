@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -44,7 +44,7 @@ def decode(text: str | bytes) -> object:
 
 def _check_depth(value: object) -> None:
     """Raise ValueError for what nests deeper than DEEPEST: what walks it later could not come back."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(DEEPEST):
         within = (each.values() if isinstance(each, dict) else each for each in level)
         level = [part for parts in within for part in parts if isinstance(part, dict | list)]

@@ -36,7 +36,11 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     if isinstance(model, Path):
         with damage_refused(model):
             return model_cost(read_model(model), shapes)
-    graph = MeasuredGraph(model, shapes or {})
+    return graph_cost(MeasuredGraph(model, shapes or {}))
+
+
+def graph_cost(graph: MeasuredGraph) -> FileCost:
+    """`model_cost` of a graph whose shapes are inferred already."""
     activations = Activations(graph)
     rows: list[NodeCost] = []
     counted: set[str] = set()

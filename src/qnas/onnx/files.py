@@ -18,15 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from google.protobuf.message import Message
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from qnas.errors import ModelError, QnasError
 from qnas.files import open_input, read_input
 
-MOST_NODES = 50_000
+MOST_NODES = 20_000  # a large network has ten thousand, before anything is simplified
 _Call = tuple[str, str, str]  # domain, name, overload of a function
+_Holder = ModelProto | GraphProto | FunctionProto | AttributeProto  # of nodes and tensors
 
 
 @contextmanager
@@ -108,10 +109,10 @@ def _checked(path: Path) -> tuple[ModelProto, list[_Stored]]:
     return model, stored
 
 
-def parts(root: Message) -> tuple[list[NodeProto], list[TensorProto]]:
-    """All nodes and all tensors of a model or a function, wherever they stand in it."""
+def parts(root: _Holder) -> tuple[list[NodeProto], list[TensorProto]]:
+    """All nodes and all tensors of `root`, wherever they stand in it."""
     nodes, tensors = [], []
-    waiting: list[Message] = [root]
+    waiting: list[Any] = [root]
     while waiting:
         message = waiting.pop()
         if isinstance(message, TensorProto):
@@ -121,7 +122,7 @@ def parts(root: Message) -> tuple[list[NodeProto], list[TensorProto]]:
             nodes.append(message)
         for field, value in message.ListFields():
             if field.message_type is not None:
-                waiting.extend([value] if isinstance(value, Message) else value)
+                waiting.extend([value] if hasattr(value, "ListFields") else value)
     return nodes, tensors
 
 
@@ -143,7 +144,7 @@ def _inlined(model: ModelProto, path: Path) -> int:
     return size(_calls(model.graph))
 
 
-def _calls(root: Message) -> list[_Call]:
+def _calls(root: _Holder) -> list[_Call]:
     return [(node.domain, node.op_type, node.overload) for node in parts(root)[0]]
 
 

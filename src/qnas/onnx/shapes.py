@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
@@ -251,11 +251,21 @@ def _read_inside(node: NodeProto) -> Iterator[str]:
 
 
 def _outputs(node: NodeProto, feed: Mapping[str, Array]) -> dict[str, Array]:
+    reads = {str(place): feed[name] for place, name in enumerate(node.input) if name}
+    form = NodeProto(op_type=node.op_type, domain=node.domain, attribute=node.attribute)
+    form.input.extend(str(place) if name else "" for place, name in enumerate(node.input))
+    form.output.extend(f"o{place}" for place in range(len(node.output)))
     try:
         with np.errstate(all="ignore"):
-            from onnx.reference import ReferenceEvaluator  # slow to import, and rarely needed
-
-            values = ReferenceEvaluator(node).run(None, dict(feed))
+            values = _evaluator(form.SerializeToString()).run(None, reads)
     except Exception:  # whatever an exotic node raises: what it writes stays unknown, and its readers say so
         return {}
     return {name: np.asarray(value) for name, value in zip(node.output, values, strict=False)}
+
+
+@lru_cache(1000)
+def _evaluator(node: bytes) -> Any:
+    """What runs a node; to make it takes longer than to run it, and a graph has few different ones."""
+    from onnx.reference import ReferenceEvaluator  # slow to import, and rarely needed
+
+    return ReferenceEvaluator(NodeProto.FromString(node))

@@ -22,7 +22,7 @@ IDENTIFIER = b"TFL3"  # bytes 4 to 7
 MOST_DIMENSIONS = 8
 LONGEST_NAME = 2000
 LARGEST_TENSOR = 2**40  # values
-MOST_ENTRIES = 50_000  # of a list of tensors, operators or buffers
+MOST_ENTRIES = 20_000  # of a list of tensors, operators or buffers
 MOST_SHARED = 16  # times that a file's bytes may be read: what looks like much may be few bytes, named often
 OPTIONS: dict[str, tuple[str, ...]] = {  # table of options -> what is read from it
     "AddOptions": ("FusedActivationFunction",),

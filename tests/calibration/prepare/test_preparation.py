@@ -188,7 +188,7 @@ def test_functions_that_would_fill_the_memory_are_refused_unread(tmp_path: Path,
         text = calling(
             "".join(function(f"f{n}", body) for n, body in enumerate(calls)) + function("f12", "y = Tanh (x)")
         )
-        said = "has more than 50000 operations"
+        said = "has more than 20000 operations"
     onnx.save(onnx.parser.parse_model(text), tmp_path / "network.onnx")
     with pytest.raises(ModelError, match=said):
         read_float_model(tmp_path / "network.onnx")
