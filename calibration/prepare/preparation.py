@@ -32,6 +32,7 @@ from qnas.onnx.session import open_session
 from qnas.onnx.shapes import check_constants, infer_shapes, op_name
 
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
+MOST_PASSES = 16  # of its optimizations, each of which leaves fewer nodes; most networks need two
 NEEDED_OPSET = 13  # scales per channel
 OTHER_FLOATS: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
@@ -190,14 +191,14 @@ def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
         if standard_forms.shuffles_as_depth_to_space(graph, shapes):
             standard_forms.unread_nodes_removed(graph)
-    for _ in range(len(graph.node) ** 2):  # each time one factor stands one node nearer to the input
-        if not standard_forms.factors_moved_forward(graph):
-            break
+    standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)
     standard_forms.unread_nodes_removed(graph)
     result = model
-    while len((smaller := simplified(result)).graph.node) < len(result.graph.node):
-        result = smaller  # it leaves work undone where there is much
+    for _ in range(MOST_PASSES):  # onnxruntime leaves work undone where there is much
+        if len((smaller := simplified(result)).graph.node) == len(result.graph.node):
+            break
+        result = smaller
     result.ir_version = max(result.ir_version, IR_VERSION)
     del result.graph.value_info[:], result.metadata_props[:]
     for node in result.graph.node:

@@ -53,11 +53,7 @@ def open_session(
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_reuse = timed
+    options = _options(threads, timed)
     level = onnxruntime.GraphOptimizationLevel
     best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
     options.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
@@ -66,7 +62,6 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    options.add_session_config_entry(EXACT_SUMS, "1")
     try:
         try:
             source = model if isinstance(model, bytes) else str(model)
@@ -77,6 +72,19 @@ def open_session(
             raise
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
+
+
+def _options(threads: int, timed: bool) -> onnxruntime.SessionOptions:
+    """What `open_session` chooses for all sessions."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_reuse = timed
+    options.add_session_config_entry(EXACT_SUMS, "1")
+    return options
 
 
 def check_model(path: Path) -> list[Path]:
