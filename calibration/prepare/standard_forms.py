@@ -171,9 +171,9 @@ def factors_moved_forward(proto: GraphProto) -> bool:
     graph, names = Graph(proto), Names.of(proto)
     left = most = 4 * len(graph.nodes)
     for node in graph.nodes:
-        factor: NodeProto | None = node
-        while left and (factor := _moved_forward(graph, names, factor)) is not None:
-            left -= 1
+        factor = node
+        while left and (before := _moved_forward(graph, names, factor)) is not None:
+            factor, left = before, left - 1
     return left < most
 
 
