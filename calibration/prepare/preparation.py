@@ -196,7 +196,7 @@ def _finished(model: ModelProto, shape: SrShape) -> ModelProto:
     standard_forms.unread_nodes_removed(graph)
     result = model
     for _ in range(MOST_PASSES):  # onnxruntime leaves work undone where there is much
-        if len((smaller := simplified(result)).graph.node) == len(result.graph.node):
+        if len((smaller := simplified(result)).graph.node) >= len(result.graph.node):
             break
         result = smaller
     result.ir_version = max(result.ir_version, IR_VERSION)
