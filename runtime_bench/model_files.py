@@ -6,6 +6,7 @@ from pathlib import Path
 
 from qnas.errors import ModelError
 from qnas.export.formats.table import FILE_KINDS, file_kind
+from qnas.files import open_input
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,5 @@ def model_files(path: Path) -> ModelFiles:
 
 def sha256_of(file: Path) -> str:
     """In hexadecimal; OSError when it cannot be read."""
-    with file.open("rb") as stream:
+    with open_input(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -30,8 +30,9 @@ from qnas.calibration.prepare.sr_shape import (
 )
 from qnas.errors import ModelError
 from qnas.images.evaluation import Batch
+from qnas.onnx.files import damage_refused
 from qnas.onnx.session import first_line, open_session
-from qnas.onnx.shapes import damage_refused, declared_sizes, infer_shapes
+from qnas.onnx.shapes import declared_sizes, infer_shapes
 
 
 @dataclass(frozen=True, eq=False)

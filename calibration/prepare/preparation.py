@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from copy import deepcopy
-from graphlib import TopologicalSorter
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -21,23 +20,23 @@ import onnx
 import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_converter
-from onnx.external_data_helper import uses_external_data
 
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
+from qnas.onnx.files import damage_refused, external_files, read_model
 from qnas.onnx.graph import STANDARD, Graph, node_name, opset_versions
 from qnas.onnx.names import Names
 from qnas.onnx.operations import QUANTIZING, ROUNDING
 from qnas.onnx.session import open_session
-from qnas.onnx.shapes import damage_refused, infer_shapes, op_name, read_model
+from qnas.onnx.shapes import check_constants, infer_shapes, op_name
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
-MOST_NODES = 100_000
+MOST_PASSES = 16  # of its optimizations, each of which leaves fewer nodes; most networks need two
 NEEDED_OPSET = 13  # scales per channel
 OTHER_FLOATS: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
@@ -55,44 +54,18 @@ def read_float_file(path: Path) -> tuple[ModelProto, str]:
     Raises ModelError when it cannot be read, is quantized, is not float32, has other than one input and one
     output, or operations that are not ONNX's own or hold graphs of their own.
     """
-    model = read_model(path, external_data=False)
-    files = _external_files(model, path)
-    model = read_model(path)
+    files, model = external_files(path), read_model(path)
     with damage_refused(path):
-        _check_functions(model, path.name)
+        for function in model.functions:
+            _check_branches(function.node, path.name)
         plain = onnx.inliner.inline_local_functions(model) if model.functions else model
         _check_operations(plain, path.name)
         _check_tensors(plain, path.name)
+        check_constants(plain)
     digest = sha256(path.read_bytes())
     for file in files:
         digest.update(file.read_bytes())
     return plain, digest.hexdigest()
-
-
-def _external_files(model: ModelProto, path: Path) -> list[Path]:
-    """Where the weights are that are not in the file itself, in the order of their names."""
-    stored = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    names = {e.value for tensor in stored for e in tensor.external_data if e.key == "location"}
-    files = {name: path.parent / name for name in sorted(names)}
-    for name, file in files.items():
-        if not file.is_file():
-            raise ModelError(
-                f"{path} keeps its weights in {name!r}, which is not beside it: copy that file there too"
-            )
-    return list(files.values())
-
-
-def _check_functions(model: ModelProto, name: str) -> None:
-    """Few functions that call each other many times would become more nodes than memory holds."""
-    bodies = {(f.domain, f.name): [(n.domain, n.op_type) for n in f.node] for f in model.functions}
-    for function in model.functions:
-        _check_branches(function.node, name)
-    calls = {key: bodies.keys() & set(body) for key, body in bodies.items()}
-    sizes: dict[tuple[str, str], int] = {}
-    for key in TopologicalSorter(calls).static_order():  # CycleError where one calls itself
-        sizes[key] = sum(sizes.get(called, 1) for called in bodies[key])
-    if sum(sizes.get((node.domain, node.op_type), 1) for node in model.graph.node) > MOST_NODES:
-        raise ModelError(f"{name} has more than {MOST_NODES} operations in its functions: export it without")
 
 
 def _check_branches(nodes: Iterable[NodeProto], name: str) -> None:
@@ -227,14 +200,14 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
         if standard_forms.shuffles_as_depth_to_space(graph, shapes):
             standard_forms.unread_nodes_removed(graph)
-    for _ in range(len(graph.node) ** 2):  # each time one factor stands one node nearer to the input
-        if not standard_forms.factors_moved_forward(graph):
-            break
+    standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)
     standard_forms.unread_nodes_removed(graph)
     result = model
-    while len((smaller := simplified(result)).graph.node) < len(result.graph.node):
-        result = smaller  # it leaves work undone where there is much
+    for _ in range(MOST_PASSES):  # onnxruntime leaves work undone where there is much
+        if len((smaller := simplified(result)).graph.node) >= len(result.graph.node):
+            break
+        result = smaller
     result.ir_version = max(result.ir_version, IR_VERSION)
     del result.graph.value_info[:], result.metadata_props[:]
     for node in result.graph.node:

@@ -163,37 +163,49 @@ def unread_nodes_removed(proto: GraphProto) -> bool:
 
 
 def factors_moved_forward(proto: GraphProto) -> bool:
-    """x * c and x / c behind a DepthToSpace, or with c > 0 behind a clamp, go before it; one at a time.
+    """x * c and x / c behind a DepthToSpace, or with c > 0 behind a clamp, go before it.
 
-    A convolution there takes them in, and Clip(0, 1) * 255 becomes Clip(0, 255).
+    A convolution there takes them in, and Clip(0, 1) * 255 becomes Clip(0, 255). Many factors behind many
+    clamps could take quadratic time: those left when there were 4 moves a node stay where they are.
     """
-    graph = Graph(proto)
+    graph, names = Graph(proto), Names.of(proto)
+    left = most = 4 * len(graph.nodes)
     for node in graph.nodes:
-        found = graph.scalar_operand(node) if node.op_type in ("Mul", "Div") else None
-        before = graph.producers.get(found[0]) if found is not None else None
-        if found is None or before is None or graph.uses[before.output[0]] != 1:
-            continue
-        factor = found[1] if node.op_type == "Mul" else 1 / found[1] if found[1] else 0.0
-        clamp = graph.clamp(before)
-        if before.op_type != "DepthToSpace" and (clamp is None or factor <= 0):
-            continue
-        names, target = Names.of(proto), node.output[0]
-        factored, moved = deepcopy(node), deepcopy(before)
-        source = before.input[0] if clamp is None else clamp.source
-        if clamp is not None and before.op_type != "Relu":
-            ends = {"low": clamp.low * factor, "high": clamp.high * factor}
-            limits = [
-                _store(proto, names, f"{target}.{name}", end) if abs(end) < inf else ""
-                for name, end in ends.items()
-            ]
-            moved = helper.make_node("Clip", ["", *limits], [target], before.name)
-        factored.input[:] = [source if name == found[0] else name for name in node.input]
-        factored.output[0] = moved.input[0] = names.tensor(f"{target}.unmoved")
-        moved.output[0] = target
-        before.CopyFrom(factored)
-        node.CopyFrom(moved)
-        return True
-    return False
+        factor = node
+        while left and (before := _moved_forward(graph, names, factor)) is not None:
+            factor, left = before, left - 1
+    return left < most
+
+
+def _moved_forward(graph: Graph, names: Names, node: NodeProto) -> NodeProto | None:
+    """The node in front of `node`, which is now the factor that `node` was, and `node` is what that was."""
+    found = graph.scalar_operand(node) if node.op_type in ("Mul", "Div") else None
+    before = graph.producers.get(found[0]) if found is not None else None
+    if found is None or before is None or graph.uses[before.output[0]] != 1:
+        return None
+    factor = found[1] if node.op_type == "Mul" else 1 / found[1] if found[1] else 0.0
+    clamp = graph.clamp(before)
+    if before.op_type != "DepthToSpace" and (clamp is None or factor <= 0):
+        return None
+    target = node.output[0]
+    factored, moved = deepcopy(node), deepcopy(before)
+    source = before.input[0] if clamp is None else clamp.source
+    if clamp is not None and before.op_type != "Relu":
+        ends = {"low": clamp.low * factor, "high": clamp.high * factor}
+        limits = [
+            _store(graph.proto, names, f"{target}.{name}", end) if abs(end) < inf else ""
+            for name, end in ends.items()
+        ]
+        graph.constants.update((tensor.name, tensor) for tensor in graph.proto.initializer[-2:])
+        moved = helper.make_node("Clip", ["", *limits], [target], before.name)
+    factored.input[:] = [source if name == found[0] else name for name in node.input]
+    between = names.tensor(f"{target}.unmoved")
+    factored.output[0] = moved.input[0] = between
+    moved.output[0] = target
+    before.CopyFrom(factored)
+    node.CopyFrom(moved)
+    graph.producers[between], graph.uses[between] = before, 1
+    return before
 
 
 def scaled_inputs_folded(proto: GraphProto) -> bool:

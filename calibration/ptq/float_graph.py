@@ -76,9 +76,12 @@ class FloatGraph(Graph):
         outside = name in (self.network.input, self.network.output)
         return len(self.value_readers[name]) == 1 and not outside
 
-    def exclusive(self, name: str) -> bool:
-        """Whether tensor `name`, and what it was before it was moved, is read by one node each."""
-        if not self.alone(name):
-            return False
-        node = self.producers[name]
-        return not self.moves(node) or all(self.exclusive(each) for each in self.data(node))
+    @cached_property
+    def exclusive(self) -> set[str]:
+        """The tensors that, with all that they were before they were moved, are read by one node each."""
+        found: set[str] = set()
+        for name in filter(self.alone, self.floats):  # in the order of the nodes, whatever chains they make
+            node = self.producers[name]
+            if not self.moves(node) or found.issuperset(self.data(node)):
+                found.add(name)
+        return found

@@ -12,7 +12,7 @@
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,7 +101,7 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
 
 def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
     """Tensors that share a grid, and those whose range a bound behind them makes smaller."""
-    groups, narrowed = Sets(), set[str]()
+    groups = Sets()
     for node in graph.nodes:
         if graph.interpolates(node):
             groups.join(graph.data(node)[0], node.output[0])
@@ -111,23 +111,23 @@ def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
             if node.op_type != "Concat" or _joins(graph, node, name):
                 for output in node.output:
                     groups.join(name, output)
-            if graph.bound(node) is not None and graph.exclusive(name):
-                narrowed.update(_before(graph, name))
-    return groups, narrowed
+    return groups, _narrowed(graph)
+
+
+def _narrowed(graph: FloatGraph) -> set[str]:
+    """What a bound reads and nothing else, and what that was before it was moved."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if graph.bound(node) is not None:
+            found |= graph.exclusive.intersection(graph.data(node))
+        if graph.moves(node) and not found.isdisjoint(node.output):
+            found.update(graph.data(node))
+    return found
 
 
 def _joins(graph: FloatGraph, node: NodeProto, part: str) -> bool:
     """Case 3; and one tensor several times is on one grid with all of itself."""
     return graph.alone(part) or len(set(node.input)) == 1
-
-
-def _before(graph: FloatGraph, name: str) -> Iterator[str]:
-    """Tensor `name` and what it was before it was moved."""
-    yield name
-    node = graph.producers[name]
-    if graph.moves(node):
-        for each in graph.data(node):
-            yield from _before(graph, each)
 
 
 def _span(names: list[str], ranges: Mapping[str, Range]) -> Range:

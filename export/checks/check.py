@@ -19,6 +19,7 @@ from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks.cases import BUDGET, SMALLEST_SIDE, Case, Effort
 from qnas.export.checks.comparison import Comparison
 from qnas.export.checks.report import CheckReport, FileResult, Thresholds
+from qnas.export.formats.table import file_kind
 from qnas.images.evaluation import Image
 from qnas.images.files import list_images, read_image
 from qnas.images.samples import sample_photographs
@@ -189,14 +190,14 @@ def _check_size(case: Case, integer: IntegerNetwork | None, effort: Effort) -> N
 def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[str, ...]) -> list[Comparison]:
     """`file`, opened in every runtime that is installed."""
     comparisons = []
-    data = file.path.read_bytes()
+    kind = file_kind(file.path)
     for key, runtime in checks_of(file.path.suffix).items():
         if not runtime.installed:
             continue
         gated = runtime.exact and key not in file.inexact if gate is None else key in gate
         comparison = Comparison(runtime.name, runtime.version, gated, None, against)
         try:
-            comparison.runner = runtime.open(data)
+            comparison.runner = runtime.open(kind.whole(file.path))
         except ModelError as error:
             comparison.error = str(error)
         comparisons.append(comparison)

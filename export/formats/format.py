@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qnas.errors import UsageError
+from qnas.files import read_input
 
 if TYPE_CHECKING:
     from qnas.cost.file_cost import FileCost
@@ -26,7 +27,8 @@ class FileKind:
 
     `inputs`: what it declares, with the sizes that it leaves free. `cost(path, shapes)`: of one run at shapes
     by input name. `properties`: the `qnas.*` metadata. `inspect`: a row for every layer. `companions`: other
-    files that belong to it. `fusion(path, threads)`: its convolutions as onnxruntime runs them, None where
+    files that belong to it, after a look at all that a runtime would open. `whole`: its bytes, with what lies
+    in these files. `fusion(path, threads)`: its convolutions as onnxruntime runs them, None where
     another runtime does.
     """
 
@@ -36,6 +38,7 @@ class FileKind:
     properties: Callable[[Path], dict[str, str]]
     inspect: Callable[[Path, Request], Inspection]
     companions: Callable[[Path], list[Path]] = lambda path: []
+    whole: Callable[[Path], bytes] = read_input
     fusion: Callable[[Path, int], FusionReport | None] = lambda path, threads: None
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from qnas.errors import ModelError
 from qnas.export.formats.format import FileKind
 from qnas.onnx.cost import model_cost
+from qnas.onnx.files import damage_refused, model_bytes, read_model
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.graph import Graph
-from qnas.onnx.shapes import damage_refused, read_model
+from qnas.onnx.session import check_model
 from qnas.runtimes.inputs import Input
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ def _properties(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in read_model(path, external_data=False).metadata_props}
 
 
-def _companions(path: Path) -> list[Path]:
-    """The files that hold its external data."""
-    model = read_model(path, external_data=False)
-    tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
-    return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors})]
+def _whole(path: Path) -> bytes:
+    check_model(path)
+    return model_bytes(path)
 
 
 def _inspect(path: Path, request: Request) -> Inspection:
@@ -58,4 +56,6 @@ def _inspect(path: Path, request: Request) -> Inspection:
     return inspected_network(network, "ONNX", request)
 
 
-ONNX = FileKind(".onnx", _inputs, model_cost, _properties, _inspect, _companions, count_integer_convolutions)
+ONNX = FileKind(
+    ".onnx", _inputs, model_cost, _properties, _inspect, check_model, _whole, count_integer_convolutions
+)

@@ -31,9 +31,10 @@ from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
+from qnas.onnx.files import read_model
 from qnas.onnx.graph import STANDARD, Graph, attributes, opset_versions
 from qnas.onnx.measured import TYPE_NAMES
-from qnas.onnx.shapes import declared_sizes, op_name, read_model
+from qnas.onnx.shapes import declared_sizes, op_name
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams, quantize
 
 InputRange = Literal["0..1", "0..255"]

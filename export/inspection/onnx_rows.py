@@ -10,11 +10,12 @@ from qnas.cost.file_cost import NodeCost
 from qnas.cost.macs import Shape
 from qnas.errors import ModelError
 from qnas.export.inspection.layer_rows import LayerRow
-from qnas.onnx.cost import FORMULAS, model_cost, stored_bytes
+from qnas.onnx.cost import FORMULAS, graph_cost, stored_bytes
+from qnas.onnx.files import damage_refused, read_model
 from qnas.onnx.graph import Graph, attributes, node_name
 from qnas.onnx.measured import MeasuredGraph
 from qnas.onnx.operations import UNPACKING
-from qnas.onnx.shapes import damage_refused, declared_sizes, op_name, read_model
+from qnas.onnx.shapes import declared_sizes, op_name
 
 _CONVERSIONS = UNPACKING - {"Clip"} | {"Constant"}
 _SIGNED = {TensorProto.INT8, TensorProto.INT4}
@@ -33,9 +34,9 @@ def onnx_rows(path: Path, height: int, width: int) -> tuple[tuple[LayerRow, ...]
 def _model_rows(
     model: ModelProto, shapes: Mapping[str, Shape]
 ) -> tuple[tuple[LayerRow, ...], tuple[str, ...]]:
-    cost = model_cost(model, shapes)
-    costs = {layer.name: layer for layer in cost.layers}
     graph = MeasuredGraph(model, shapes)
+    cost = graph_cost(graph)
+    costs = {layer.name: layer for layer in cost.layers}
     rows = (
         _row(graph, node, costs.get(node_name(node)))
         for node in graph.nodes

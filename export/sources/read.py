@@ -11,8 +11,8 @@ from qnas.errors import UsageError
 from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.options import Options
 from qnas.export.sources.source import Source
+from qnas.onnx.files import read_model
 from qnas.onnx.operations import QUANTIZING
-from qnas.onnx.shapes import read_model
 
 Kind = Literal["found", "qdq", "float"]
 

@@ -11,6 +11,7 @@ from qnas.cost.macs import Shape
 from qnas.runtime_bench.environment import current_environment
 from qnas.runtime_bench.latency_model.kernels import Kernel, kernels
 from qnas.runtime_bench.latency_model.table import Basis, LatencyModel
+from qnas.runtime_bench.model_files import model_files
 from qnas.runtimes.inputs import ShapeRequest, random_inputs, resolve_shapes
 from qnas.runtimes.onnxruntime import CPU_DEVICE, execute
 
@@ -72,6 +73,7 @@ def predict(path: Path, model: LatencyModel, requests: Sequence[ShapeRequest] = 
 
     Raises ModelError or UsageError.
     """
+    model_files(path)
     inputs = CPU_DEVICE.load("", path, model.threads, {}).inputs
     shapes = resolve_shapes(inputs, requests)
     executed = execute(path, random_inputs(inputs, shapes, 0), model.threads, runs=1, warmup=0)

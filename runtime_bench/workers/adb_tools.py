@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qnas.cost.macs import Shape
 from qnas.errors import ModelError, UsageError
+from qnas.files import read_input
 from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.inputs import Input
 from qnas.runtimes.litert import BUILT_IN, EXTERNAL, file_nodes, provider_of
@@ -227,7 +228,7 @@ def _ort_nodes(model: Path, call: Call, printed: str, folder: Path) -> tuple[tup
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        return read_input(path).decode("utf-8", "replace")
     except OSError as error:
         raise ModelError(f"the program wrote no {path.name}: take a newer one") from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from qnas.errors import ArchitectureError
+from qnas.files import read_input
 from qnas.network.architecture import Choice
 
 BODY_LAYERS, SKIP_LAYERS = 4, 3  # of a block
@@ -35,8 +36,7 @@ class Genotype:
 def read_genotype(path: Path) -> Genotype:
     """The genotype in a file. Raises ArchitectureError naming line and column."""
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(LONGEST + 1)
+        text = read_input(path, 4 * LONGEST).decode("utf-8")
     except OSError as error:
         raise ArchitectureError(f"cannot read {path} ({error.strerror}): name a .gen file") from error
     except UnicodeDecodeError as error:

@@ -1,14 +1,41 @@
-"""Outputs that are written whole or not at all."""
+"""Inputs that end, and outputs that are written whole or not at all."""
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
 from qnas.errors import OutputError
 from qnas.one_writer import HIDDEN, TEMPORARY, is_at, locked
+
+LARGEST_INPUT = 1 << 31  # bytes: no ONNX or TFLite model is larger
+
+
+def open_input(path: Path, largest: int | None = None) -> BufferedReader:
+    """Open the regular file `path`, of at most `largest` bytes, for reading.
+
+    Raises OSError, with the reason as its `strerror`, for what it is not: a device may have no end, and a
+    FIFO waits until somebody writes.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if largest is not None and status.st_size > largest:
+        raise OSError(errno.EFBIG, f"it has more than {largest} bytes", str(path))
+    return path.open("rb")
+
+
+def read_input(path: Path, largest: int = LARGEST_INPUT) -> bytes:
+    """The bytes of the regular file `path`. Raises OSError as `open_input` does."""
+    with open_input(path, largest) as stream:
+        return stream.read(largest)
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,8 +136,22 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
     path.write_text(json.dumps(HEAD))
     assert FILE.read_sound(path) == Whole("x")
     monkeypatch.setattr(reading, "LARGEST_FILE", 10)
-    with pytest.raises(ModelError, match=r"a\.json is larger than any report: write it again"):
+    with pytest.raises(
+        ModelError, match=r"a\.json cannot be read \(it has more than 10 bytes\): check the path"
+    ):
         FILE.read(path)
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}")])
+def test_what_nests_too_deep_to_be_walked_is_refused(opened: str, closed: str) -> None:
+    file = replace(FILE, infinite={"a": math.inf})
+
+    def nested(depth: int) -> str:
+        return json.dumps(HEAD)[:-1] + f', "anything": {opened * depth}1{closed * depth}}}'
+
+    assert file.parse(nested(60), "a.json").name == "x"
+    with pytest.raises(ModelError, match=r"a\.json is not JSON \(it nests deeper than 64\): write it again"):
+        file.parse(nested(450), "a.json")
 
 
 def test_plain_data_of_other_kinds_is_refused_as_json_is() -> None:

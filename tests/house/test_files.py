@@ -1,15 +1,28 @@
-"""An output appears whole or not at all."""
+"""Inputs end; an output appears whole or not at all."""
 
 import contextlib
+import os
 import resource
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from qnas.errors import OutputError
-from qnas.files import atomic_write, check_output
+from qnas.calibration.document import read_calibration
+from qnas.calibration.prepare.float_model import read_float_model
+from qnas.errors import OutputError, QnasError
+from qnas.files import atomic_write, check_output, read_input
+from qnas.images.files import read_image
+from qnas.network.architecture import read_architecture
+from qnas.onnx.files import read_model
+from qnas.runtime_bench.latency_model.table import read_latency_model
+from qnas.runtime_bench.result_files import read_result
+from qnas.search.imports.genotype import read_genotype
+from qnas.search.sweep.member import read_members
+from qnas.tflite.reader import read_tflite
+from qnas.torch.checkpoint import load_found
 
 
 @contextlib.contextmanager
@@ -91,3 +104,41 @@ def test_a_folder_without_permission_is_told_before_the_work(
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(OutputError, match=r"no permission in .*, choose another folder"):
         check_output(tmp_path / "found.pt", force=False)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[list[Path]]:
+    """A device without an end, and a FIFO into which nobody writes; whoever waits for it is ended."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    os.mkfifo(tmp_path / "fifo")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield [Path("/dev/zero"), tmp_path / "fifo"]
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_architecture, read_calibration, read_float_model, read_genotype, read_image, read_latency_model,
+        read_model, read_members, read_result, read_tflite, load_found,
+    ],
+)  # fmt: skip
+def test_no_reader_waits_for_what_is_no_regular_file(
+    read: Callable[[Path], object], endless: list[Path]
+) -> None:
+    for path in endless:
+        with pytest.raises(QnasError, match=r"it is no regular file|is not a file|no checkpoint"):
+            read(path)
+
+
+def test_an_input_has_a_largest_size(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"12345")
+    assert read_input(path, 5) == b"12345"
+    with pytest.raises(OSError, match="it has more than 4 bytes"):
+        read_input(path, 4)

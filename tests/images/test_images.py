@@ -156,13 +156,19 @@ def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path: Path) -> None
         read_image(tmp_path)
 
 
-@pytest.mark.parametrize("side", [10_000, 30_000])  # Pillow warns of the first and refuses the second itself
+# Pillow takes the first, warns of the second, and refuses the third itself.
+@pytest.mark.parametrize("side", [9_000, 10_000, 30_000])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, side: int) -> None:
     path = tmp_path / "bomb.bmp"
     header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
     path.write_bytes(b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header)
     with pytest.raises(ImageError, match=r"bomb\.bmp .*decompression bomb: cut it into parts"):
         read_image(path)
+
+
+def test_an_image_of_8k_is_read(tmp_path: Path) -> None:
+    Image.new("L", (7680, 4320)).save(tmp_path / "8k.png")
+    assert read_image(tmp_path / "8k.png").shape == (4320, 7680, 3)
 
 
 def test_list_images_sorts_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:

@@ -252,3 +252,45 @@ def test_a_tflite_list_longer_than_its_file_is_refused_before_it_is_walked() -> 
     data[tensors - 4 : tensors] = (2**31).to_bytes(4, "little")
     with pytest.raises(ModelError, match="a list of 2147483648 entries"):
         read_tflite(bytes(data))
+
+
+def test_a_few_bytes_that_are_named_often_are_refused_before_they_fill_the_memory() -> None:
+    import flatbuffers
+
+    schema, builder = load_schema(), flatbuffers.Builder(1 << 17)
+    data, name = builder.CreateByteVector(bytes(1 << 16)), builder.CreateString("x")
+    schema.BufferStart(builder)
+    schema.BufferAddData(builder, data)
+    buffer = schema.BufferEnd(builder)
+    schema.MetadataStart(builder)
+    schema.MetadataAddName(builder, name)
+    schema.MetadataAddBuffer(builder, 1)
+    entry = schema.MetadataEnd(builder)
+    schema.SubGraphStart(builder)
+    graph = schema.SubGraphEnd(builder)
+    buffers, graphs, metadata = (
+        vector_of(builder, each) for each in ([buffer, buffer], [graph], [entry] * 10_000)
+    )  # 650 MB of metadata
+    schema.ModelStart(builder)
+    schema.ModelAddSubgraphs(builder, graphs)
+    schema.ModelAddBuffers(builder, buffers)
+    schema.ModelAddMetadata(builder, metadata)
+    builder.Finish(schema.ModelEnd(builder), file_identifier=b"TFL3")
+    with pytest.raises(ModelError, match="bytes are named more than 16 times over"):
+        read_tflite(bytes(builder.Output()))
+
+
+def vector_of(builder: Any, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for each in reversed(offsets):
+        builder.PrependUOffsetTRelative(each)
+    vector: int = builder.EndVector()
+    return vector
+
+
+def test_a_list_of_more_tensors_than_a_network_has_is_refused() -> None:
+    file = TfliteFile()
+    for i in range(20_001):
+        file.tensor(f"{i}", (1,))
+    with pytest.raises(ModelError, match="a list of 20005 entries, more than 20000"):
+        read_tflite(one_convolution(file=file))

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -16,8 +16,10 @@ from msgspec import Meta
 from qnas.documents.digest import DIGEST, digest_of
 from qnas.documents.mistakes import mistake, shown
 from qnas.errors import QnasError, UsageError
+from qnas.files import read_input
 
 LARGEST_FILE = 1 << 28  # bytes
+DEEPEST = 64  # lists and objects within each other
 Text = Annotated[str, Meta(max_length=4000)]  # what people read; the name of something may be longer
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Number = Annotated[float, Meta(ge=-1e24, le=1e24)]  # more is no count and no time
@@ -33,10 +35,23 @@ class Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def decode(text: str | bytes) -> object:
     """JSON as plain data; NaN, infinities and what nests too deep are none. Raises ValueError."""
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (ValueError, RecursionError) as problem:
         said, _, _ = str(problem).removeprefix("JSON is malformed: ").partition(" - at ")
         raise ValueError(said) from problem
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Raise ValueError for what nests deeper than DEEPEST: what walks it later could not come back."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        within = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for parts in within for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it nests deeper than {DEEPEST}")
 
 
 @dataclass(frozen=True)
@@ -67,9 +82,7 @@ class Document(Generic[_T]):
     def read(self, path: Path, toml: bool = False) -> _T:
         """What a file holds, of JSON or TOML in UTF-8."""
         try:
-            if path.stat().st_size > LARGEST_FILE:
-                raise self.error(f"{path} is larger than any {self.what}: {self.advice}")
-            text = path.read_text(encoding="utf-8")
+            text = read_input(path, LARGEST_FILE).decode("utf-8")
         except OSError as problem:
             raise self.error(f"{path} cannot be read ({problem.strerror}): check the path") from problem
         except UnicodeDecodeError as problem:

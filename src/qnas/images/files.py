@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from qnas.errors import ImageError, OutputError
-from qnas.files import atomic_write
+from qnas.files import atomic_write, open_input
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 # Named, because others of Pillow's readers start programs (EPS runs ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+MOST_PIXELS = 1 << 25  # 7680x4320 is less; to read it takes less than 1 GiB, however few bytes say so
 DIRECT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -36,13 +37,15 @@ def read_image_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uin
             warnings.simplefilter("ignore")  # Pillow's remarks about odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                return _to_rgb_and_alpha(ImageOps.exif_transpose(image), image.format, path)
+                if image.width * image.height > MOST_PIXELS:  # Pillow has read the head alone
+                    raise Image.DecompressionBombError
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb_and_alpha(image, image.format, path)
     except ImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels and may be a decompression bomb: "
-            "cut it into parts"
+            f"{path} has more than {MOST_PIXELS} pixels and may be a decompression bomb: cut it into parts"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
@@ -90,7 +93,7 @@ def list_images(folder: Path) -> list[Path]:
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal. Raises ImageError when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}): check the file") from error

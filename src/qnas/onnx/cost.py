@@ -20,10 +20,11 @@ from qnas.cost.file_cost import FileCost, NodeCost, executed_bits
 from qnas.cost.macs import convolution, per_value, product, transposed
 from qnas.errors import ModelError
 from qnas.onnx.activations import Activations
+from qnas.onnx.files import damage_refused, read_model
 from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.measured import TYPE_BITS, MeasuredGraph
 from qnas.onnx.operations import ELEMENTWISE, KEEPING, POOLING, RESIZING, SHAPES_AND_TYPES, UNPACKING
-from qnas.onnx.shapes import STAND_INS, damage_refused, op_name, read_model
+from qnas.onnx.shapes import STAND_INS, op_name
 
 
 def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> FileCost:
@@ -35,7 +36,11 @@ def model_cost(model: ModelProto | Path, shapes: Mapping[str, Sequence[int]] | N
     if isinstance(model, Path):
         with damage_refused(model):
             return model_cost(read_model(model), shapes)
-    graph = MeasuredGraph(model, shapes or {})
+    return graph_cost(MeasuredGraph(model, shapes or {}))
+
+
+def graph_cost(graph: MeasuredGraph) -> FileCost:
+    """`model_cost` of a graph whose shapes are inferred already."""
     activations = Activations(graph)
     rows: list[NodeCost] = []
     counted: set[str] = set()

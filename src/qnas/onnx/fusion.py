@@ -9,10 +9,10 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
+from qnas.onnx.files import read_model
 from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.operations import MOVING
 from qnas.onnx.session import open_session
-from qnas.onnx.shapes import read_model
 
 # By type alone: onnxruntime has NHWC and blocked-NCHW twins of them in domains of its own.
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})

@@ -16,6 +16,7 @@ it is that of the integers they came from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -47,10 +48,10 @@ def metadata_bits(node: NodeProto) -> int | None:
     """What the node's metadata says of its bits, or None; ModelError when that is no number."""
     for entry in node.metadata_props:
         if entry.key == BITS_KEY:
-            if not (entry.value.isdecimal() and int(entry.value) > 0):
+            if not re.fullmatch("[1-9][0-9]?", entry.value):  # Python itself refuses to read long numbers
                 raise ModelError(
-                    f"node {node_name(node)}: metadata {BITS_KEY} is {entry.value!r}, not a number of bits: "
-                    "export the model again"
+                    f"node {node_name(node)}: metadata {BITS_KEY} is {entry.value[:80]!r}, not a number of "
+                    "bits: export the model again"
                 )
             return int(entry.value)
     return None

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import onnx
 
 from qnas.errors import ModelError
+from qnas.onnx.files import damage_refused, external_files, read_model
 from qnas.onnx.names import Names
+from qnas.onnx.shapes import check_constants
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,13 +31,16 @@ def open_session(
     provider_options: Mapping[str, str] | None = None,
     profile: Path | None = None,
     standard: bool = False,
+    timed: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Return a session for a model file or the bytes of one, on the CPU or on another `provider` first.
 
     `threads` is the number of threads inside an operation, 0 = one per physical core. Without `optimized` the
     graph runs node by node as written. `optimized_model_path` receives the graph that really runs; with
     `standard` it has no operations but ONNX's own, on any machine.
-    `profile` is how the file begins whose name the session's `end_profiling` returns.
+    `profile` is how the file begins whose name the session's `end_profiling` returns. `timed` is for the
+    bench, which has checked the file (`check_model`) and measures onnxruntime as it is by default: which
+    tensors share memory is planned then, in time quadratic in the number of nodes.
     Raises ModelError when the file is missing, is no ONNX model, or holds what onnxruntime cannot run.
     """
     import onnxruntime  # 0.2 s: only when a model is really opened
@@ -43,13 +48,12 @@ def open_session(
     name = "the model" if isinstance(model, bytes) else str(model)
     if isinstance(model, Path) and not model.is_file():
         raise ModelError(f"{name} is not a file: name an .onnx model")
+    if isinstance(model, Path) and not timed:
+        check_model(model)
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options = _options(threads, timed)
     level = onnxruntime.GraphOptimizationLevel
     best = level.ORT_ENABLE_BASIC if standard else level.ORT_ENABLE_ALL
     options.graph_optimization_level = best if optimized else level.ORT_DISABLE_ALL
@@ -58,7 +62,6 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    options.add_session_config_entry(EXACT_SUMS, "1")
     try:
         try:
             source = model if isinstance(model, bytes) else str(model)
@@ -71,9 +74,30 @@ def open_session(
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
 
 
+def _options(threads: int, timed: bool) -> onnxruntime.SessionOptions:
+    """What `open_session` chooses for all sessions."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception: no second copy on stderr
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_reuse = timed
+    options.add_session_config_entry(EXACT_SUMS, "1")
+    return options
+
+
+def check_model(path: Path) -> list[Path]:
+    """The files that a runtime opens besides `path`. Raises ModelError where it may not be given these."""
+    model = read_model(path)
+    with damage_refused(path):
+        check_constants(model)
+    return external_files(path)
+
+
 def _unshared(model: Path | bytes) -> bytes:
     """The model with int8 constants, and what dequantizes them, of its own for every node that reads them."""
-    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else read_model(model)
     graph, names, seen = proto.graph, Names.of(proto.graph), set[str]()
     stored = {each.name: each for each in graph.initializer if each.data_type == onnx.TensorProto.INT8}
     dequantized = {node.output[0]: node for node in graph.node if node.input and node.input[0] in stored}

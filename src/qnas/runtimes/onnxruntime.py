@@ -16,9 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from qnas.cost import macs
 from qnas.errors import ModelError, UsageError
+from qnas.onnx.files import read_model
 from qnas.onnx.graph import attributes
 from qnas.onnx.session import first_line, open_session
-from qnas.onnx.shapes import read_model
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input, shape_text
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
@@ -39,7 +39,11 @@ class OrtModel:
     def __init__(self, argument: str, model: Path, threads: int, options: Options) -> None:
         provider = provider_name(argument)
         self._session: Any = open_session(
-            model, threads, provider=None if provider == CPU else provider, provider_options=options
+            model,
+            threads,
+            provider=None if provider == CPU else provider,
+            provider_options=options,
+            timed=True,
         )
         self.inputs = tuple(
             Input(each.name, _dtype(each.type), tuple(each.shape)) for each in self._session.get_inputs()
@@ -157,6 +161,7 @@ def execute(
             provider=provider if compiled else None,
             provider_options=provider_options,
             profile=Path(folder) / "profile",
+            timed=True,
         )
         try:
             for _ in range(warmup + runs):

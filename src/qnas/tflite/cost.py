@@ -21,6 +21,7 @@ from pathlib import Path
 from qnas.cost.file_cost import Container, FileCost, NodeCost, executed_bits
 from qnas.cost.macs import Shape, convolution, depthwise, product, transposed_channels_last
 from qnas.errors import ModelError, UsageError
+from qnas.files import read_input
 from qnas.onnx.activations import Life, peak_bytes
 from qnas.tflite.levels import Grids, tensor_levels, value_bits, weight_bits
 from qnas.tflite.reader import BITS, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
@@ -42,7 +43,7 @@ def tflite_cost(
 
         if isinstance(source, TfliteModel):
             raise UsageError("a model that is read already keeps its sizes: give the file")
-        found = resized_shapes(source if isinstance(source, bytes) else source.read_bytes(), wanted)
+        found = resized_shapes(source if isinstance(source, bytes) else read_input(source), wanted)
         tensors = (replace(t, shape=found.get(i, t.shape)) for i, t in enumerate(model.tensors))
         model = replace(model, tensors=tuple(tensors))
     return _Counter(model).cost()

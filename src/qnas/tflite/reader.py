@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
+from qnas.files import read_input
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 7
 MOST_DIMENSIONS = 8
 LONGEST_NAME = 2000
 LARGEST_TENSOR = 2**40  # values
+MOST_ENTRIES = 20_000  # of a list of tensors, operators or buffers
+MOST_SHARED = 16  # times that a file's bytes may be read: what looks like much may be few bytes, named often
 OPTIONS: dict[str, tuple[str, ...]] = {  # table of options -> what is read from it
     "AddOptions": ("FusedActivationFunction",),
     "BatchMatMulOptions": ("AdjX",),
@@ -108,7 +111,7 @@ def read_tflite(source: Path | bytes) -> TfliteModel:
     schema = load_schema()
     name = "the TFLite model" if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else read_input(source)
     except OSError as error:
         raise ModelError(f"{name} cannot be read ({error.strerror}): check the path") from error
     if data[4:8] != IDENTIFIER:
@@ -126,19 +129,20 @@ class _Reader:
 
     def __init__(self, schema: ModuleType, data: bytes) -> None:
         self.schema, self.data = schema, data
+        self.left = MOST_SHARED * len(data)
         self.codes: list[str] = []
         self.buffers: list[NDArray[np.uint8] | None] = []
 
     def model(self) -> TfliteModel:
         root = self.schema.Model.GetRootAs(self.data)
-        self.codes = [self._code(root.OperatorCodes(i)) for i in self._count(root.OperatorCodesLength())]
-        self.buffers = [self._buffer(root.Buffers(i)) for i in self._count(root.BuffersLength())]
+        self.codes = [self._code(root.OperatorCodes(i)) for i in self._entries(root.OperatorCodesLength())]
+        self.buffers = [self._buffer(root.Buffers(i)) for i in self._entries(root.BuffersLength())]
         if root.SubgraphsLength() < 1:
             raise ModelError("it holds no graph")
         graph = root.Subgraphs(0)
-        tensors = tuple(self._tensor(graph.Tensors(i)) for i in self._count(graph.TensorsLength()))
+        tensors = tuple(self._tensor(graph.Tensors(i)) for i in self._entries(graph.TensorsLength()))
         operators = tuple(
-            self._operator(graph.Operators(i), len(tensors)) for i in self._count(graph.OperatorsLength())
+            self._operator(graph.Operators(i), len(tensors)) for i in self._entries(graph.OperatorsLength())
         )
         inputs, outputs = (
             self._indices(length, read, len(tensors))
@@ -147,16 +151,24 @@ class _Reader:
                 (graph.OutputsLength(), graph.OutputsAsNumpy),
             )
         )
-        metadata = dict(self._metadata(root.Metadata(i)) for i in self._count(root.MetadataLength()))
+        metadata = dict(self._metadata(root.Metadata(i)) for i in self._entries(root.MetadataLength()))
         return TfliteModel(tensors, operators, inputs, outputs, root.SubgraphsLength(), metadata)
 
-    def _count(self, length: int) -> range:
-        if length * 4 > len(self.data):  # an element of a vector takes at least four bytes
-            raise ModelError(f"a list of {length} entries in a file of {len(self.data)} bytes")
+    def _entries(self, length: int) -> range:
+        if length > MOST_ENTRIES:
+            raise ModelError(f"a list of {length} entries, more than {MOST_ENTRIES}")
+        self._take(4 * length)
         return range(length)
 
+    def _take(self, size: int) -> None:
+        """Count `size` bytes before they are read: offsets may lead to the same ones any number of times."""
+        self.left -= size
+        if self.left < 0:
+            raise ModelError(f"its {len(self.data)} bytes are named more than {MOST_SHARED} times over")
+
     def _indices(self, length: int, read: Callable[[], Any], tensors: int) -> tuple[int, ...]:
-        indices = tuple(read().tolist()) if self._count(length) else ()
+        self._take(4 * length)
+        indices = tuple(read().tolist()) if length else ()
         if any(not -1 <= index < tensors for index in indices):
             raise ModelError(f"a tensor beyond the {tensors} that there are")
         return indices
@@ -177,6 +189,7 @@ class _Reader:
         if entry.Buffer() >= len(self.buffers):
             raise ModelError("metadata that has no buffer")
         data = self.buffers[entry.Buffer()]
+        self._take(0 if data is None else data.size)
         return _text(entry.Name()), b"" if data is None else data.tobytes()
 
     def _tensor(self, tensor: Any) -> TfliteTensor:
@@ -191,8 +204,10 @@ class _Reader:
         if tensor.Buffer() >= len(self.buffers):
             raise ModelError(f"tensor {name!r} has no buffer")
         data = self.buffers[tensor.Buffer()] if tensor.Buffer() else None  # the first is always empty
+        self._take(0 if data is None else data.size)
         if data is not None and data.size != -(-prod(shape) * BITS[kind] // 8):
             raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
+        self._take(4 * tensor.ShapeSignatureLength())
         signature = tuple(tensor.ShapeSignatureAsNumpy().tolist()) if tensor.ShapeSignatureLength() else ()
         if signature and len(signature) != len(shape):
             raise ModelError(f"the signature of tensor {name!r} does not fit it")
@@ -206,6 +221,7 @@ class _Reader:
         if quantization is None:
             return np.zeros(0, np.float32), np.zeros(0, np.int64), 0
         length = quantization.ScaleLength()
+        self._take(4 * length + 8 * quantization.ZeroPointLength())
         scale = np.asarray(quantization.ScaleAsNumpy() if length else (), np.float32)
         zero = np.zeros(length, np.int64)
         if quantization.ZeroPointLength():

@@ -307,7 +307,7 @@ def test_weights_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     model.graph.initializer[0].external_data[0].value = "../network.bin"
     path.write_bytes(model.SerializeToString())
-    assert "no readable ONNX model" in refusal(path)
+    assert "'../network.bin', which is not beside or below it" in refusal(path)
 
 
 # Running ---------------------------------------------------------------------------------------------------

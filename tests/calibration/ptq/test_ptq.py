@@ -512,3 +512,16 @@ def test_channels_last_and_grey_levels_are_the_networks_own(tmp_path: Path) -> N
     )
     output = IntegerRunner(network, quantized(network, ranges_of(network, TEST)))(TEST)
     np.testing.assert_array_equal(output, TEST[..., ::-1])
+
+
+def test_a_long_chain_of_clamps_is_planned_without_recursion() -> None:
+    count = 1200  # as many calls within each other as Python allows, and more
+    chain = " ".join(f"t{i + 1} = Relu (t{i})" for i in range(count))
+    graph = FloatGraph(
+        text_network(f"""
+        net (float[n, 3, h, w] image) => (float[n, 3, y, x] upscaled) <float[12, 3, 1, 1] k>
+        {{ t0 = Conv (image, k) {chain} upscaled = DepthToSpace <blocksize = 2> (t{count}) }}""")
+    )
+    assert graph.exclusive == {f"t{i}" for i in range(count + 1)}
+    grids = plan_grids(graph, dict.fromkeys(graph.floats, Range(0.0, 1.0)))
+    assert len({grids.groups.of(f"t{i}") for i in range(count + 1)}) == 1
