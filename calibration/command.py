@@ -16,7 +16,8 @@ from qnas.calibration.document import write_calibration
 from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
 from qnas.calibration.report.page import calibration_page
-from qnas.files import atomic_write, check_output
+from qnas.files import check_outputs, write_file
+from qnas.images.files import images_in
 
 
 def calibrate_command(
@@ -25,15 +26,13 @@ def calibrate_command(
     """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written."""
     target = output or model.with_suffix(".calibration.json")
     page = target.with_suffix(".html")
-    for path in (target, *([page] if html else [])):
-        check_output(path, force)
+    check_outputs([target, page if html else None], force, (model, *images_in(images), settings["crops_of"]))
     with bars() as display:
         done = run(model, images, Settings(**settings), display)
         text = calibration_page(done, display) if html else ""
     write_calibration(done.calibration, target, force)
     if html:
-        with atomic_write(page, force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(page, text, force)
     _show(done, Console(), [target, *([page] if html else [])])
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from qnas.cost.file_cost import FileCost, NodeCost
 from qnas.cost.network_cost import CONVENTIONS, NetworkCost
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.runtime_bench.model_cost import ModelCost
 from qnas.runtime_bench.terminal import wide_console
 from qnas.runtimes.inputs import shape_text
@@ -25,8 +25,7 @@ Cost = TypeVar("Cost", FileCost, NetworkCost)
 def write_json(costs: Sequence[ModelCost], path: Path, force: bool) -> None:
     """Write them whole or not at all; OutputError when `path` exists or cannot be written."""
     document = {"format": FORMAT, "version": VERSION, "models": [_model_document(each) for each in costs]}
-    with atomic_write(path, force) as temporary:
-        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(document) + "\n", force)
 
 
 def cost_document(cost: FileCost) -> dict[str, Any]:

@@ -56,17 +56,17 @@ def main(
     Random networks of the spaces run under onnxruntime's profiler. The error that is printed is that of
     networks left out of the fit. Keep the machine quiet meanwhile.
     """
-    from qnas.files import atomic_write, check_output
+    from qnas.export.formats.table import models_in
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.latency_model.fitting import FitSettings, fit, sources
     from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtimes.inputs import parse_shape
 
-    check_output(output, force)
+    check_outputs([output], force, models_in(models) if models else [])
     settings = FitSettings(tuple(map(parse_shape, sizes)), threads, budget, device)
     with sources(models, spaces, networks) as files, progress_bar() as progress:
         model = fit(files, settings, progress)
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(model.to_json(), encoding="utf-8")
+    write_file(output, model.to_json(), force)
     click.echo(f"{len(model.kernels)} kernels of {len(files)} networks -> {output}")
     if (seen := model.accuracy) is not None:
         click.echo(

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from qnas.errors import UsageError
-from qnas.files import check_output
+from qnas.export.formats.table import files_of
+from qnas.files import check_outputs
 from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.document import write_json
 from qnas.runtime_bench.report import missed, print_profiles, print_table, remarks
@@ -41,10 +42,7 @@ def check(
         raise UsageError("no model is named: see qnas-bench --help")
     if runs is not None and min_time is not None:
         raise UsageError("--runs and --min-time both say how long to measure: give one")
-    if json_path is not None:
-        if json_path in models:
-            raise UsageError(f"--json {json_path} would replace a model: name another file")
-        check_output(json_path, force)
+    check_outputs([json_path], force, (file for path in models for file in files_of(path)))
 
 
 def run(

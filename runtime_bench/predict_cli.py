@@ -27,20 +27,20 @@ def main(
     the sum as little as they are large in it.
     """
     import json
+    from itertools import chain
 
-    from qnas.files import atomic_write, check_output
+    from qnas.export.formats.table import files_of
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.environment import threads_text
     from qnas.runtime_bench.latency_model.prediction import predict
     from qnas.runtime_bench.latency_model.table import read_latency_model
     from qnas.runtimes.inputs import parse_shape
 
-    if json_path is not None:
-        check_output(json_path, force)
+    check_outputs([json_path], force, chain(files_of(source), [table]))
     model = read_latency_model(table)
     prediction = predict(source, model, tuple(map(parse_shape, shapes)))
     if json_path is not None:
-        with atomic_write(json_path, force) as temporary:
-            temporary.write_text(json.dumps(prediction.to_document(), indent=1) + "\n", encoding="utf-8")
+        write_file(json_path, json.dumps(prediction.to_document(), indent=1) + "\n", force)
     if per_layer:
         for node in prediction.nodes:
             click.echo(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")

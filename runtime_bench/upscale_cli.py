@@ -39,12 +39,15 @@ def main(model: Path, image: Path, output: Path, tile: int, overlap: int, thread
     and more time. With an OVERLAP of at least the model's reach the result does not depend on TILE.
     Transparency is kept, enlarged bicubically.
     """
-    from qnas.files import check_output
+    from itertools import chain
+
+    from qnas.export.formats.table import files_of
+    from qnas.files import check_outputs
     from qnas.images.files import check_png_name, read_image_with_alpha, write_png
     from qnas.runtime_bench.upscale import load_upscaler, upscale, upscale_alpha
 
     check_png_name(output)
-    check_output(output, force)
+    check_outputs([output], force, chain(files_of(model), [image]))
     pixels, alpha = read_image_with_alpha(image)
     upscaler = load_upscaler(model, threads)
     large = upscale(upscaler, pixels, tile, overlap)

@@ -55,7 +55,7 @@ def main(
         architecture, data, steps=steps, batch=batch, patch=patch, learning_rate=lr, loss=loss, seed=seed,
         warm_start=warm_start, cache_mib=cache_mib, activation_steps=activation_steps,
     )  # fmt: skip
-    run.run(architecture, recipe, output, validate, threads, resume=resume, force=force)
+    run.run(architecture, recipe, output, validate, threads, resume=resume, force=force, source=Path(arch))
 
 
 if __name__ == "__main__":  # `qnas-search sweep` runs it so, without a script on the path

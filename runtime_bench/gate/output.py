@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qnas.errors import printable
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.gate.request import Outputs
 from qnas.runtime_bench.gate.sequential import CONFIRMING, FIRST, Looks, Sample, Status
@@ -25,7 +25,6 @@ WIDTH = 200
 STYLES = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.SKIPPED: "dim"}
 MARKS = {Status.PASS: "✅", Status.FAIL: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
-NO_TEXT = re.compile("[\ud800-\udfff]")  # of file names that are no UTF-8
 UNITS: dict[str, Callable[[float], str]] = {
     "bytes": lambda value: f"{value:,.0f}",
     "MACs": lambda value: f"{value:,.0f}",
@@ -45,8 +44,7 @@ def write_outputs(report: GateReport, outputs: Outputs, force: bool) -> None:
     )
     for path, text in texts:
         if path is not None:
-            with atomic_write(path, force) as temporary:
-                temporary.write_text(NO_TEXT.sub("?", text), encoding="utf-8")
+            write_file(path, text, force)
 
 
 def shown(value: float | None, unit: str) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from rich.progress import Progress as Bar
 from qnas import __version__
 from qnas.cost.network_cost import PAPER_G, layer_sizes, network_cost
 from qnas.errors import ArchitectureError, UsageError
-from qnas.files import check_output
-from qnas.images.files import list_images
+from qnas.files import check_outputs
+from qnas.images.files import images_in, list_images
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.network.lowering import lower
 from qnas.quantization.quantizers import BIT_WIDTHS, Levels
@@ -70,13 +71,16 @@ def recipe(
 
 def run(
     found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *,
-    resume: bool, force: bool, show: Callable[[Progress], None] | None = None,
+    resume: bool, force: bool, show: Callable[[Progress], None] | None = None, source: Path | None = None,
 ) -> None:  # fmt: skip
     """Train and write `output`. Raises QnasError; Ctrl-C saves the state.
 
-    Progress is shown on stderr, or with `show`, which hears of every step, not at all.
+    `source` is the file that `found` came from. Progress is shown on stderr, or with `show`, which hears of
+    every step, not at all.
     """
-    check_output(output, force)
+    warm_start = Path(wanted.warm_start) if wanted.warm_start else None
+    pictures = images_in([*map(Path, wanted.data), validation])
+    check_outputs([output], force, chain([source, warm_start], pictures))
     if validation:
         list_images(validation)
     state = output.with_name(output.name + ".run")

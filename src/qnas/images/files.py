@@ -1,6 +1,8 @@
 """Reads photographs as uint8 RGB, whatever their mode, and writes PNG files."""
 
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,16 @@ def list_images(folder: Path) -> list[Path]:
     if not found:
         raise ImageError(f"{folder} holds no image: put files of type {' '.join(SUFFIXES)} there")
     return found
+
+
+def images_in(places: Iterable[Path | None]) -> Iterator[Path]:
+    """The images that files and folders of them stand for; None, and a folder without any, for none."""
+    for place in places:
+        if place is not None and not place.is_dir():
+            yield place
+        elif place is not None:
+            with suppress(ImageError):
+                yield from list_images(place)
 
 
 def write_png(
