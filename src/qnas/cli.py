@@ -1,19 +1,42 @@
 """What every command line shares: one place that turns a user's error into one line and exit code 2."""
 
+import errno
+import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
-from qnas.errors import QnasError
+from qnas.errors import QnasError, printable, system_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+NOBODY_READS = 141  # 128 + SIGPIPE
+_OF_THE_SYSTEM = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+)
 
 
-class QnasCommand(click.Command):
+class CheckedOutput(click.Command):
+    """A command, or a group of them, of which nothing that it prints is lost without an error."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run it to its end, where all of its output has arrived or that it has not is an error."""
+        _open_missing()
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except OSError as error:
+            _output_failed(error)
+
+
+class QnasCommand(CheckedOutput):
     """Prints a user's error as one line on stderr and exits with 2; a bug keeps its traceback.
 
-    Ctrl-C exits with 130.
+    Ctrl-C exits with 130, a reader of its output that went away, as `head` does, with 141.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -35,8 +58,36 @@ class QnasCommand(click.Command):
             _fail(f'{ctx.command_path} needs PyTorch, which is not installed: pip install "qnas[all]"')
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+        except OSError as error:
+            _output_failed(error)
+
+
+def _output_failed(error: OSError) -> NoReturn:
+    """End for what the system refused, mostly of the output; raise `error` again where that is a bug."""
+    if error.errno not in (*_OF_THE_SYSTEM, errno.EPIPE):
+        raise error
+    what = error.filename or "a file"
+    try:
+        sys.stdout.flush()  # fails again where it has failed
+    except OSError:
+        what = "standard output"
+        with suppress(OSError):  # for Python would try a third time
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        sys.exit(NOBODY_READS)
+    _fail(f"{what} cannot be written or read: {system_error(error)}")
+
+
+def _open_missing() -> None:
+    """Let no file take the place of an input or output that the command was started without."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # nobody to tell
+        click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)
