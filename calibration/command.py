@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.calibration.calibrate import Run, Settings, run
@@ -16,8 +14,10 @@ from qnas.calibration.document import write_calibration
 from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
 from qnas.calibration.report.page import calibration_page
+from qnas.cli import say
 from qnas.files import check_outputs, write_file
 from qnas.images.files import images_in
+from qnas.terminal import stdout
 
 
 def calibrate_command(
@@ -33,10 +33,10 @@ def calibrate_command(
     write_calibration(done.calibration, target, force)
     if html:
         write_file(page, text, force)
-    _show(done, Console(), [target, *([page] if html else [])])
+    _show(done, [target, *([page] if html else [])])
 
 
-def _show(done: Run, console: Console, files: Sequence[Path]) -> None:
+def _show(done: Run, files: Sequence[Path]) -> None:
     """The scores, the notices, and what was written."""
     calibration = done.calibration
     table = Table("candidate", box=SIMPLE_HEAD, title="INT8 against the float model, on images held out")
@@ -50,14 +50,9 @@ def _show(done: Run, console: Console, files: Sequence[Path]) -> None:
             if score.eligible
             else "control, never chosen"
         )
-        table.add_row(escape(score.name), decibels(score.psnr), note)
-    if console.is_terminal:
-        console.print(table)
-    else:
-        Console(width=100).print(table)
+        table.add_row(score.name, decibels(score.psnr), note)
+    stdout(100).print(table)
     for notice in done.notices:
-        console.print(notice, markup=False, highlight=False, soft_wrap=True)
+        say(notice)
     for path in files:
-        console.print(
-            f"wrote {path} ({path.stat().st_size} bytes)", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"wrote {path} ({path.stat().st_size} bytes)")

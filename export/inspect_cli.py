@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 LARGEST_SIDE = 4096
@@ -42,23 +42,21 @@ def main(
     import json
     from itertools import chain
 
-    from rich.console import Console
-
     from qnas.export.formats.table import files_of
     from qnas.export.inspect import inspect
     from qnas.export.inspection.inspection import Request
     from qnas.export.inspection.report import WIDTH, as_document, as_page, show
     from qnas.files import check_outputs, write_file
     from qnas.images.files import images_in
+    from qnas.terminal import stdout
 
     check_outputs([html], force, chain(files_of(file), images_in([images])))
     inspection = inspect(file, Request(*size, images))
     if html is not None:
         write_file(html, as_page(inspection), force)
     if as_json:
-        click.echo(json.dumps(as_document(inspection)))
+        say(json.dumps(as_document(inspection)))
     else:
-        console = Console()
-        show(inspection, console if console.is_terminal else Console(width=WIDTH))
+        show(inspection, stdout(WIDTH))
     if html is not None:
-        click.echo(f"wrote {html}", err=as_json)
+        say(f"wrote {html}", err=as_json)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 from qnas.runtime_bench.load_options import load_options
 
 FILE = click.Path(path_type=Path)
@@ -63,9 +63,9 @@ def main(
     if json_path is not None:
         write_file(json_path, json.dumps(study.to_document(), indent=1) + "\n", force)
     for each in study.correlations:
-        click.echo(
+        say(
             f"{each.device:16} {each.cost:16} Spearman {each.spearman:.3f} "
             f"({each.low:.3f} to {each.high:.3f}), Kendall {each.kendall:.3f}, {each.networks} networks"
         )
     for text in study.failures:
-        click.echo(f"not measured: {text}", err=True)
+        say(f"not measured: {text}", err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -54,4 +54,4 @@ def main(
         write_json(costs, json_path, force)
     print_tables(costs, convention, per_layer)
     for line in uncovered(costs):
-        click.echo(line, err=True)
+        say(line, err=True)

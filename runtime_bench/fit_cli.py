@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -67,9 +67,9 @@ def main(
     with sources(models, spaces, networks) as files, progress_bar() as progress:
         model = fit(files, settings, progress)
     write_file(output, model.to_json(), force)
-    click.echo(f"{len(model.kernels)} kernels of {len(files)} networks -> {output}")
+    say(f"{len(model.kernels)} kernels of {len(files)} networks -> {output}")
     if (seen := model.accuracy) is not None:
-        click.echo(
+        say(
             f"left out {seen.networks}: mean error {seen.mape:.1%}, {seen.within_5:.0%} within 5 %, "
             f"{seen.within_10:.0%} within 10 %, rank correlation {seen.spearman:.3f}"
         )

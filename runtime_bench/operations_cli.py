@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -45,10 +45,8 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
     asked = [find_space(each) for each in spaces] or built_in_spaces()
     times = operation_times(model, asked, image_sizes([parse_shape(each) for each in sizes]))
     write_file(output, with_operations(model, list(times)).to_json(), force)
-    click.echo(f"{len(times)} operations of {', '.join(each.name for each in asked)} -> {output}")
+    say(f"{len(times)} operations of {', '.join(each.name for each in asked)} -> {output}")
     far = sorted({row.op for row, basis in times.items() if basis == "extrapolated"})
     if far:
         count = sum(basis == "extrapolated" for basis in times.values())
-        click.echo(
-            f"note: {count} of them are unlike anything that was measured, of {', '.join(far)}", err=True
-        )
+        say(f"note: {count} of them are unlike anything that was measured, of {', '.join(far)}", err=True)

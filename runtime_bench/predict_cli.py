@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -43,13 +43,11 @@ def main(
         write_file(json_path, json.dumps(prediction.to_document(), indent=1) + "\n", force)
     if per_layer:
         for node in prediction.nodes:
-            click.echo(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")
+            say(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")
     threads = threads_text(model.threads)
     machine = model.environment.get("cpu", "unknown")
-    click.echo(f"{source}: {prediction.ms:.3f} ms predicted for {model.device} on {machine}, {threads}")
+    say(f"{source}: {prediction.ms:.3f} ms predicted for {model.device} on {machine}, {threads}")
     if prediction.elsewhere:
-        click.echo(
-            f"note: that is another machine or runtime than this one: {prediction.elsewhere}", err=True
-        )
+        say(f"note: that is another machine or runtime than this one: {prediction.elsewhere}", err=True)
     for line in prediction.extrapolated():
-        click.echo(line, err=True)
+        say(line, err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -25,4 +25,4 @@ def main(files: tuple[Path, ...], output: Path, force: bool) -> None:
 
     check_outputs([output], force, files)
     write_file(output, report_page(files), force)
-    click.echo(f"wrote {output}")
+    say(f"wrote {output}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -53,4 +53,4 @@ def main(model: Path, image: Path, output: Path, tile: int, overlap: int, thread
     large = upscale(upscaler, pixels, tile, overlap)
     large_alpha = None if alpha is None else upscale_alpha(alpha, upscaler.scale, tile)
     write_png(output, large, large_alpha, force)
-    click.echo(f"{output}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}")
+    say(f"{output}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from qnas.errors import CheckpointError, QnasError, UsageError
 from qnas.images.files import list_images
@@ -29,6 +28,7 @@ from qnas.search.supernet.state import Search, start
 from qnas.search.supernet.state import resume as resumed
 from qnas.search.supernet.supernet_search import StepNews, search_on
 from qnas.search.supernet.world import World, joined_world, own_device, own_threads
+from qnas.terminal import Terminal, stderr
 
 
 def run_search(
@@ -119,7 +119,7 @@ def _run(
     show: Callable[[StepNews], None] | None,
 ) -> None:  # fmt: skip
     """Go on to the end from where the search is. Processes without a log are silent."""
-    console = Console(stderr=True, quiet=log is None or show is not None)
+    console = stderr(quiet=log is None or show is not None)
     state = folder / STATE
     try:
         with search.world.agreed():
@@ -157,7 +157,7 @@ def _listeners(
     return on_step, lambda search: log.epoch(search, costs)
 
 
-def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Console) -> None:
+def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Terminal) -> None:
     """Write arch.json, result.json and the page."""
     choices, recipe = search.choices(), search.recipe
     certain = dict(zip(search.space.variables, certainty(list(search.supernet.alphas)), strict=True))
@@ -177,5 +177,5 @@ def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Pat
     )
 
 
-def _tell(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _tell(console: Terminal, text: str) -> None:
+    console.print(text, soft_wrap=True)

@@ -22,12 +22,11 @@ def main(space: str | None, bits: str | None, json_path: Path | None, force: boo
     """
     import json
 
-    from rich.console import Console
-
     from qnas.files import check_outputs, write_file
     from qnas.search.space.search_space import find_space, named_spaces
     from qnas.search.space.space_options import parse_bits
     from qnas.search.space.space_table import space_size, space_table
+    from qnas.terminal import stdout
 
     check_outputs([json_path], force, [Path(space)] if space else [])
     spaces = [find_space(name) for name in ([space] if space else named_spaces())]
@@ -37,4 +36,4 @@ def main(space: str | None, bits: str | None, json_path: Path | None, force: boo
     if json_path is not None:
         document = {"format": "qnas-spaces", "version": 1, "spaces": [size.to_document() for size in sizes]}
         write_file(json_path, json.dumps(document, indent=1) + "\n", force)
-    Console().print(space_table(sizes))
+    stdout().print(space_table(sizes))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
 from qnas import __version__
@@ -24,6 +23,7 @@ from qnas.search.sweep.plan import SweepPlan
 from qnas.search.sweep.pools import local_outcomes, ray_outcomes
 from qnas.search.sweep.progress import Status, news, status, table
 from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome, entry_of
+from qnas.terminal import Terminal, stderr, stdout
 
 RECORD = "sweep.json"
 
@@ -43,7 +43,7 @@ def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, res
     `plan` None: the members that `folder` was begun with; else those and what is new. Ctrl-C lets the members
     save their states and raises KeyboardInterrupt. Raises QnasError before anything has run.
     """
-    console = Console(stderr=True)
+    console = stderr()
     asked = _asked(plan, folder, resume)
     jobs = [Job(member, folder.absolute(), resources.threads) for member in asked.values()]
     missing = [job.member for job in jobs if not (job.folder / TRAINED).exists()]
@@ -109,7 +109,7 @@ def _outcomes(missing: list[Member], folder: Path, resources: Resources) -> Iter
 
 
 def _follow(
-    outcomes: Iterator[list[Outcome]], stop: Path, show: Callable[[], None], console: Console
+    outcomes: Iterator[list[Outcome]], stop: Path, show: Callable[[], None], console: Terminal
 ) -> list[Outcome]:
     """All outcomes, shown as they come. A first Ctrl-C asks all members to save and end."""
     ended: list[Outcome] = []
@@ -125,7 +125,7 @@ def _follow(
 
 
 @contextmanager
-def _display(console: Console, jobs: list[Job]) -> Iterator[Callable[[], None]]:
+def _display(console: Terminal, jobs: list[Job]) -> Iterator[Callable[[], None]]:
     """A live table on a terminal, else a line whenever a member's state changes."""
     begun = time.time()
 
@@ -153,15 +153,15 @@ def _entry(job: Job, failed: str | None) -> Entry:
 
 
 def _print_front(entries: list[Entry]) -> None:
-    console = Console()
+    console = stdout()
     for entry, on_front in ordered(entries):
         if entry.bitops is not None:
             mark = "*" if on_front else " "
             _tell(console, f"{mark} {entry.psnr_y:7.3f} dB {giga(entry.bitops):>8} BitOps  {entry.name}")
 
 
-def _tell(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _tell(console: Terminal, text: str) -> None:
+    console.print(text, soft_wrap=True)
 
 
 def _write_report(folder: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -24,6 +23,7 @@ from qnas.network.lowering import lower
 from qnas.quantization.quantizers import BIT_WIDTHS, Levels
 from qnas.search.training import train as training
 from qnas.search.training.train import Progress, Recipe
+from qnas.terminal import Terminal, stderr
 from qnas.torch.checkpoint import save_found
 from qnas.torch.inference import validate
 
@@ -96,7 +96,7 @@ def run(
             raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")
     else:
         current = training.start(found, wanted, device)
-    console = Console(stderr=True, quiet=show is not None)
+    console = stderr(quiet=show is not None)
     try:
         with _display(console, wanted.steps) as shown:
             training.train(current, state, validation, show or shown)
@@ -122,7 +122,7 @@ def run(
 
 
 @contextmanager
-def _display(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+def _display(console: Terminal, steps: int) -> Iterator[Callable[[Progress], None]]:
     """A live bar on a terminal, else a line every 30 seconds."""
     text = "loss {task.fields[loss]:.3f}  PSNR-Y {task.fields[psnr]}  {task.fields[speed]:.0f} images/s"
     columns = (MofNCompleteColumn(), BarColumn(), TextColumn(text), TimeRemainingColumn())

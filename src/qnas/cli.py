@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from qnas.errors import QnasError, printable, system_error
+from qnas.errors import QnasError, printable_lines, system_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 NOBODY_READS = 141  # 128 + SIGPIPE
@@ -62,6 +62,11 @@ class QnasCommand(CheckedOutput):
             _output_failed(error)
 
 
+def say(text: str, err: bool = False, nl: bool = True) -> None:
+    """Print lines to stdout, or with `err` to stderr; without `nl` no end of the last."""
+    click.echo(printable_lines(text), err=err, nl=nl)
+
+
 def _output_failed(error: OSError) -> NoReturn:
     """End for what the system refused, mostly of the output; raise `error` again where that is a bug."""
     if error.errno not in (*_OF_THE_SYSTEM, errno.EPIPE):
@@ -89,5 +94,5 @@ def _open_missing() -> None:
 
 def _fail(message: str) -> NoReturn:
     with suppress(OSError):  # nobody to tell
-        click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+        say(f"error: {' '.join(message.split())}", err=True)
     sys.exit(2)

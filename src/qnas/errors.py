@@ -29,6 +29,11 @@ def printable(text: str, longest: int | None = None) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """`text` with its ends of lines, and else as `printable` makes it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def system_error(error: OSError) -> str:
     """What the system refused, with advice, for the end of a message."""
     return f"{error.strerror or error}: {_ADVICE.get(error.errno or 0, 'try again, or elsewhere')}"

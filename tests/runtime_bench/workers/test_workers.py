@@ -129,7 +129,9 @@ def test_worker_that_hangs_is_given_up(model: ModelFiles) -> None:
     with pytest.raises(ModelError, match="cpu did not answer 'run' within"):
         runner.run(1)
     runner.close()
-    assert runner.worker._program.process.returncode == -signal.SIGKILL  # a stopped process ends in no other way
+    assert (
+        runner.worker._program.process.returncode == -signal.SIGKILL
+    )  # a stopped process ends in no other way
 
 
 def test_worker_ends_when_the_bench_is_gone(model: ModelFiles) -> None:
