@@ -128,7 +128,7 @@ def to_json(calibration: Calibration) -> str:
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def write_calibration(calibration: Calibration, path: Path, force: bool = False) -> None:
