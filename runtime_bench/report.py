@@ -114,7 +114,7 @@ def _work(each: CandidateReport) -> tuple[int, ...]:
 
 def _interval(estimate: Estimate, unit: float = 1, digits: int = 3) -> str:
     value, low, high = (f"{x / unit:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} \\[{low}, {high}]"  # escaped: brackets are markup
+    return f"{value} [{low}, {high}]"
 
 
 def _fusion(model: CandidateReport) -> str:

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import signal
-import tempfile
 import time
 import uuid
 from dataclasses import replace
@@ -34,6 +33,7 @@ from qnas.runtime_bench.workers.protocol import Loaded, check_times
 from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.inputs import parse_shape, resolve_shapes
 from qnas.runtimes.names import DeviceName
+from qnas.temporary import temporary_folder
 
 LONGEST_TEXT = 1 << 24  # bytes that a program may print
 LONGEST_FILE = 1 << 28  # and write
@@ -158,8 +158,8 @@ class AdbRunner:
     def executed(self, runs: int) -> tuple[tuple[ExecutedNode, ...], str]:
         """What ran where, and what the provider that was asked for is called there."""
         call = replace(self._call, count=runs, profile=True)
-        with tempfile.TemporaryDirectory() as here:
-            return self._tool.nodes(self._model.path, call, self._execute(call, Path(here)), Path(here))
+        with temporary_folder() as here:
+            return self._tool.nodes(self._model.path, call, self._execute(call, here), here)
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Raises UsageError: neither program writes them."""
@@ -196,10 +196,10 @@ class AdbRunner:
         """Nothing runs between bursts."""
 
     def _once(self, call: Call) -> Printed:
-        with tempfile.TemporaryDirectory() as here:
+        with temporary_folder() as here:
             begun = time.perf_counter_ns()
             try:
-                printed = self._tool.parse(self._execute(call, Path(here)), Path(here), call.count)
+                printed = self._tool.parse(self._execute(call, here), here, call.count)
             except ModelError as error:
                 raise ModelError(f"{self.name}: {error}") from error
         check_times(printed.times, call.count, time.perf_counter_ns() - begun, self.name)

@@ -3,7 +3,8 @@
 import errno
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -11,6 +12,7 @@ import click
 from qnas.errors import QnasError, printable_lines, system_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+OUTPUT = "standard output"
 NOBODY_READS = 141  # 128 + SIGPIPE
 _OF_THE_SYSTEM = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -30,7 +32,7 @@ class CheckedOutput(click.Command):
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except OSError as error:
-            _output_failed(error)
+            _refused_by_system(error, OUTPUT)
 
 
 class QnasCommand(CheckedOutput):
@@ -59,28 +61,34 @@ class QnasCommand(CheckedOutput):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except OSError as error:
-            _output_failed(error)
+            _refused_by_system(error)
+
+
+@contextmanager
+def printing(err: bool = False) -> Iterator[None]:
+    """Around what prints: an error of the system says that it was of the standard output."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = "standard error" if err else OUTPUT
+        raise
 
 
 def say(text: str, err: bool = False, nl: bool = True) -> None:
     """Print lines to stdout, or with `err` to stderr; without `nl` no end of the last."""
-    click.echo(printable_lines(text), err=err, nl=nl)
+    with printing(err):
+        click.echo(printable_lines(text), err=err, nl=nl)
 
 
-def _output_failed(error: OSError) -> NoReturn:
-    """End for what the system refused, mostly of the output; raise `error` again where that is a bug."""
+def _refused_by_system(error: OSError, what: str = "a file") -> NoReturn:
+    """End for want of space, files or memory, or of a reader of the output; anything else is a bug."""
     if error.errno not in (*_OF_THE_SYSTEM, errno.EPIPE):
         raise error
-    what = error.filename or "a file"
-    try:
-        sys.stdout.flush()  # fails again where it has failed
-    except OSError:
-        what = "standard output"
-        with suppress(OSError):  # for Python would try a third time
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, AttributeError):  # Python would flush at the end, and fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == errno.EPIPE:
         sys.exit(NOBODY_READS)
-    _fail(f"{what} cannot be written or read: {system_error(error)}")
+    _fail(f"{error.filename or what} cannot be written or read: {system_error(error)}")
 
 
 def _open_missing() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from qnas.cli import printing
 from qnas.errors import printable_lines
 
 
@@ -17,6 +18,11 @@ class Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Rich asks here for every text, alone or in a table."""
         return super().render_str(printable_lines(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does it."""
+        with printing(self.stderr):
+            super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         """Rich calls it while it handles the error, which `qnas.cli` knows better what to do about."""

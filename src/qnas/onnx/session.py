@@ -43,6 +43,7 @@ def open_session(
     name = "the model" if isinstance(model, bytes) else str(model)
     if isinstance(model, Path) and not model.is_file():
         raise ModelError(f"{name} is not a file: name an .onnx model")
+    onnxruntime.disable_telemetry_events()
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))
