@@ -95,11 +95,13 @@ class Worker:
             longest = LONGEST_OUTPUTS if reply is Outputs else LONGEST_REPLY
             said = self._program.ask(line, self._patience, longest)
         except TimeoutError as error:
+            self._program.close(0)
             raise ModelError(
                 f"{self._device} did not answer {do!r} within {self._patience:g} s: "
                 "choose a smaller --shape or a longer --timeout"
             ) from error
         except TooMuch as error:
+            self._program.close(0)
             raise ModelError(f"{self._device} says more than an answer to {do!r}: {SAME_QNAS}") from error
         except EOFError:
             raise self._death(do) from None
@@ -126,6 +128,7 @@ class Worker:
         status = 0
         with contextlib.suppress(TimeoutError, TooMuch):
             status = self._program.wait(ENDING, LONGEST_REPLY).status
+        self._program.close(0)
         said = self._program.errors.strip().splitlines()
         words = f": {said[-1][:300]}" if said else ""
         if self._device.transport:

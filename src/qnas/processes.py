@@ -82,6 +82,8 @@ class Program:
         TooMuch when it says more than that line.
         """
         end = time.monotonic() + seconds
+        if self._in.closed:
+            raise EOFError
         self._unsent += line + b"\n"
         self._selector.register(self._in, selectors.EVENT_WRITE)
         while b"\n" not in self._said[-PIECE:]:
@@ -96,6 +98,8 @@ class Program:
 
     def wait(self, seconds: float, longest: int) -> Said:
         """What it says until it ends. Raises TimeoutError after `seconds`, TooMuch beyond `longest` bytes."""
+        if self not in _running:
+            return Said(self.process.returncode, bytes(self._said), self.errors)
         end = time.monotonic() + seconds
         self._close(self._in)
         while self._open(self._out) or self._open(self._err):

@@ -22,7 +22,7 @@ class ExecutedNode:
     multiplies nothing or nobody knows. `macs`: multiply-adds of one run.
     """
 
-    name: str
+    name: Text
     op: Text
     provider: Text
     inputs: tuple[ExecutedTensor, ...]
