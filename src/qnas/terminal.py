@@ -20,7 +20,7 @@ class Terminal(Console):
         return super().render_str(printable_lines(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich does it."""
+        """Print as rich does; an error of the system says that it was of this output."""
         with printing(self.stderr):
             super().print(*objects, **options)
 
