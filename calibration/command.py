@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.calibration.calibrate import Run, Settings, run
@@ -16,8 +14,11 @@ from qnas.calibration.document import write_calibration
 from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
 from qnas.calibration.report.page import calibration_page
-from qnas.files import atomic_write, check_output
+from qnas.cli import say
+from qnas.files import check_outputs, write_file
+from qnas.images.files import images_in
 from qnas.one_writer import one_writer
+from qnas.terminal import stdout
 
 
 def calibrate_command(
@@ -26,20 +27,18 @@ def calibrate_command(
     """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written."""
     target = output or model.with_suffix(".calibration.json")
     page = target.with_suffix(".html")
-    for path in (target, *([page] if html else [])):
-        check_output(path, force)
+    check_outputs([target, page if html else None], force, (model, *images_in(images), settings["crops_of"]))
     with one_writer(target, *([page] if html else [])):
         with bars() as display:
             done = run(model, images, Settings(**settings), display)
             text = calibration_page(done, display) if html else ""
         write_calibration(done.calibration, target, force)
         if html:
-            with atomic_write(page, force) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    _show(done, Console(), [target, *([page] if html else [])])
+            write_file(page, text, force)
+    _show(done, [target, *([page] if html else [])])
 
 
-def _show(done: Run, console: Console, files: Sequence[Path]) -> None:
+def _show(done: Run, files: Sequence[Path]) -> None:
     """The scores, the notices, and what was written."""
     calibration = done.calibration
     table = Table("candidate", box=SIMPLE_HEAD, title="INT8 against the float model, on images held out")
@@ -53,14 +52,9 @@ def _show(done: Run, console: Console, files: Sequence[Path]) -> None:
             if score.eligible
             else "control, never chosen"
         )
-        table.add_row(escape(score.name), decibels(score.psnr), note)
-    if console.is_terminal:
-        console.print(table)
-    else:
-        Console(width=100).print(table)
+        table.add_row(score.name, decibels(score.psnr), note)
+    stdout(100).print(table)
     for notice in done.notices:
-        console.print(notice, markup=False, highlight=False, soft_wrap=True)
+        say(notice)
     for path in files:
-        console.print(
-            f"wrote {path} ({path.stat().st_size} bytes)", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"wrote {path} ({path.stat().st_size} bytes)")

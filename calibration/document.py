@@ -36,7 +36,7 @@ from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import CalibrationError
-from qnas.files import atomic_write
+from qnas.files import write_file
 
 PSNR_DIGITS = 4
 
@@ -129,14 +129,12 @@ def to_json(calibration: Calibration) -> str:
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
     }
-    return json.dumps(_FILE.sealed(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_FILE.sealed(body), indent=1, allow_nan=False) + "\n"
 
 
 def write_calibration(calibration: Calibration, path: Path, force: bool = False) -> None:
     """Write `path`, whole or not at all. Raises OutputError."""
-    text = to_json(calibration)
-    with atomic_write(path, force) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, to_json(calibration), force)
 
 
 def read_calibration(path: Path) -> Calibration:

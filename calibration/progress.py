@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from qnas.errors import printable
 from qnas.images.evaluation import Batch
+from qnas.terminal import stderr
 
 Show = Callable[[int, int], None]  # (done, in all)
 Wrap = Callable[[Iterable[Batch]], Iterator[Batch]]  # gives batches on
@@ -32,7 +33,7 @@ class Bars(Display):
         for before in self._steps:
             if self._progress.tasks[before].total is None:  # nothing was counted, and it is over
                 self._progress.update(before, total=1, completed=1)
-        line = self._progress.add_task(what, total=None)
+        line = self._progress.add_task(printable(what), total=None)
         self._steps.append(line)
         return lambda done, total: self._progress.update(line, completed=done, total=total)
 
@@ -54,7 +55,12 @@ class Passing:
 @contextmanager
 def bars() -> Iterator[Display]:
     """Bars that vanish when all is done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bars(progress)

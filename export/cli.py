@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
 RUNTIMES = ("onnxruntime", "onnxruntime-unoptimized", "reference", "openvino", "litert-xnnpack", "litert")
@@ -79,22 +79,20 @@ def main(source: Path, output: Path | None, formats: tuple[str, ...], **options:
     onnx-qdq and tflite are fully integer, 8-bit image in and out; onnx-float32 is the full-precision twin.
     Exits with 1 when a runtime computes something else than the network, beyond --min-equal or --max-steps.
     """
-    from rich.console import Console
-
     from qnas.calibration.progress import bars
     from qnas.export import run
     from qnas.export.checks.table import show_report
     from qnas.export.options import Options
+    from qnas.terminal import stdout
 
     with bars() as display:
         wanted = Options(formats=tuple(dict.fromkeys(formats)), **options)
         done = run.export(source, wanted, output, display)
     if done.report is not None:
-        console = Console()
-        show_report(done.report, console if console.is_terminal else Console(width=100))
+        show_report(done.report, stdout(100))
     for note in done.notes if done.report is None else ():
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     for path in done.files:
-        click.echo(f"wrote {path} ({path.stat().st_size} bytes)")
+        say(f"wrote {path} ({path.stat().st_size} bytes)")
     if done.report is not None and not done.report.passed:
         raise SystemExit(1)

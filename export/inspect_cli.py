@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 LARGEST_SIDE = 4096
@@ -40,24 +40,23 @@ def main(
 ) -> None:
     """Say what each layer of FILE, a found.pt, ONNX or TFLite model, costs and how it uses its bits."""
     import json
+    from itertools import chain
 
-    from rich.console import Console
-
+    from qnas.export.formats.table import files_of
     from qnas.export.inspect import inspect
     from qnas.export.inspection.inspection import Request
     from qnas.export.inspection.report import WIDTH, as_document, as_page, show
-    from qnas.files import atomic_write, check_output
+    from qnas.files import check_outputs, write_file
+    from qnas.images.files import images_in
+    from qnas.terminal import stdout
 
-    if html is not None:
-        check_output(html, force)
+    check_outputs([html], force, chain(files_of(file), images_in([images])))
     inspection = inspect(file, Request(*size, images))
     if html is not None:
-        with atomic_write(html, force) as temporary:
-            temporary.write_text(as_page(inspection), encoding="utf-8", errors="replace")
+        write_file(html, as_page(inspection), force)
     if as_json:
-        click.echo(json.dumps(as_document(inspection)))
+        say(json.dumps(as_document(inspection)))
     else:
-        console = Console()
-        show(inspection, console if console.is_terminal else Console(width=WIDTH))
+        show(inspection, stdout(WIDTH))
     if html is not None:
-        click.echo(f"wrote {html}", err=as_json)
+        say(f"wrote {html}", err=as_json)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from qnas.calibration.document import write_calibration
@@ -11,13 +12,14 @@ from qnas.errors import ModelError, UsageError
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.html import check_page
 from qnas.export.checks.report import CheckReport
-from qnas.export.formats.table import FORMATS
+from qnas.export.formats.table import FORMATS, files_of
 from qnas.export.options import Options
 from qnas.export.sources.calibrated import CalibratedSource, compared_images
 from qnas.export.sources.read import Kind, kind_of, read_source, refuse_unfit
 from qnas.export.sources.source import Source
-from qnas.files import atomic_write, check_output
+from qnas.files import check_outputs, write_file
 from qnas.images.evaluation import Image
+from qnas.images.files import images_in
 from qnas.integer.network import saturating_layers
 from qnas.one_writer import one_writer
 
@@ -48,8 +50,8 @@ def export(
     reports = [report_path, *([report_path.with_suffix(".html")] if options.html else [])]
     calibration = targets[0].with_suffix(".calibration.json")
     outputs = (*targets, *(reports if options.parity else ()), *([calibration] if calibrates else ()))
-    for path in outputs:
-        check_output(path, options.force)
+    reads = chain(files_of(source), [options.calibration], images_in([options.images, options.check]))
+    check_outputs(outputs, options.force, reads)
     with one_writer(*outputs):
         photographs, notes = _compared(options, kind) if options.parity else ([], ())
         read = read_source(source, kind, options, shown)
@@ -58,8 +60,7 @@ def export(
         built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
         files = []
         for written, target in zip(built, targets, strict=True):
-            with atomic_write(target, options.force) as temporary:
-                temporary.write_bytes(written.data)
+            write_file(target, written.data, options.force)
             files.append(WrittenFile(target, written.network, written.inexact))
             notes += written.notes
         if isinstance(read, CalibratedSource) and calibrates:
@@ -71,8 +72,7 @@ def export(
         report = _checked(read, files, photographs, options, notes)
         for path in reports:
             text = check_page(report) if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
-            with atomic_write(path, options.force) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_file(path, text + "\n", options.force)
     return Exported(targets, report, notes)
 
 

@@ -4,6 +4,8 @@ from importlib import import_module
 
 import click
 
+from qnas.cli import CheckedOutput
+
 COMMANDS = {
     "measure": "Measure models (what happens without a subcommand).",
     "gate": "Pass, fail or inconclusive: is a model slower than another?",
@@ -17,7 +19,7 @@ COMMANDS = {
 DEFAULT = "measure"
 
 
-class BenchGroup(click.Group):
+class BenchGroup(CheckedOutput, click.Group):
     """Loads a subcommand when it is called: --help stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 from qnas.runtime_bench.load_options import load_options
 
 FILE = click.Path(path_type=Path)
@@ -44,29 +44,28 @@ def main(
     Files that differ in their suffix alone are one network: each device measures the kind that it runs.
     """
     import json
+    from itertools import chain
 
-    from qnas.files import atomic_write, check_output
+    from qnas.export.formats.table import models_in
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.latency_model.correlation import Settings, correlate
     from qnas.runtime_bench.latency_model.table import read_latency_model
     from qnas.runtime_bench.page.correlation_page import correlation_page
     from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtime_bench.workers.process import LoadOptions
 
-    for path in (output, *([json_path] if json_path else [])):
-        check_output(path, force)
+    check_outputs([output, json_path], force, chain(models_in(folder), [table]))
     model = None if table is None else read_latency_model(table)
     settings = Settings(devices, LoadOptions(**load), seconds, model)
     with progress_bar() as progress:
         study = correlate(folder, settings, progress)
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(correlation_page(study, "Costs and latency"), encoding="utf-8")
+    write_file(output, correlation_page(study, "Costs and latency"), force)
     if json_path is not None:
-        with atomic_write(json_path, force) as temporary:
-            temporary.write_text(json.dumps(study.to_document(), indent=1) + "\n", encoding="utf-8")
+        write_file(json_path, json.dumps(study.to_document(), indent=1) + "\n", force)
     for each in study.correlations:
-        click.echo(
+        say(
             f"{each.device:16} {each.cost:16} Spearman {each.spearman:.3f} "
             f"({each.low:.3f} to {each.high:.3f}), Kendall {each.kendall:.3f}, {each.networks} networks"
         )
     for text in study.failures:
-        click.echo(f"not measured: {text}", err=True)
+        say(f"not measured: {text}", err=True)

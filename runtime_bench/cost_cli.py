@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -42,19 +42,16 @@ def main(
     of the values. Executed BitOps take the bits of the containers: what today's 8-bit units multiply. An
     operation that nobody counts is named below the table.
     """
-    from qnas.errors import UsageError
-    from qnas.files import check_output
+    from qnas.export.formats.table import files_of
+    from qnas.files import check_outputs
     from qnas.runtime_bench.cost_report import print_tables, uncovered, write_json
     from qnas.runtime_bench.model_cost import cost_models
     from qnas.runtimes.inputs import parse_shape
 
-    if json_path is not None:
-        if json_path in models:
-            raise UsageError(f"--json {json_path} would replace a model: name another file")
-        check_output(json_path, force)
+    check_outputs([json_path], force, (file for path in models for file in files_of(path)))
     costs = cost_models(models, tuple(parse_shape(text) for text in shapes))
     if json_path is not None:
         write_json(costs, json_path, force)
     print_tables(costs, convention, per_layer)
     for line in uncovered(costs):
-        click.echo(line, err=True)
+        say(line, err=True)

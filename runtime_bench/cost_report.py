@@ -6,15 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.cost.file_cost import FileCost, NodeCost
 from qnas.cost.network_cost import CONVENTIONS, NetworkCost
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.runtime_bench.model_cost import ModelCost
-from qnas.runtime_bench.terminal import wide_console
 from qnas.runtimes.inputs import shape_text
+from qnas.terminal import stdout
 
 FORMAT = "qnas-cost"
 VERSION = 1
@@ -25,8 +24,7 @@ Cost = TypeVar("Cost", FileCost, NetworkCost)
 def write_json(costs: Sequence[ModelCost], path: Path, force: bool) -> None:
     """Write them whole or not at all; OutputError when `path` exists or cannot be written."""
     document = {"format": FORMAT, "version": VERSION, "models": [_model_document(each) for each in costs]}
-    with atomic_write(path, force) as temporary:
-        temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(document) + "\n", force)
 
 
 def cost_document(cost: FileCost) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def _model_document(model: ModelCost) -> dict[str, Any]:
 
 def print_tables(costs: Sequence[ModelCost], convention: str, per_layer: bool) -> None:
     """Print to stdout, wide enough for their numbers where there is no terminal to fit."""
-    console = wide_console(max(200, 60 + 40 * len(costs)))
+    console = stdout(max(200, 60 + 40 * len(costs)))
     for model in costs if per_layer else ():
         console.print(layer_table(model, convention))
     console.print(total_table(costs, convention))
@@ -61,7 +59,7 @@ def layer_table(model: ModelCost, convention: str) -> Table:
     """One row for each node that multiplies."""
     giga, shown = CONVENTIONS[convention]
     shapes = ", ".join(map(shape_text, model.shapes.values()))
-    grid = Table(title=escape(f"{model.path.name} at {shapes}, G = {shown}"))
+    grid = Table(title=f"{model.path.name} at {shapes}, G = {shown}")
     for name in ("layer", "operation", "output"):
         grid.add_column(name)
     for name in ("bits w/a", "GMACs", "GBitOps", "executed GBitOps", "weight bytes", "activation bytes"):
@@ -73,8 +71,8 @@ def layer_table(model: ModelCost, convention: str) -> Table:
 
 def _cells(node: NodeCost, giga: int) -> list[str]:
     return [
-        escape(node.name),
-        escape(node.op),
+        node.name,
+        node.op,
         shape_text(node.output_shape),
         f"{node.weight_bits}/{node.activation_bits}",
         *(_scaled(count, giga) for count in (node.macs, node.bitops, node.executed_bitops)),
@@ -91,7 +89,7 @@ def total_table(costs: Sequence[ModelCost], convention: str) -> Table:
     for model in costs:
         unique = sum(other.path.name == model.path.name for other in costs) == 1
         name = model.path.name if unique else str(model.path)
-        grid.add_column(escape(name), justify="right", overflow="fold")
+        grid.add_column(name, justify="right", overflow="fold")
     grid.add_row("input", *(", ".join(map(shape_text, model.shapes.values())) for model in costs))
     for label, count in _COUNTS.values():
         grid.add_row(f"{label} (G = {shown})", *(_scaled(count(model.cost), giga) for model in costs))

@@ -10,7 +10,7 @@ from typing import Any
 
 from qnas.cost.network_cost import NetworkCost
 from qnas.errors import printable
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.runtime_bench.benchmark import BenchReport, CandidateReport, Settings
 from qnas.runtime_bench.cost_report import cost_document
 from qnas.runtime_bench.result_files import BENCH, head
@@ -19,8 +19,7 @@ from qnas.runtime_bench.stats import CONFIDENCE, RESAMPLES
 
 def write_json(report: BenchReport, path: Path, force: bool) -> None:
     """Write the report whole or not at all; OutputError when `path` exists or cannot be written."""
-    with atomic_write(path, force) as temporary:
-        temporary.write_text(json.dumps(as_document(report)) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(as_document(report)) + "\n", force)
 
 
 def as_document(report: BenchReport) -> dict[str, Any]:

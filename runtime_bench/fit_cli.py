@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -56,20 +56,20 @@ def main(
     Random networks of the spaces run under onnxruntime's profiler. The error that is printed is that of
     networks left out of the fit. Keep the machine quiet meanwhile.
     """
-    from qnas.files import atomic_write, check_output
+    from qnas.export.formats.table import models_in
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.latency_model.fitting import FitSettings, fit, sources
     from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtimes.inputs import parse_shape
 
-    check_output(output, force)
+    check_outputs([output], force, models_in(models) if models else [])
     settings = FitSettings(tuple(map(parse_shape, sizes)), threads, budget, device)
     with sources(models, spaces, networks) as files, progress_bar() as progress:
         model = fit(files, settings, progress)
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(model.to_json(), encoding="utf-8")
-    click.echo(f"{len(model.kernels)} kernels of {len(files)} networks -> {output}")
+    write_file(output, model.to_json(), force)
+    say(f"{len(model.kernels)} kernels of {len(files)} networks -> {output}")
     if (seen := model.accuracy) is not None:
-        click.echo(
+        say(
             f"left out {seen.networks}: mean error {seen.mape:.1%}, {seen.within_5:.0%} within 5 %, "
             f"{seen.within_10:.0%} within 10 %, rank correlation {seen.spearman:.3f}"
         )

@@ -53,7 +53,7 @@ def main(
     """
     from qnas.runtime_bench.gate.limits import parse_increase, parse_limit, parse_share
     from qnas.runtime_bench.gate.output import print_report, write_outputs
-    from qnas.runtime_bench.gate.request import Outputs, Request, check_outputs, check_request
+    from qnas.runtime_bench.gate.request import Outputs, Request, check_free, check_request
     from qnas.runtime_bench.gate.run import run_gate
     from qnas.runtime_bench.terminal import progress_bar
     from qnas.runtime_bench.workers.process import LoadOptions
@@ -73,7 +73,7 @@ def main(
     )  # fmt: skip
     outputs = Outputs(json_path, markdown, junit)
     check_request(request)
-    check_outputs(outputs, request, force)
+    check_free(outputs, request, force)
     with progress_bar() as progress:
         report = run_gate(request, progress)
     write_outputs(report, outputs, force)

@@ -12,6 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from qnas.documents.reading import Count, Number, Text
 
 PROC = Path("/proc")
 SYS = Path("/sys")
@@ -21,6 +26,9 @@ _STEAL, _IDLE, _WAITING_FOR_DISK, _GUEST = 7, 3, 4, 8  # columns of /proc/stat; 
 _PROCESSOR_COOLERS = ("processor", "thermal-cpufreq", "cpufreq", "cpu-")
 
 
+Numbers = Annotated[Sequence[Count], Meta(max_length=1000)]
+
+
 @dataclass(frozen=True)
 class State:
     """The machine at one moment, of the processors that this process may use; JSON can hold it.
@@ -28,25 +36,25 @@ class State:
     Frequencies are in kHz, temperatures in degrees Celsius; ticks are those of /proc/stat, summed.
     """
 
-    monotonic_ns: int
-    own_ns: int  # processor time of this process, all threads
-    cpus: int
-    frequencies: Sequence[int]  # now, one a processor
-    slowest: int | None
-    fastest: int | None
-    governor: str | None
+    monotonic_ns: Count
+    own_ns: Count  # processor time of this process, all threads
+    cpus: Count
+    frequencies: Numbers  # now, one a processor
+    slowest: Count | None
+    fastest: Count | None
+    governor: Text | None
     turbo: bool | None
-    temperatures: Sequence[float]
-    throttle_events: int | None  # thermal, since the machine started
-    cooling: int | None  # steps by which the kernel slows down processors now; low voltage of a Pi is one
-    busy_ticks: int | None  # without those of steal
-    steal_ticks: int | None
-    all_ticks: int | None
-    ticks_per_second: int
-    waited_ns: int | None  # how long the first thread was ready and did not run
-    quota_ns: int | None  # how long the container's quota of processor time held it
-    load: float | None  # mean length of the run queue in the last minute
-    memory_available: int | None  # bytes
+    temperatures: Annotated[Sequence[Number], Meta(max_length=1000)]
+    throttle_events: Count | None  # thermal, since the machine started
+    cooling: Count | None  # steps by which the kernel slows down processors now; low voltage of a Pi is one
+    busy_ticks: Count | None  # without those of steal
+    steal_ticks: Count | None
+    all_ticks: Count | None
+    ticks_per_second: Annotated[int, Meta(ge=1, le=10**9)]
+    waited_ns: Count | None  # how long the first thread was ready and did not run
+    quota_ns: Count | None  # how long the container's quota of processor time held it
+    load: Number | None  # mean length of the run queue in the last minute
+    memory_available: Count | None  # bytes
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from qnas.cli import say
 from qnas.errors import UsageError
-from qnas.files import check_output
+from qnas.export.formats.table import files_of
+from qnas.files import check_outputs
 from qnas.runtime_bench.benchmark import Settings, benchmark
 from qnas.runtime_bench.document import write_json
 from qnas.runtime_bench.report import missed, print_profiles, print_table, remarks
@@ -19,6 +18,7 @@ from qnas.runtime_bench.workers.process import LoadOptions, Worker
 from qnas.runtime_bench.workers.protocol import Listing
 from qnas.runtimes.inputs import parse_shape
 from qnas.runtimes.names import listing, parse_device
+from qnas.terminal import stdout
 
 MISSED = 1
 FAILED = 2
@@ -41,10 +41,7 @@ def check(
         raise UsageError("no model is named: see qnas-bench --help")
     if runs is not None and min_time is not None:
         raise UsageError("--runs and --min-time both say how long to measure: give one")
-    if json_path is not None:
-        if json_path in models:
-            raise UsageError(f"--json {json_path} would replace a model: name another file")
-        check_output(json_path, force)
+    check_outputs([json_path], force, (file for path in models for file in files_of(path)))
 
 
 def run(
@@ -66,10 +63,10 @@ def run(
     if settings.profile:
         print_profiles(report)
     for line in remarks(report):
-        click.echo(f"note: {line}", err=True)
+        say(f"note: {line}", err=True)
     lines = missed(report, wanted.delegated, wanted.integer)
     for line in lines:
-        click.echo(f"missed: {line}", err=True)
+        say(f"missed: {line}", err=True)
     return FAILED if report.failures else MISSED if lines else 0
 
 
@@ -93,10 +90,10 @@ def show_devices(devices: Sequence[str], remote_python: str, every: bool) -> Non
         absent = [device for device, reason in rows if reason and device.startswith(PROVIDER) and not every]
         for device, reason in rows:
             if device not in absent:
-                grid.add_row(escape(prefix + device), escape(reason) or "yes")
+                grid.add_row(prefix + device, reason or "yes")
         if absent:
             folded.append(f"not in {runtime}: {', '.join(each.removeprefix(PROVIDER) for each in absent)}")
-    Console().print(grid)
+    stdout().print(grid)
     for line in folded:
-        click.echo(f"{line} (--all says why)")
-    click.echo("elsewhere: ssh:HOST/DEVICE (any of these there), adb:SERIAL/DEVICE (see --adb-binary)")
+        say(f"{line} (--all says why)")
+    say("elsewhere: ssh:HOST/DEVICE (any of these there), adb:SERIAL/DEVICE (see --adb-binary)")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -29,7 +29,7 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
     Nothing is measured: kernels that were not are predicted. `fit` has done it for the named spaces at the
     sizes that it measured.
     """
-    from qnas.files import atomic_write, check_output
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.latency_model.operations import (
         built_in_spaces,
         image_sizes,
@@ -40,16 +40,13 @@ def main(table: Path, spaces: tuple[str, ...], sizes: tuple[str, ...], output: P
     from qnas.runtimes.inputs import parse_shape
     from qnas.search.space.search_space import find_space
 
-    check_output(output, force)
+    check_outputs([output], force, [table, *map(Path, spaces)])
     model = read_latency_model(table)
     asked = [find_space(each) for each in spaces] or built_in_spaces()
     times = operation_times(model, asked, image_sizes([parse_shape(each) for each in sizes]))
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(with_operations(model, list(times)).to_json(), encoding="utf-8")
-    click.echo(f"{len(times)} operations of {', '.join(each.name for each in asked)} -> {output}")
+    write_file(output, with_operations(model, list(times)).to_json(), force)
+    say(f"{len(times)} operations of {', '.join(each.name for each in asked)} -> {output}")
     far = sorted({row.op for row, basis in times.items() if basis == "extrapolated"})
     if far:
         count = sum(basis == "extrapolated" for basis in times.values())
-        click.echo(
-            f"note: {count} of them are unlike anything that was measured, of {', '.join(far)}", err=True
-        )
+        say(f"note: {count} of them are unlike anything that was measured, of {', '.join(far)}", err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -27,29 +27,27 @@ def main(
     the sum as little as they are large in it.
     """
     import json
+    from itertools import chain
 
-    from qnas.files import atomic_write, check_output
+    from qnas.export.formats.table import files_of
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.environment import threads_text
     from qnas.runtime_bench.latency_model.prediction import predict
     from qnas.runtime_bench.latency_model.table import read_latency_model
     from qnas.runtimes.inputs import parse_shape
 
-    if json_path is not None:
-        check_output(json_path, force)
+    check_outputs([json_path], force, chain(files_of(source), [table]))
     model = read_latency_model(table)
     prediction = predict(source, model, tuple(map(parse_shape, shapes)))
     if json_path is not None:
-        with atomic_write(json_path, force) as temporary:
-            temporary.write_text(json.dumps(prediction.to_document(), indent=1) + "\n", encoding="utf-8")
+        write_file(json_path, json.dumps(prediction.to_document(), indent=1) + "\n", force)
     if per_layer:
         for node in prediction.nodes:
-            click.echo(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")
+            say(f"{node.ms:9.4f} ms  {node.basis:12}  {node.name}: {node.kernel}")
     threads = threads_text(model.threads)
     machine = model.environment.get("cpu", "unknown")
-    click.echo(f"{source}: {prediction.ms:.3f} ms predicted for {model.device} on {machine}, {threads}")
+    say(f"{source}: {prediction.ms:.3f} ms predicted for {model.device} on {machine}, {threads}")
     if prediction.elsewhere:
-        click.echo(
-            f"note: that is another machine or runtime than this one: {prediction.elsewhere}", err=True
-        )
+        say(f"note: that is another machine or runtime than this one: {prediction.elsewhere}", err=True)
     for line in prediction.extrapolated():
-        click.echo(line, err=True)
+        say(line, err=True)

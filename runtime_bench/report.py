@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.cost.file_cost import FileCost
@@ -13,37 +12,35 @@ from qnas.runtime_bench.cost_report import UNKNOWN, count_text
 from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.profile.table import node_table, operation_table, peak_line
 from qnas.runtime_bench.stats import CONFIDENCE, Estimate
-from qnas.runtime_bench.terminal import wide_console
 from qnas.runtime_bench.workers.adb import BURST
 from qnas.runtimes.inputs import shape_text
 from qnas.runtimes.names import parse_device
+from qnas.terminal import stdout
 
 PROFILE_WIDTH = 200
 
 
 def print_table(report: BenchReport, convention: str) -> None:
     """Print to stdout, wide enough for its numbers where there is no terminal to fit."""
-    console = wide_console(60 + 40 * len(report.models))
+    console = stdout(60 + 40 * len(report.models))
     console.print(table(report, convention))
     threads, rounds = report.settings.load.threads, len(report.models[0].measured.rounds)
     for shown in dict.fromkeys(_taken_on(each) for each in report.models):
         console.print(
-            f"{shown}, {threads_text(threads)}, {rounds} rounds; in brackets: {CONFIDENCE:.0%} intervals",
-            highlight=False,
-            markup=False,
+            f"{shown}, {threads_text(threads)}, {rounds} rounds; in brackets: {CONFIDENCE:.0%} intervals"
         )
 
 
 def print_profiles(report: BenchReport) -> None:
     """Print where the time of every candidate goes."""
-    console = wide_console(PROFILE_WIDTH)
+    console = stdout(PROFILE_WIDTH)
     for each in report.models:
         if each.profile is None:
             continue
-        console.print(f"\n{each.facts.files.path.name} on {each.device}", markup=False, highlight=False)
+        console.print(f"\n{each.facts.files.path.name} on {each.device}")
         console.print(node_table(each.profile), operation_table(each.profile), sep="\n")
         if each.profile.peak is not None:
-            console.print(peak_line(each.profile.peak), highlight=False)
+            console.print(peak_line(each.profile.peak))
 
 
 def _taken_on(each: CandidateReport) -> str:
@@ -60,7 +57,7 @@ def table(report: BenchReport, convention: str = "decimal") -> Table:
     for model in report.models:
         path = model.facts.files.path
         unique = sum(other.name == path.name for other in paths) == 1
-        grid.add_column(escape(path.name if unique else str(path)), justify="right", overflow="fold")
+        grid.add_column(path.name if unique else str(path), justify="right", overflow="fold")
     for label, cell in _ROWS.items():
         grid.add_row(label, *(cell(model) for model in report.models))
     for label, count in _COUNTS.items():
@@ -117,7 +114,7 @@ def _work(each: CandidateReport) -> tuple[int, ...]:
 
 def _interval(estimate: Estimate, unit: float = 1, digits: int = 3) -> str:
     value, low, high = (f"{x / unit:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} \\[{low}, {high}]"  # escaped: brackets are markup
+    return f"{value} [{low}, {high}]"
 
 
 def _fusion(model: CandidateReport) -> str:
@@ -177,7 +174,7 @@ def _integer(model: CandidateReport) -> str:
 
 
 _ROWS: dict[str, Callable[[CandidateReport], str]] = {
-    "device": lambda model: escape(model.device),
+    "device": lambda model: model.device,
     "input": _shapes,
     "median latency (ms)": lambda model: _interval(model.latency, 1e6),
     "ratio to the first": lambda model: _interval(model.ratio) if model.ratio else "1",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -20,11 +20,9 @@ def main(files: tuple[Path, ...], output: Path, force: bool) -> None:
     with others, and all of them are its history. Results of `qnas-bench gate --json` can be among the files:
     those of the same two model names, device and threads are a series as well.
     """
-    from qnas.files import atomic_write, check_output
+    from qnas.files import check_outputs, write_file
     from qnas.runtime_bench.page.report_page import report_page
 
-    check_output(output, force)
-    text = report_page(files)
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-    click.echo(f"wrote {output}")
+    check_outputs([output], force, files)
+    write_file(output, report_page(files), force)
+    say(f"wrote {output}")

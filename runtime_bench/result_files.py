@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from qnas.documents.reading import Count, Document, Number, Positive, Text
+from qnas.documents.reading import Count, Document, Nanoseconds, Number, Positive, Text
 from qnas.errors import UsageError
 from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.profile.delegation import Delegation
@@ -24,7 +24,6 @@ from qnas.runtimes.inputs import shape_text
 RESULT = "result of qnas-bench"
 ADVICE = "measure again with qnas-bench MODEL --json"
 Time = Annotated[datetime, Meta(tz=True)]
-Nanoseconds = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
-"""What the commands of the bench write to a terminal with."""
+"""The bar of the commands that measure."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qnas.terminal import stderr
+
 REFRESH = 0.2  # seconds
-
-
-def wide_console(width: int) -> Console:
-    """Stdout, `width` columns wide where there is no terminal to fit."""
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
 
 
 @contextmanager
@@ -22,7 +17,7 @@ def progress_bar() -> Iterator[Callable[[float], None]]:
 
     A bar that refreshes itself from a thread of its own would take its time from what is measured.
     """
-    console = Console(stderr=True)
+    console = stderr()
     columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
     bar = Progress(
         *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal

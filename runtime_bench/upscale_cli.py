@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 FILE = click.Path(path_type=Path)
 
@@ -39,20 +39,23 @@ def main(
     and more time, and changes nothing else: how far the model looks is found by running it. One that looks at
     the whole image runs in one piece. Transparency is kept, enlarged bicubically.
     """
-    from qnas.files import check_output
+    from itertools import chain
+
+    from qnas.export.formats.table import files_of
+    from qnas.files import check_outputs
     from qnas.images.files import check_png_name, read_image_with_alpha, write_png
     from qnas.runtime_bench.upscale import load_upscaler, upscale, upscale_alpha
 
     check_png_name(output)
-    check_output(output, force)
+    check_outputs([output], force, chain(files_of(model), [image]))
     pixels, alpha = read_image_with_alpha(image)
     upscaler = load_upscaler(model, threads)
     if max(pixels.shape[:2]) > tile:
         if overlap is None and upscaler.overlap is None:
-            click.echo(f"note: {model} looks at the whole image, which runs in one piece", err=True)
+            say(f"note: {model} looks at the whole image, which runs in one piece", err=True)
         elif overlap is not None and not upscaler.tiles_equal_one_piece(overlap):
-            click.echo(f"WARNING: {model} looks further than --overlap {overlap}: tiles may show", err=True)
+            say(f"WARNING: {model} looks further than --overlap {overlap}: tiles may show", err=True)
     large = upscale(upscaler, pixels, tile, overlap)
     large_alpha = None if alpha is None else upscale_alpha(alpha, upscaler.scale, tile)
     write_png(output, large, large_alpha, force)
-    click.echo(f"{output}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}")
+    say(f"{output}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}")

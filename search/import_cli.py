@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
 
@@ -26,7 +26,7 @@ def main(checkpoint: Path, genotype: Path, output: Path, deployable: Path | None
 
     found = paper_import.import_files(checkpoint, genotype, output, deployable, force)
     a = found.architecture
-    click.echo(f"wrote {output}: {a.channels} channels, {a.blocks} blocks, x{a.scale}, {a.normalization}")
+    say(f"wrote {output}: {a.channels} channels, {a.blocks} blocks, x{a.scale}, {a.normalization}")
     if deployable:
-        click.echo(f"wrote {deployable}: train it with --warm-start {output}")
-    click.echo(run.cost_line(a), err=True)
+        say(f"wrote {deployable}: train it with --warm-start {output}")
+    say(run.cost_line(a), err=True)

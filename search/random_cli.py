@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 COUNT = click.IntRange(1)
 
@@ -48,4 +48,4 @@ def main(
     write_random(output, found, searched.name, size, force)
     for index, architecture in enumerate(found):
         cost = image_cost(architecture, size)
-        click.echo(f"{output / str(index)}: {giga(cost.bitops)} BitOps, {cost.macs / 1e6:.2f} MMACs")
+        say(f"{output / str(index)}: {giga(cost.bitops)} BitOps, {cost.macs / 1e6:.2f} MMACs")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
 
@@ -24,4 +24,4 @@ def main(folder: Path, output: Path | None, images: tuple[Path, ...], force: boo
 
     target = folder / "report.html" if output is None else output
     write_report(folder, target, force, images)
-    click.echo(f"wrote {target}")
+    say(f"wrote {target}")

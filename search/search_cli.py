@@ -4,6 +4,8 @@ from importlib import import_module
 
 import click
 
+from qnas.cli import CheckedOutput
+
 COMMANDS = {
     "spaces": "List search spaces: how many networks, and their costs.",
     "run": "Search one space and write arch.json.",
@@ -13,7 +15,7 @@ COMMANDS = {
 }
 
 
-class SearchGroup(click.Group):
+class SearchGroup(CheckedOutput, click.Group):
     """Loads a subcommand when it is called: --help stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from qnas.errors import CheckpointError, QnasError, UsageError
 from qnas.images.files import list_images
@@ -32,6 +31,7 @@ from qnas.search.supernet.state import Search, start
 from qnas.search.supernet.state import resume as resumed
 from qnas.search.supernet.supernet_search import StepNews, search_on
 from qnas.search.supernet.world import World, joined_world, own_device, own_threads
+from qnas.terminal import Terminal, stderr
 from qnas.torch.environment import Environment, environment, notice, threads_of
 from qnas.torch.threads import torch_threads
 
@@ -62,7 +62,7 @@ def run_search(
                     now = environment(device, count, world.size)
                     log = _prepared(folder, plan, now, begun, force)
                     if begun and begun.environment and (text := notice(begun.environment, now)):
-                        _tell(Console(stderr=True, quiet=show is not None), text)
+                        _tell(stderr(quiet=show is not None), text)
             with world.agreed():
                 search = _search(plan, folder, device, world)
             _run(search, plan, costs, folder, log, show)
@@ -133,7 +133,7 @@ def _run(
     show: Callable[[StepNews], None] | None,
 ) -> None:  # fmt: skip
     """Go on to the end from where the search is. Processes without a log are silent."""
-    console = Console(stderr=True, quiet=log is None or show is not None)
+    console = stderr(quiet=log is None or show is not None)
     state = folder / STATE
     try:
         with search.world.agreed():
@@ -171,7 +171,7 @@ def _listeners(
     return on_step, lambda search: log.epoch(search, costs)
 
 
-def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Console) -> None:
+def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Terminal) -> None:
     """Write arch.json, result.json and the page."""
     choices, recipe = search.choices(), search.recipe
     certain = dict(zip(search.space.variables, certainty(list(search.supernet.alphas)), strict=True))
@@ -191,5 +191,5 @@ def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Pat
     )
 
 
-def _tell(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _tell(console: Terminal, text: str) -> None:
+    console.print(text, soft_wrap=True)

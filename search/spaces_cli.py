@@ -22,21 +22,18 @@ def main(space: str | None, bits: str | None, json_path: Path | None, force: boo
     """
     import json
 
-    from rich.console import Console
-
-    from qnas.files import atomic_write, check_output
+    from qnas.files import check_outputs, write_file
     from qnas.search.space.search_space import find_space, named_spaces
     from qnas.search.space.space_options import parse_bits
     from qnas.search.space.space_table import space_size, space_table
+    from qnas.terminal import stdout
 
-    if json_path is not None:
-        check_output(json_path, force)
+    check_outputs([json_path], force, [Path(space)] if space else [])
     spaces = [find_space(name) for name in ([space] if space else named_spaces())]
     if bits is not None:
         spaces = [each.with_bits(parse_bits(bits)) for each in spaces]
     sizes = [space_size(each) for each in spaces]
     if json_path is not None:
         document = {"format": "qnas-spaces", "version": 1, "spaces": [size.to_document() for size in sizes]}
-        with atomic_write(json_path, force) as temporary:
-            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    Console().print(space_table(sizes))
+        write_file(json_path, json.dumps(document, indent=1) + "\n", force)
+    stdout().print(space_table(sizes))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
 from qnas.errors import UsageError
@@ -25,6 +24,7 @@ from qnas.search.sweep.plan import SweepPlan
 from qnas.search.sweep.pools import connected, cores, local_outcomes, ray_outcomes
 from qnas.search.sweep.progress import Status, news, status, table
 from qnas.search.sweep.stages import STOP, TRAINED, TRAINED_FILE, Job, Outcome, entry_of
+from qnas.terminal import Terminal, stderr, stdout
 
 RECORD = "sweep.json"
 
@@ -66,7 +66,7 @@ def run_sweep(plan: SweepPlan | None, folder: Path, resources: Resources, *, res
 
 def _run(jobs: list[Job], outcomes: Iterator[list[Outcome]], folder: Path) -> bool:
     """Follow the members to their ends, and write the front and the page; False when some failed."""
-    console = Console(stderr=True)
+    console = stderr()
     with _display(console, jobs) as show:
         ended = _follow(outcomes, folder / STOP, show, console)
     failed = {outcome.name: outcome.text for outcome in ended if outcome.state == "failed"}
@@ -139,7 +139,7 @@ def _outcomes(
 
 
 def _follow(
-    outcomes: Iterator[list[Outcome]], stop: Path, show: Callable[[], None], console: Console
+    outcomes: Iterator[list[Outcome]], stop: Path, show: Callable[[], None], console: Terminal
 ) -> list[Outcome]:
     """All outcomes, shown as they come. A first Ctrl-C asks all members to save and end."""
     ended: list[Outcome] = []
@@ -155,7 +155,7 @@ def _follow(
 
 
 @contextmanager
-def _display(console: Console, jobs: list[Job]) -> Iterator[Callable[[], None]]:
+def _display(console: Terminal, jobs: list[Job]) -> Iterator[Callable[[], None]]:
     """A live table on a terminal, else a line whenever a member's state changes."""
     begun = time.time()
 
@@ -183,15 +183,15 @@ def _entry(job: Job, failed: str | None) -> Entry:
 
 
 def _print_front(entries: list[Entry]) -> None:
-    console = Console()
+    console = stdout()
     for entry, on_front in ordered(entries):
         if entry.bitops is not None:
             mark = "*" if on_front else " "
             _tell(console, f"{mark} {entry.psnr_y:7.3f} dB {giga(entry.bitops):>8} BitOps  {entry.name}")
 
 
-def _tell(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _tell(console: Terminal, text: str) -> None:
+    console.print(text, soft_wrap=True)
 
 
 def _write_report(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from qnas.cli import QnasCommand
+from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
@@ -48,14 +48,14 @@ def main(
 
     architecture = run.architecture(arch, bits, levels)
     if show:
-        click.echo(architecture.to_json(), nl=False)
-        click.echo(run.cost_line(architecture), err=True)
+        say(architecture.to_json(), nl=False)
+        say(run.cost_line(architecture), err=True)
         return
     recipe = run.recipe(
         architecture, data, steps=steps, batch=batch, patch=patch, learning_rate=lr, loss=loss, seed=seed,
         warm_start=warm_start, cache_mib=cache_mib, activation_steps=activation_steps,
     )  # fmt: skip
-    run.run(architecture, recipe, output, validate, threads, resume=resume, force=force)
+    run.run(architecture, recipe, output, validate, threads, resume=resume, force=force, source=Path(arch))
 
 
 if __name__ == "__main__":  # `qnas-search sweep` runs it so, without a script on the path

@@ -7,7 +7,6 @@ nothing and moves transpositions out of the way, with operations of ONNX alone; 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from copy import deepcopy
 from hashlib import sha256
@@ -31,6 +30,7 @@ from qnas.onnx.names import Names
 from qnas.onnx.operations import QUANTIZING, ROUNDING
 from qnas.onnx.session import open_session
 from qnas.onnx.shapes import check_constants, infer_shapes, op_name
+from qnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -150,8 +150,8 @@ def opset_of(model: ModelProto, name: str) -> int:
 
 def simplified(model: ModelProto) -> ModelProto:
     """What onnxruntime's basic optimizations leave, in ONNX's own operations."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "simplified.onnx"
+    with temporary_folder() as folder:
+        path = folder / "simplified.onnx"
         open_session(model.SerializeToString(), threads=1, optimized_model_path=path, standard=True)
         result = onnx.load(path)
     kept = [entry for entry in result.opset_import if entry.domain in STANDARD]

@@ -2,8 +2,6 @@
 
 import math
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.export.checks.report import (
@@ -15,21 +13,22 @@ from qnas.export.checks.report import (
     Thresholds,
     share,
 )
+from qnas.terminal import Terminal
 
 SHOWN_LAYERS = 8
 
 
-def show_report(report: CheckReport, console: Console) -> None:
+def show_report(report: CheckReport, console: Terminal) -> None:
     """Per file the runtimes, what else is known of it, and the first layers that differ; then the verdict."""
     for file in report.files:
         console.print(_file_table(report, file))
         for line in (*map(layer_line, file.layers), *file_lines(file)):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
         for table in file.layers:
             if table.first_difference is not None:
                 console.print(_layer_table(table))
     for line in _closing(report):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def _closing(report: CheckReport) -> list[str]:
@@ -117,7 +116,7 @@ def rows(result: RuntimeResult) -> list[tuple[str, str, str, str, str]]:
 
 
 def _file_table(report: CheckReport, file: FileResult) -> Table:
-    table = Table(title=escape(f"{file.file} ({len(report.images)} images)"))
+    table = Table(title=f"{file.file} ({len(report.images)} images)")
     left = ("runtime", "against", "verdict")
     for heading in ("runtime", "against", "values", "equal", "levels", "PSNR", "PSNR-Y", "verdict"):
         table.add_column(heading, justify="left" if heading in left else "right")
@@ -137,7 +136,7 @@ def _layer_table(table: LayerTable) -> Table:
         shown.add_column(heading, justify="left" if heading in ("layer", "operation") else "right")
     for layer in differing[:SHOWN_LAYERS]:
         shown.add_row(
-            escape(layer.name), layer.operation, f"{layer.values:,}", share(layer.equal), str(layer.largest),
+            layer.name, layer.operation, f"{layer.values:,}", share(layer.equal), str(layer.largest),
             decibel(layer.sqnr), str(layer.near_ties),
         )  # fmt: skip
     return shown

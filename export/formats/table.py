@@ -1,5 +1,7 @@
 """Every format: adding one is adding its file and a line here."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from qnas.errors import ModelError
@@ -18,3 +20,17 @@ def file_kind(path: Path) -> FileKind:
     if kind is None:
         raise ModelError(f"{path} is no {' or '.join(FILE_KINDS)} file: name a model")
     return kind
+
+
+def files_of(model: Path) -> Iterator[Path]:
+    """The file itself, and those that belong to it as far as it can be read."""
+    yield model
+    with suppress(ModelError):
+        yield from file_kind(model).companions(model)
+
+
+def models_in(folder: Path) -> Iterator[Path]:
+    """The files of the models in a folder."""
+    for path in folder.glob("*"):
+        if path.suffix.lower() in FILE_KINDS:
+            yield from files_of(path)

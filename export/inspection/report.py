@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from qnas.errors import printable
 from qnas.export.inspection.inspection import Inspection
 from qnas.export.inspection.layer_rows import LayerRow
 from qnas.html_page import Markup, element, facts, histogram, page, table
+from qnas.terminal import Terminal
 
 FORMAT = "qnas-inspect"
 VERSION = 1
@@ -44,17 +42,16 @@ def _layer_document(row: LayerRow) -> dict[str, Any]:
     return {**asdict(row), "output": output, **properties}
 
 
-def show(inspection: Inspection, console: Console) -> None:
+def show(inspection: Inspection, console: Terminal) -> None:
     """Print what the layers cost, and how they use their levels."""
-    heading = f"[bold]{escape(printable(inspection.file))}[/]  {escape(printable(_about(inspection)))}"
-    console.print(heading, highlight=False, soft_wrap=True)
+    console.print(f"{inspection.file}  {_about(inspection)}", soft_wrap=True)
     console.print(_terminal_table(inspection.rows, _COST, _totals(inspection)))
     numbers = [row for row in inspection.rows if row.output is not None or row.weight_counts]
     if numbers:
         console.print(_terminal_table(numbers, _NUMBERS))
-        console.print(LEGEND, highlight=False)
+        console.print(LEGEND)
     for note in inspection.notes:
-        console.print(f"note: {escape(printable(note))}", highlight=False)
+        console.print(f"note: {note}")
 
 
 def _terminal_table(
@@ -69,7 +66,7 @@ def _terminal_table(
             heading, footer, justify="left" if text else "right", overflow="fold", no_wrap=not text
         )
     for row in rows:
-        grid.add_row(*(escape(printable(cell(row))) for cell in cells.values()))
+        grid.add_row(*(cell(row) for cell in cells.values()))
     return grid
 
 

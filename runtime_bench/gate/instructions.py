@@ -8,10 +8,8 @@ programs no AVX-512: a runtime that has faster code for it takes its AVX2 code h
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from qnas.errors import ModelError
+from qnas.processes import TooMuch, run, threads
 from qnas.runtime_bench.gate import inferences
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtimes.names import DeviceName
@@ -31,6 +30,7 @@ WORTH = 4e6  # ns of inferences, as long as they take without valgrind: some 10^
 MOST = 500
 STARTUP_NOISE = 2e4  # instructions; docs/gate.md
 PATIENCE = 600.0  # s
+LONGEST = 1 << 20  # bytes that it may print
 # Threads that wait for work in a loop would be counted, as would those of onnxruntime that report home,
 # and what depends on a hash seed.
 QUIET = {
@@ -63,7 +63,7 @@ def count_instructions(
         for (path, device, _), extra in zip(models, more, strict=True)
         for count in (FEW, FEW + extra)
     ]
-    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
+    with threads(min(len(tasks), os.cpu_count() or 1)) as pool:
         counts = list(pool.map(partial(_count, options), *zip(*tasks, strict=True)))
     return [
         Instructions((many - few) / extra, STARTUP_NOISE / extra)
@@ -78,15 +78,14 @@ def _count(options: LoadOptions, path: Path, device: DeviceName, count: int) -> 
     words = msgspec.json.encode(task).decode()
     command = ["valgrind", *TOOL, sys.executable, "-P", "-m", MODULE, words]
     try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE,
-            env=os.environ | QUIET,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
+        said = run(command, PATIENCE, LONGEST, os.environ | QUIET)
+    except TimeoutError as error:
         raise ModelError(f"{path} takes over {PATIENCE:g} s in valgrind: choose a smaller --shape") from error
-    found = COUNTED.search(result.stderr)
-    if result.returncode != 0 or found is None:
-        lines = [line for line in result.stderr.splitlines() if line and not line.startswith("==")]
-        said = lines[-1].removeprefix("error: ") if lines else f"status {result.returncode}"
-        raise ModelError(f"{path} cannot run under valgrind: {said}; leave --instructions out")
+    except (OSError, TooMuch) as error:
+        raise ModelError(f"{path} cannot run under valgrind: {error}; leave --instructions out") from error
+    found = COUNTED.search(said.errors)
+    if said.status != 0 or found is None:
+        lines = [line for line in said.errors.splitlines() if line and not line.startswith("==")]
+        why = lines[-1].removeprefix("error: ") if lines else f"status {said.status}"
+        raise ModelError(f"{path} cannot run under valgrind: {why}; leave --instructions out")
     return int(found[1].replace(",", ""))

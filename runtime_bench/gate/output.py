@@ -8,24 +8,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from qnas.errors import printable
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.runtime_bench.environment import threads_text
 from qnas.runtime_bench.gate.request import Outputs
 from qnas.runtime_bench.gate.sequential import CONFIRMING, FIRST, Looks, Sample, Status
 from qnas.runtime_bench.gate.timing import Timed
 from qnas.runtime_bench.gate.verdict import GateReport, Row
 from qnas.runtime_bench.result_files import GATE, head
-from qnas.runtime_bench.terminal import wide_console
+from qnas.terminal import stdout
 
 WIDTH = 200
 STYLES = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.SKIPPED: "dim"}
 MARKS = {Status.PASS: "✅", Status.FAIL: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
-NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
-NO_TEXT = re.compile("[\ud800-\udfff]")  # of file names that are no UTF-8
 UNITS: dict[str, Callable[[float], str]] = {
     "bytes": lambda value: f"{value:,.0f}",
     "MACs": lambda value: f"{value:,.0f}",
@@ -45,8 +43,7 @@ def write_outputs(report: GateReport, outputs: Outputs, force: bool) -> None:
     )
     for path, text in texts:
         if path is not None:
-            with atomic_write(path, force) as temporary:
-                temporary.write_text(NO_TEXT.sub("?", text), encoding="utf-8")
+            write_file(path, text, force)
 
 
 def shown(value: float | None, unit: str) -> str:
@@ -65,15 +62,15 @@ HEADS = ("gate", "status", "new", "old", "limit", "detail")
 
 def print_report(report: GateReport) -> None:
     """Print to stdout."""
-    console = wide_console(WIDTH)
+    console = stdout(WIDTH)
     grid = Table(*HEADS)
     for row in report.rows:
-        gate, status, *rest = map(escape, cells(row))
-        grid.add_row(gate, f"[{STYLES[row.status]}]{status}[/]", *rest)
+        gate, status, *rest = cells(row)
+        grid.add_row(gate, Text(status, STYLES[row.status]), *rest)
     console.print(grid)
     for line in _lines(report):
-        console.print(escape(line), highlight=False, soft_wrap=True)
-    console.print(f"[{STYLES[report.status]}]{report.status.value}[/]", highlight=False)
+        console.print(line, soft_wrap=True)
+    console.print(report.status.value, style=STYLES[report.status])
 
 
 def _lines(report: GateReport) -> list[str]:
@@ -160,19 +157,15 @@ def junit(report: GateReport) -> str:
     )  # fmt: skip
     for row in report.rows:
         case = ET.SubElement(
-            suite, "testcase", classname=_xml(report.model.name), name=_xml(row.gate),
+            suite, "testcase", classname=printable(report.model.name), name=printable(row.gate),
             time=f"{seconds.get(row.gate, 0):.3f}",
         )  # fmt: skip
-        _, status, new, old, limit, detail = map(_xml, cells(row))
+        _, status, new, old, limit, detail = map(printable, cells(row))
         message = f"{status}: {new or 'unknown'}, allowed {limit}; {detail}"
         if row.status is Status.FAIL:
             ET.SubElement(case, "failure", message=message)
         elif row.status is not Status.PASS:
             ET.SubElement(case, "skipped", message=message)
         said = (f"old {old or 'unknown'}", *_lines(report))
-        ET.SubElement(case, "system-out").text = "\n".join(map(_xml, said))
+        ET.SubElement(case, "system-out").text = "\n".join(map(printable, said))
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
-
-
-def _xml(text: str) -> str:
-    return NO_XML.sub("?", text)

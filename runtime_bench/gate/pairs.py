@@ -9,11 +9,12 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from qnas.processes import threads
 from qnas.runtime_bench.machine_state import usable_cpus
 from qnas.runtime_bench.measure import Rounds, burst_length
 from qnas.runtime_bench.stats import percentile
@@ -75,8 +76,9 @@ def _start_all(
 ) -> list[Runner]:
     """Start all at once; `running` closes them, also when one of them fails to start."""
     sequence = order.sample(range(len(starts)), len(starts))
-    with ThreadPoolExecutor(len(starts)) as pool:
+    with threads(len(starts)) as pool:
         begun = {index: pool.submit(starts[index]) for index in sequence}
+        wait(begun.values())
     for each in begun.values():
         if each.exception() is None:
             running.callback(each.result().close)

@@ -1,10 +1,13 @@
 """What a gate was asked for, and whether it fits together."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from qnas.errors import UsageError
-from qnas.files import check_output
+from qnas.export.formats.table import files_of
+from qnas.files import check_outputs
+from qnas.images.files import images_in
 from qnas.runtime_bench.gate.limits import Limit
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtimes.inputs import parse_shape
@@ -67,16 +70,8 @@ def check_request(request: Request) -> None:
         parse_shape(text)
 
 
-def check_outputs(outputs: Outputs, request: Request, force: bool) -> None:
-    """Raise UsageError or OutputError for files that cannot be written, or would replace what is read."""
-    read = [path.resolve() for path in (request.model, request.against, request.baseline) if path is not None]
-    seen: set[Path] = set()
-    for path in (outputs.json, outputs.markdown, outputs.junit):
-        if path is None:
-            continue
-        if path.resolve() in read:
-            raise UsageError(f"{path} would replace what the gate reads: name another file")
-        if path.resolve() in seen:
-            raise UsageError(f"{path} is named for two outputs: name another file")
-        seen.add(path.resolve())
-        check_output(path, force)
+def check_free(outputs: Outputs, request: Request, force: bool) -> None:
+    """Raise OutputError for files that cannot be written, or would replace what is read."""
+    models = (file for path in (request.model, request.against) if path for file in files_of(path))
+    written = (outputs.json, outputs.markdown, outputs.junit)
+    check_outputs(written, force, chain(models, [request.baseline], images_in([request.images])))

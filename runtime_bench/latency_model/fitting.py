@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from qnas.runtime_bench.latency_model.sampling import Network, Sample, joined, k
 from qnas.runtime_bench.latency_model.table import KernelTime, LatencyModel
 from qnas.runtimes.inputs import ShapeRequest
 from qnas.runtimes.onnxruntime import CPU_DEVICE
+from qnas.temporary import temporary_folder
 
 HELD_OUT = 5  # one network of so many is left out for the error
 FEWEST = 10  # networks at one size
@@ -53,8 +53,8 @@ def sources(folder: Path | None, spaces: Sequence[str], count: int) -> Iterator[
             raise UsageError(f"{folder} holds {len(found)} .onnx files, a fit needs {FEWEST}: add networks")
         yield found
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield [path for space in spaces or SPACES for path in write_members(space, count, Path(temporary))]
+    with temporary_folder() as temporary:
+        yield [path for space in spaces or SPACES for path in write_members(space, count, temporary)]
 
 
 def fit(

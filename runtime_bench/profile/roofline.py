@@ -22,7 +22,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from qnas.documents.reading import Document
 from qnas.errors import OutputError
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.onnx.session import open_session
 from qnas.runtime_bench.environment import Environment, current_environment
 from qnas.runtime_bench.model_cache import cache_folder
@@ -181,7 +181,6 @@ def _write(path: Path, key: str, peak: Peak) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"key": key, "peak": asdict(peak)}, indent=1) + "\n"
-        with atomic_write(path, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(path, text, force=True)
     except (OSError, OutputError):
         pass

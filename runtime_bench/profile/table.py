@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.documents.reading import Count, Number, Text
@@ -86,7 +85,7 @@ def node_table(found: Profile) -> Table:
         grid.add_column(title)
     _add_numbers(grid)
     for row in found.rows:
-        grid.add_row(escape(row.name), escape(row.op), escape(row.provider), *_cells(row))
+        grid.add_row(row.name, row.op, row.provider, *_cells(row))
     grid.add_section()
     grid.add_row("total", "", "", *_cells(found.total))
     return grid
@@ -99,7 +98,7 @@ def operation_table(found: Profile) -> Table:
     grid.add_column("nodes", justify="right")
     _add_numbers(grid)
     for row in found.operations:
-        grid.add_row(escape(row.op), str(row.nodes), *_cells(row))
+        grid.add_row(row.op, str(row.nodes), *_cells(row))
     grid.add_section()
     grid.add_row("total", str(found.total.nodes), *_cells(found.total))
     return grid

@@ -11,8 +11,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import tempfile
 import time
 import uuid
 from dataclasses import replace
@@ -22,21 +20,27 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qnas import __version__
-from qnas.errors import ModelError, UsageError
+from qnas.errors import ModelError, UsageError, printable, system_error
 from qnas.export.formats.table import file_kind
+from qnas.processes import Said, TooMuch, run
 from qnas.runtime_bench.environment import Environment
-from qnas.runtime_bench.machine_state import State
+from qnas.runtime_bench.machine_state import MOST, State
 from qnas.runtime_bench.model_files import ModelFiles, sha256_of
 from qnas.runtime_bench.profile.peak import Peak
 from qnas.runtime_bench.workers.adb_tools import TOOLS, Call, Printed
 from qnas.runtime_bench.workers.process import LoadOptions
-from qnas.runtime_bench.workers.protocol import Loaded
+from qnas.runtime_bench.workers.protocol import Loaded, check_times
 from qnas.runtimes.executed import ExecutedNode
 from qnas.runtimes.inputs import parse_shape, resolve_shapes
 from qnas.runtimes.names import DeviceName
+from qnas.temporary import temporary_folder
 
+LONGEST_TEXT = 1 << 24  # bytes that a program may print
+LONGEST_FILE = 1 << 28  # and write
+LONGEST_FACT = 200  # characters
 FOLDER = "/data/local/tmp/qnas"
 BURST = 150_000_000  # ns: a start of the program costs a second
+MOST_INFERENCES = 100_000  # of a burst
 _END = "qnas-status:"
 _STATE = """cd /sys/devices/system/cpu || exit
 echo cur $(cat cpu[0-7]/cpufreq/scaling_cur_freq)
@@ -56,7 +60,7 @@ class Adb:
     def __init__(self, serial: str, patience: float) -> None:
         self.serial, self._patience = serial, patience
         state = self._adb("get-state")
-        if state.returncode != 0 or state.stdout.strip() != "device":
+        if state.status != 0 or _text(state).strip() != "device":
             raise UsageError(
                 f"adb:{serial}: {_last(state) or 'it does not answer'}; see `adb devices`, allow debugging"
             )
@@ -64,7 +68,7 @@ class Adb:
     def shell(self, command: str) -> str:
         """What `command` prints there, errors too; ModelError, with its last line, when it fails."""
         done = self._adb("shell", f"{{ {command}\n}} 2>&1; status=$?; echo; echo {_END}$status")
-        printed, mark, status = done.stdout.rpartition(_END)
+        printed, mark, status = _text(done).rpartition(_END)
         if not mark:
             raise ModelError(f"adb:{self.serial}: the connection ended: {_last(done) or 'see `adb devices`'}")
         if status.strip() != "0":
@@ -78,32 +82,32 @@ class Adb:
             self.shell(f"mkdir -p {FOLDER}/{folder}")
             part = f"{FOLDER}/{folder}/{digest}.part"
             pushed = self._adb("push", str(file), part)
-            if pushed.returncode != 0:
+            if pushed.status != 0:
                 raise ModelError(
                     f"{file} cannot be pushed to adb:{self.serial}: {_last(pushed)}; free space there"
                 )
             self.shell(f"chmod 755 {part} && mv {part} {shlex.quote(there)}")
         return there
 
-    def pull(self, there: str, here: Path) -> None:
-        """Copy the folder `there` to `here`."""
-        done = self._adb("pull", there, str(here))
-        if done.returncode != 0:
-            raise ModelError(f"adb:{self.serial}: {there} cannot be pulled: {_last(done)}; try again")
+    def read(self, there: str) -> bytes:
+        """What the file `there` holds; b"" where there is none, or nothing that can be read."""
+        return self._adb("exec-out", f"cat {there} 2>/dev/null", longest=LONGEST_FILE).output
 
-    def _adb(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _adb(self, *words: str, longest: int = LONGEST_TEXT) -> Said:
         command = [*shlex.split(os.environ.get("QNAS_ADB", "adb")), "-s", self.serial, *words]
         try:
-            return subprocess.run(
-                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=self._patience,
-                text=True, encoding="utf-8", errors="replace",
-            )  # fmt: skip
+            return run(command, self._patience, longest)
         except FileNotFoundError as error:
             raise UsageError("adb is not installed: apt-get install adb, or name it in QNAS_ADB") from error
-        except subprocess.TimeoutExpired as error:
+        except TimeoutError as error:
             raise ModelError(
-                f"adb:{self.serial} did not answer within {self._patience:g} s: choose a smaller --shape"
+                f"adb:{self.serial} did not answer within {self._patience:g} s: "
+                "choose a smaller --shape or a longer --timeout"
             ) from error
+        except OSError as error:
+            raise UsageError(f"adb:{self.serial}: no process starts: {system_error(error)}") from error
+        except TooMuch as error:
+            raise ModelError(f"adb:{self.serial} answers without end: try again") from error
 
 
 class AdbRunner:
@@ -146,7 +150,7 @@ class AdbRunner:
     def run(self, count: int) -> list[int]:
         """Nanoseconds of at least `count` inferences in a row: a burst fills `BURST`, as it costs a start."""
         if self._per_inference:
-            count = max(count, math.ceil(BURST / self._per_inference))
+            count = max(count, min(math.ceil(BURST / self._per_inference), MOST_INFERENCES))
         times = self._once(replace(self._call, count=count)).times
         self._per_inference = round(sum(times) / len(times))
         return list(times)
@@ -154,8 +158,8 @@ class AdbRunner:
     def executed(self, runs: int) -> tuple[tuple[ExecutedNode, ...], str]:
         """What ran where, and what the provider that was asked for is called there."""
         call = replace(self._call, count=runs, profile=True)
-        with tempfile.TemporaryDirectory() as here:
-            return self._tool.nodes(self._model.path, call, self._execute(call, Path(here)), Path(here))
+        with temporary_folder() as here:
+            return self._tool.nodes(self._model.path, call, self._execute(call, here), here)
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Raises UsageError: neither program writes them."""
@@ -177,10 +181,11 @@ class AdbRunner:
         memory, thermal = numbers.get("memory"), numbers.get("thermal")
         return State(
             monotonic_ns=time.monotonic_ns(), own_ns=0, cpus=self.loaded.environment.cores,
-            frequencies=numbers.get("cur", []),
+            frequencies=numbers.get("cur", [])[:MOST],
             slowest=min(numbers.get("min", []), default=None),
             fastest=max(numbers.get("max", []), default=None),
-            governor=", ".join(said.get("governor", "").split()) or None, turbo=None, temperatures=(),
+            governor=printable(", ".join(said.get("governor", "").split()), LONGEST_FACT) or None,
+            turbo=None, temperatures=(),
             throttle_events=None, cooling=thermal[-1] if thermal else None,
             busy_ticks=None, steal_ticks=None, all_ticks=None, ticks_per_second=100, waited_ns=None,
             quota_ns=None,
@@ -191,11 +196,14 @@ class AdbRunner:
         """Nothing runs between bursts."""
 
     def _once(self, call: Call) -> Printed:
-        with tempfile.TemporaryDirectory() as here:
+        with temporary_folder() as here:
+            begun = time.perf_counter_ns()
             try:
-                return self._tool.parse(self._execute(call, Path(here)), Path(here), call.count)
+                printed = self._tool.parse(self._execute(call, here), here, call.count)
             except ModelError as error:
                 raise ModelError(f"{self.name}: {error}") from error
+        check_times(printed.times, call.count, time.perf_counter_ns() - begun, self.name)
+        return printed
 
     def _execute(self, call: Call, here: Path) -> str:
         """Run the program; the files that it writes come to `here`."""
@@ -204,8 +212,9 @@ class AdbRunner:
             printed = self._adb.shell(
                 f"mkdir -p {there} && cd {there} && {self._program} {shlex.join(self._tool.arguments(call))}"
             )
-            if self._tool.writes:
-                self._adb.pull(f"{there}/.", here)
+            for name in self._tool.writes if call.profile else self._tool.writes[:1]:
+                if data := self._adb.read(f"{there}/{name}"):
+                    (here / name.replace("*", "")).write_bytes(data)
         finally:
             with contextlib.suppress(ModelError, UsageError):
                 self._adb.shell(f"rm -rf {there}")
@@ -219,7 +228,7 @@ class AdbRunner:
 
     def _load(self, program: str) -> Loaded:
         printed = self._once(self._call)
-        facts = [line.strip() for line in self._adb.shell(_FACTS).splitlines()[:5]]
+        facts = [printable(line.strip(), LONGEST_FACT) for line in self._adb.shell(_FACTS).splitlines()[:5]]
         product, chip, android, machine, cores = (*facts, "", "", "", "", "")[:5]
         self._per_inference = printed.times[0]
         runtime = f"{program} ({self._tool.remark})" if self._tool.remark else program
@@ -250,6 +259,10 @@ def _failure(status: str, printed: str) -> str:
     return f"the program ended with status {status[:10]}{words}"
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    said = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+def _text(done: Said) -> str:
+    return done.output.decode("utf-8", "replace")
+
+
+def _last(done: Said) -> str:
+    said = [line.strip() for line in f"{_text(done)}\n{done.errors}".splitlines() if line.strip()]
     return said[-1][:300] if said else ""

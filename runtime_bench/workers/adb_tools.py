@@ -28,7 +28,6 @@ PROFILE = "profile"  # onnxruntime appends the date and .json
 OPTIMIZED = "optimized.onnx"
 GPU = "gpu"
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
-_ROW = re.compile(r"\s*(\S+)\s.*\[.*\]:(\d+)\s*$")  # node type ... [name of its output]:index
 _LONGEST_NS = 10**15  # eleven days: more is nonsense
 
 
@@ -65,7 +64,8 @@ class Printed:
 
 @dataclass(frozen=True)
 class Tool:
-    """A program. `writes`: whether it leaves files behind, which `parse` and `nodes` find in a folder here.
+    """A program. `writes`: the files that it leaves behind, the first always and the others with a profile,
+    which `parse` and `nodes` find in a folder here.
 
     `parse(printed, folder, count)`; `nodes(model, call, printed, folder)` are the nodes that ran, and what
     the provider that was asked for is called in them. Both raise ModelError alone, whatever was printed.
@@ -73,7 +73,7 @@ class Tool:
 
     name: str
     remark: str  # on what its times are
-    writes: bool
+    writes: tuple[str, ...]
     arguments: Callable[[Call], list[str]]
     parse: Callable[[str, Path, int], Printed]
     nodes: Callable[[Path, Call, str, Path], tuple[tuple[ExecutedNode, ...], str]]
@@ -125,7 +125,7 @@ def _litert_parse(printed: str, folder: Path, count: int) -> Printed:
     if line is None:
         raise ModelError("benchmark_model printed no 'Inference timings'")
     load, first, _, mean = (_nanoseconds(each, 1e3) for each in line.groups())
-    memory = re.search(rf"emory footprint.*\(MB\): init=\S+ overall={_NUMBER}", printed)
+    memory = re.search(rf"emory footprint[^\n]{{0,100}}\(MB\): init=\S{{1,40}} overall={_NUMBER}", printed)
     return Printed(load, first, (_positive(mean),) * count, _size(memory[1], 2**20) if memory else 0)
 
 
@@ -155,8 +155,10 @@ def _profile_rows(printed: str) -> Iterator[tuple[str, int]]:
     for line in table.splitlines():
         if "Delegate/" in line:  # what a delegate did inside one node
             continue
-        if (row := _ROW.match(line)) and len(row[2]) < 10:
-            yield row[1], int(row[2])
+        row, end, index = line.rstrip().rpartition("]:")  # node type ... [name of its output]:index
+        words = row.split(maxsplit=1)
+        if end and len(words) == 2 and "[" in words[1] and index.isdecimal() and len(index) < 10:
+            yield words[0], int(index)
 
 
 def _ort_arguments(call: Call) -> list[str]:
@@ -259,7 +261,14 @@ def _positive(nanoseconds: int) -> int:
 
 TOOLS: dict[str, Tool] = {
     ".tflite": Tool(
-        "benchmark_model", "means of bursts", False, _litert_arguments, _litert_parse, _litert_nodes
+        "benchmark_model", "means of bursts", (), _litert_arguments, _litert_parse, _litert_nodes
     ),
-    ".onnx": Tool("onnxruntime_perf_test", "", True, _ort_arguments, _ort_parse, _ort_nodes),
+    ".onnx": Tool(
+        "onnxruntime_perf_test",
+        "",
+        (RESULT, f"{PROFILE}*.json", OPTIMIZED),
+        _ort_arguments,
+        _ort_parse,
+        _ort_nodes,
+    ),
 }

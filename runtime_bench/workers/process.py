@@ -6,13 +6,10 @@ import base64
 import contextlib
 import json
 import os
-import selectors
 import shlex
-import signal
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.documents.reading import Document
-from qnas.errors import ModelError, UsageError
+from qnas.errors import ModelError, UsageError, system_error
+from qnas.export.formats.table import file_kind
+from qnas.processes import ENDING, Program, TooMuch, ending
 from qnas.runtime_bench.machine_state import State
 from qnas.runtime_bench.model_files import ModelFiles
 from qnas.runtime_bench.profile.peak import Peak
@@ -37,15 +36,17 @@ from qnas.runtime_bench.workers.protocol import (
     Outputs,
     Refusal,
     Times,
+    check_times,
 )
 from qnas.runtimes.executed import ExecutedNode
+from qnas.runtimes.inputs import parse_shape, resolve_shapes
 from qnas.runtimes.names import DeviceName
 
 MODULE = "qnas.runtime_bench.workers.worker"
 PATIENCE = 300.0  # seconds until an answer; a float network of 4K takes tens of them
-LONGEST_REPLY = 2**31  # bytes
+LONGEST_REPLY = 1 << 24  # bytes
+LONGEST_OUTPUTS = 1 << 28  # bytes; those of 4K take half of it
 PIECE = 1 << 20  # bytes of a model sent at once
-ENDING = 2.0  # seconds that a worker has to end by itself
 
 _Reply = TypeVar("_Reply")
 SAME_QNAS = "is it the same qnas?"
@@ -75,23 +76,12 @@ class Worker:
 
     def __init__(self, device: DeviceName, options: LoadOptions) -> None:
         self._device, self._patience = device, options.patience
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         try:
-            self._process = subprocess.Popen(
-                worker_command(device, options.remote_python),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is ours to answer
-            )
+            self._program = Program(worker_command(device, options.remote_python))
+        except FileNotFoundError as error:
+            raise UsageError(f"{device} cannot be reached: install {error.filename}") from error
         except OSError as error:
-            self._errors.close()
-            raise UsageError(f"{device} cannot be reached ({error.strerror}): install ssh") from error
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        self._pending = bytearray()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+            raise UsageError(f"{device}: no process starts: {system_error(error)}") from error
         try:
             self._greet()
         except BaseException:
@@ -100,14 +90,22 @@ class Worker:
 
     def ask(self, do: str, reply: type[_Reply], **arguments: Any) -> _Reply:
         """The reply to one request; UsageError or ModelError as the worker says."""
-        line = json.dumps({"do": do, **arguments}).encode() + b"\n"
-        assert self._process.stdin is not None
+        line = json.dumps({"do": do, **arguments}).encode()
         try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except (BrokenPipeError, OSError):
+            longest = LONGEST_OUTPUTS if reply is Outputs else LONGEST_REPLY
+            said = self._program.ask(line, self._patience, longest)
+        except TimeoutError as error:
+            self._program.close(0)
+            raise ModelError(
+                f"{self._device} did not answer {do!r} within {self._patience:g} s: "
+                "choose a smaller --shape or a longer --timeout"
+            ) from error
+        except TooMuch as error:
+            self._program.close(0)
+            raise ModelError(f"{self._device} says more than an answer to {do!r}: {SAME_QNAS}") from error
+        except EOFError:
             raise self._death(do) from None
-        said, where = self._line(do), f"the answer of {self._device} to {do!r}"
+        where = f"the answer of {self._device} to {do!r}"
         refusal = REFUSAL.parse(said, where)
         if refusal.error:
             raise (UsageError if refusal.usage else ModelError)(refusal.error)
@@ -115,18 +113,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process; harmless when it has ended."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(ENDING if sys.exc_info()[0] is None else 0.1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._selector.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._errors.close()
+        self._program.close(ENDING if sys.exc_info()[0] is None else 0.1)
 
     def _greet(self) -> None:
         spoken = self.ask("hello", Hello).protocol
@@ -136,43 +123,22 @@ class Worker:
                 f"{PROTOCOL}: install the same qnas on both machines"
             )
 
-    def _line(self, do: str) -> bytes:
-        end = time.monotonic() + self._patience
-        stdout = self._process.stdout
-        assert stdout is not None
-        while b"\n" not in self._pending:
-            left = end - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
-                raise ModelError(
-                    f"{self._device} did not answer {do!r} within {self._patience:g} s: "
-                    "choose a smaller --shape or a longer --timeout"
-                )
-            piece = stdout.read(1 << 16)
-            if not piece:
-                raise self._death(do)
-            self._pending += piece
-            if len(self._pending) > LONGEST_REPLY:
-                raise ModelError(f"{self._device} answers without end: {SAME_QNAS}")
-        line, _, rest = self._pending.partition(b"\n")
-        self._pending = rest
-        return bytes(line)
-
     def _death(self, do: str) -> ModelError:
         """Why the process is no more, in its last words."""
-        try:
-            status = self._process.wait(ENDING)
-        except subprocess.TimeoutExpired:
-            status = 0
-        self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        status = 0
+        with contextlib.suppress(TimeoutError, TooMuch):
+            status = self._program.wait(ENDING, LONGEST_REPLY).status
+        self._program.close(0)
+        said = self._program.errors.strip().splitlines()
         words = f": {said[-1][:300]}" if said else ""
         if self._device.transport:
             return ModelError(
                 f"{self._device}: the connection ended during {do!r}{words}; check that ssh works there and "
                 "that its python has qnas (--remote-python)"
             )
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return ModelError(f"the runtime of {self._device} crashed: its process {how} during {do!r}{words}")
+        return ModelError(
+            f"the runtime of {self._device} crashed: its process {ending(status)} during {do!r}{words}"
+        )
 
 
 def worker_command(device: DeviceName, remote_python: str) -> list[str]:
@@ -202,6 +168,7 @@ class WorkerRunner:
                 cpus=options.cpus,
             )
             self.loaded = self.worker.ask("load", Loaded, **vars(request))
+            _check_shapes(model.path, self.loaded, options.shapes)
         except (ModelError, UsageError) as error:
             self.close()
             raise type(error)(f"{model.path}: {error}") from error
@@ -211,21 +178,28 @@ class WorkerRunner:
 
     def run(self, count: int) -> list[int]:
         """Nanoseconds of `count` inferences in a row."""
-        return self.worker.ask("run", Times, count=count).ns
+        begun = time.perf_counter_ns()
+        times = self.worker.ask("run", Times, count=count).ns
+        check_times(times, count, time.perf_counter_ns() - begun, self.name)
+        return times
 
     def executed(self, runs: int) -> tuple[tuple[ExecutedNode, ...], str]:
         """What ran, profiled over `runs` inferences, and what the device is called there."""
         reply = self.worker.ask("executed", Executed, runs=runs)
+        if any(len(node.nanoseconds) not in (0, 1, runs) for node in reply.nodes):  # 1: their mean
+            raise ModelError(f"{self.name} tells times of other than {runs} runs: {SAME_QNAS}")
         return reply.nodes, reply.provider
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """What the last run wrote."""
         written = self.worker.ask("outputs", Outputs).outputs
+        if {name: each.shape for name, each in written.items()} != self.loaded.output_shapes:
+            raise ModelError(f"{self.name} sent other outputs than it announced: {SAME_QNAS}")
         try:
             return {
                 n: np.frombuffer(each.data, each.dtype).reshape(each.shape) for n, each in written.items()
             }
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ModelError(f"{self.name} sent a damaged output ({error}): {SAME_QNAS}") from error
 
     def state(self) -> State:
@@ -239,6 +213,18 @@ class WorkerRunner:
     def close(self) -> None:
         """End the process."""
         self.worker.close()
+
+
+def _check_shapes(model: Path, loaded: Loaded, shapes: Sequence[str]) -> None:
+    """What was loaded has as many inputs as the file, of the shapes that were asked for. Raises ModelError.
+
+    Where there are several, shapes that they share are known by a name, which not every runtime knows.
+    """
+    declared = file_kind(model).inputs(model)
+    expected = resolve_shapes(declared, [parse_shape(text) for text in shapes])
+    found = list(loaded.input_shapes.values())
+    if len(found) != len(expected) or (len(found) == 1 and found != list(expected.values())):
+        raise ModelError(f"another model was loaded, with inputs of {found}: {SAME_QNAS}")
 
 
 def send(model: ModelFiles, worker: Worker) -> str:

@@ -17,14 +17,21 @@
 A failure is answered by a `Refusal`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from qnas.documents.reading import Count, Text
+from qnas.documents.reading import Count, Nanoseconds, Shape, Text
+from qnas.errors import ModelError
 from qnas.runtime_bench.environment import Environment
 from qnas.runtimes.executed import ExecutedNode
 
 PROTOCOL = 1
-Sizes = tuple[Count, ...]
+CLOCKS = 1.1  # how much faster the clock of another machine may be
+NumberType = Literal[
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
+    "float64",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,16 @@ class Loaded:
     """A model that ran once. `peak_memory`: bytes of the whole process then, 0: unknown."""
 
     environment: Environment
-    input_shapes: dict[str, Sizes]
+    input_shapes: dict[str, Shape]
     input_types: dict[str, Text]
-    output_shapes: dict[str, Sizes]
+    output_shapes: dict[str, Shape]
     load_ns: Count
     first_ns: Count
     peak_memory: Count
+
+    def __post_init__(self) -> None:
+        if self.input_types.keys() != self.input_shapes.keys():
+            raise ValueError("input_types has other names than input_shapes")
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Refusal:
 class Hello:
     """The version of the protocol; the versions of packages beside it are for people."""
 
-    protocol: int
+    protocol: Count
 
 
 @dataclass(frozen=True)
@@ -84,14 +95,14 @@ class Has:
 class Kept:
     """The path of the file in the cache, which was checked."""
 
-    path: str
+    path: Text
 
 
 @dataclass(frozen=True)
 class Times:
     """Nanoseconds, one number an inference."""
 
-    ns: list[Count]
+    ns: list[Nanoseconds]
 
 
 @dataclass(frozen=True)
@@ -106,8 +117,8 @@ class Executed:
 class Output:
     """A tensor, whose bytes are base64 on the line."""
 
-    dtype: Text
-    shape: Sizes
+    dtype: NumberType
+    shape: Shape
     data: bytes
 
 
@@ -123,3 +134,16 @@ class Listing:
     """Devices: a name, and why it is not there or ""."""
 
     devices: tuple[tuple[Text, Text], ...]
+
+
+def check_times(times: Sequence[int], count: int, elapsed: int, name: str) -> None:
+    """Refuse other than `count` times, and more nanoseconds than went by here. Raises ModelError."""
+    if len(times) != count:
+        raise ModelError(
+            f"{name} told the times of {len(times)} inferences, not {count}: is it the same qnas?"
+        )
+    if sum(times) > CLOCKS * elapsed:
+        raise ModelError(
+            f"{name} told {sum(times) / 1e9:.3g} s of inferences, but answered within {elapsed / 1e9:.3g} s: "
+            "check its clock"
+        )

@@ -9,7 +9,9 @@ import gc
 import json
 import os
 import platform
+import select
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -31,6 +33,7 @@ from qnas.runtimes.names import listing, parse_device
 from qnas.runtimes.runtime import Model
 
 Json = dict[str, Any]
+LAST_WORDS = 5.0  # seconds that a worker has to end by itself once nobody asks it any more
 
 
 class Worker:
@@ -175,7 +178,17 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.flush()
 
 
+def _end_with_bench() -> None:
+    """Wait until the bench is gone or its connection dropped, and end, whatever the runtime does then."""
+    gone = select.poll()
+    gone.register(0, getattr(select, "POLLRDHUP", 0))  # hanging up is told without being asked for
+    gone.poll()
+    time.sleep(LAST_WORDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_bench, daemon=True).start()
     conversation = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from qnas.errors import ArchitectureError, CheckpointError
-from qnas.files import atomic_write, check_output
+from qnas.files import check_outputs, write_file
 from qnas.network.architecture import Architecture, Choice, Normalization, from_document
 from qnas.network.layers import Layer
 from qnas.network.lowering import lower
@@ -44,14 +44,11 @@ def import_files(
     checkpoint: Path, genotype: Path, output: Path, deployable: Path | None, force: bool
 ) -> Found:
     """Write `output`, and the architecture that can be deployed if a path is given. Raises QnasError."""
-    for path in (output, deployable):
-        if path:
-            check_output(path, force)
+    check_outputs([output, deployable], force, [checkpoint, genotype])
     found = import_checkpoint(checkpoint, genotype)
     save_found(output, found.architecture, found.network, found.training, force)
     if deployable:
-        with atomic_write(deployable, force) as temporary:
-            temporary.write_text(found.architecture.deployable().to_json())
+        write_file(deployable, found.architecture.deployable().to_json(), force)
     return found
 
 

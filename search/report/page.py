@@ -1,10 +1,11 @@
 """`report.html` of a folder that `qnas-search` wrote: everything in one file, nothing from elsewhere."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from qnas.errors import UsageError
-from qnas.files import atomic_write, check_output
+from qnas.files import check_outputs, write_file
 from qnas.html_page import Markup, element, page
 from qnas.images.files import read_image
 from qnas.images.samples import sample_photographs
@@ -22,10 +23,9 @@ def write_report(folder: Path, output: Path, force: bool, images: Sequence[Path]
     The same files give the same bytes. Raises UsageError for a folder of neither, QnasError for files in it
     that are wrong and for images that cannot be read, OutputError.
     """
-    check_output(output, force)
-    text = report(folder, images)
-    with atomic_write(output, force) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    record = (path for path in folder.rglob("*") if path.suffix != ".html" and path.is_file())
+    check_outputs([output], force, chain(record, images))
+    write_file(output, report(folder, images), force)
 
 
 def report(folder: Path, images: Sequence[Path] = ()) -> str:

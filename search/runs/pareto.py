@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qnas.documents.reading import Document, Number, Text
-from qnas.search.runs.result import WRITE_AGAIN, write_json, write_text
+from qnas.files import write_file
+from qnas.search.runs.result import WRITE_AGAIN, write_json
 
 COLUMNS = (
     "name", "method", "space", "bits", "penalty", "seed", "macs", "bitops", "psnr_y", "ssim", "on_front",
@@ -76,4 +77,4 @@ def write_pareto(folder: Path, entries: Sequence[Entry]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "bits": " ".join(map(str, row["bits"]))} for row in rows)
-    write_text(folder / "pareto.csv", text.getvalue())
+    write_file(folder / "pareto.csv", text.getvalue(), force=True)

@@ -9,7 +9,7 @@ from typing import Any
 from qnas.cost.network_cost import NetworkCost, network_cost
 from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import OutputError
-from qnas.files import atomic_write
+from qnas.files import write_file
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
 from qnas.one_writer import HIDDEN
@@ -53,7 +53,7 @@ def write_result(
         "seconds": round(seconds, 1),
         "steps": steps,
     }
-    write_text(folder / "arch.json", architecture.to_json())
+    write_file(folder / "arch.json", architecture.to_json(), force=True)
     write_json(folder / "result.json", result)
 
 
@@ -80,10 +80,4 @@ def check_folder(folder: Path, force: bool = False) -> None:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Replace `path`, whole or not at all. Raises OutputError."""
-    write_text(path, json.dumps(document, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path`, whole or not at all. Raises OutputError."""
-    with atomic_write(path, force=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(path, json.dumps(document, indent=1) + "\n", force=True)

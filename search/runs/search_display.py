@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,6 +15,7 @@ from qnas.quantization.quantizers import PIXELS_PER_UNIT
 from qnas.search.space.candidate_costs import CandidateCosts, Cost
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.search.supernet.supernet_search import StepNews
+from qnas.terminal import Terminal
 
 LINE_SECONDS = 30
 SMOOTHING = 0.05  # share of the newest loss in the one that is shown
@@ -33,7 +34,10 @@ def shown_cost(value: float, cost: Cost) -> str:
 
 @contextmanager
 def display(
-    console: Console, recipe: SearchRecipe, costs: CandidateCosts, clock: Callable[[], float] = time.monotonic
+    console: Terminal,
+    recipe: SearchRecipe,
+    costs: CandidateCosts,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[StepNews], None]]:
     """Yield what shows the news of a step."""
     if console.quiet:
@@ -52,7 +56,7 @@ def display(
         if now - last > LINE_SECONDS or news.step == recipe.steps:
             last = now
             parts = [f"step {news.step}/{recipe.steps}", *(f"{name} {text}" for name, text in told.items())]
-            console.print("  ".join(parts), markup=False, highlight=False, soft_wrap=True)
+            console.print("  ".join(parts), soft_wrap=True)
 
     yield line
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from qnas.cost.network_cost import DECIMAL_G
@@ -56,7 +55,7 @@ def space_table(sizes: Sequence[SpaceSize]) -> Table:
         grid.add_column(title, justify="right", no_wrap=True)
     for size in sizes:
         grid.add_row(
-            escape(size.name),
+            size.name,
             f"{size.channels} x {size.blocks}",
             ",".join(map(str, size.bits)),
             magnitude(size.architectures),

@@ -77,7 +77,7 @@ def table(statuses: Sequence[Status]) -> Table:
     for each in sorted((s for s in statuses if s.state in SHOWN), key=lambda s: SHOWN.index(s.state)):
         psnr = "" if each.psnr is None else f"{each.psnr:.3f}"
         bitops = "" if each.bitops is None else giga(each.bitops)
-        words = (each.name, Text(each.state, COLOURS[each.state]), psnr, bitops, Text(each.detail))
+        words = (each.name, Text(each.state, COLOURS[each.state]), psnr, bitops, each.detail)
         shown.add_row(*words)
     return shown
 

@@ -16,11 +16,12 @@ from typing import BinaryIO, Literal, assert_never
 
 from qnas.documents.reading import Count, Document, Number
 from qnas.errors import QnasError, UsageError
+from qnas.files import write_file
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.one_writer import locked, remove_leftovers
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.runs.pareto import Entry
-from qnas.search.runs.result import WRITE_AGAIN, image_cost, make_folder, write_json, write_result, write_text
+from qnas.search.runs.result import WRITE_AGAIN, image_cost, make_folder, write_json, write_result
 from qnas.search.runs.run_folder import ARCHITECTURE, PLAN, RESULT
 from qnas.search.sweep.lines import random_architecture, search_line, train_line, uniform_architecture
 from qnas.search.sweep.member import Member
@@ -108,7 +109,7 @@ def run_member(job: Job) -> Outcome:
     except (QnasError, StageError, OSError) as error:
         text = " ".join(str(error).split())
         with suppress(QnasError):  # a full disk, maybe: it is told all the same
-            write_text(job.folder / FAILED, text + "\n")
+            write_file(job.folder / FAILED, text + "\n", force=True)
         return Outcome(name, "failed", text)
     return Outcome(name, "trained")
 

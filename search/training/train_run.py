@@ -5,26 +5,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from qnas import __version__
 from qnas.cost.network_cost import PAPER_G, layer_sizes, network_cost
 from qnas.errors import ArchitectureError, QnasError, UsageError
-from qnas.files import check_output
-from qnas.images.files import list_images
+from qnas.files import check_outputs
+from qnas.images.files import images_in, list_images
 from qnas.network.architecture import Architecture, find_architecture
 from qnas.network.lowering import lower
 from qnas.one_writer import one_writer
 from qnas.quantization.quantizers import BIT_WIDTHS, Levels
 from qnas.search.training import train as training
 from qnas.search.training.train import Progress, Recipe, Run
+from qnas.terminal import Terminal, stderr
 from qnas.torch.checkpoint import save_found
 from qnas.torch.environment import Environment, environment, notice, threads_of
 from qnas.torch.inference import validate
@@ -74,18 +75,21 @@ def recipe(
 
 def run(
     found: Architecture, wanted: Recipe, output: Path, validation: Path | None, threads: int, *,
-    resume: bool, force: bool, show: Callable[[Progress], None] | None = None,
+    resume: bool, force: bool, show: Callable[[Progress], None] | None = None, source: Path | None = None,
 ) -> None:  # fmt: skip
     """Train and write `output`. Raises QnasError; Ctrl-C saves the state.
 
-    Progress is shown on stderr, or with `show`, which hears of every step, not at all.
+    `source` is the file that `found` came from. Progress is shown on stderr, or with `show`, which hears of
+    every step, not at all.
     """
-    check_output(output, force)
+    warm_start = Path(wanted.warm_start) if wanted.warm_start else None
+    pictures = images_in([*map(Path, wanted.data), validation])
+    check_outputs([output], force, chain([source, warm_start], pictures))
     if validation:
         list_images(validation)
     state = output.with_name(output.name + ".run")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    console = Console(stderr=True, quiet=show is not None)
+    console = stderr(quiet=show is not None)
     with one_writer(output, state):
         if state.exists() and not (resume or force):
             raise UsageError(
@@ -95,7 +99,7 @@ def run(
         began = current.environment if current else None
         now = environment(device, threads_of(threads, began, os.cpu_count() or 1, str(state)))
         if began and (text := notice(began, now)):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
         quiet = np.errstate(over="ignore", invalid="ignore")  # such numbers end a run with an error of ours
         with torch_threads(now.threads), quiet:
             current = current or training.start(found, wanted, device)
@@ -118,7 +122,7 @@ def _resumed(state: Path, found: Architecture, wanted: Recipe, device: torch.dev
 
 
 def _train(
-    current: Run, state: Path, validation: Path | None, console: Console,
+    current: Run, state: Path, validation: Path | None, console: Terminal,
     show: Callable[[Progress], None] | None,
 ) -> None:  # fmt: skip
     """Train to the last step, and leave no state of a run that failed before it had any to lose."""
@@ -136,7 +140,7 @@ def _train(
         raise
 
 
-def _record(current: Run, now: Environment, validation: Path | None, console: Console) -> dict[str, Any]:
+def _record(current: Run, now: Environment, validation: Path | None, console: Terminal) -> dict[str, Any]:
     """What found.pt tells of its training, with the quality on the images of `validation`."""
     recipe, record = current.recipe, {}
     if validation:
@@ -154,7 +158,7 @@ def _record(current: Run, now: Environment, validation: Path | None, console: Co
 
 
 @contextmanager
-def _display(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+def _display(console: Terminal, steps: int) -> Iterator[Callable[[Progress], None]]:
     """A live bar on a terminal, else a line every 30 seconds."""
     text = "loss {task.fields[loss]:.3f}  PSNR-Y {task.fields[psnr]}  {task.fields[speed]:.0f} images/s"
     columns = (MofNCompleteColumn(), BarColumn(), TextColumn(text), TimeRemainingColumn())

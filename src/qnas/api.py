@@ -22,8 +22,9 @@ from qnas.export import run as _export
 from qnas.export.checks.report import CheckReport
 from qnas.export.options import Options
 from qnas.export.run import Exported
-from qnas.files import check_output
+from qnas.files import check_outputs
 from qnas.images.evaluation import Image
+from qnas.images.files import images_in
 from qnas.integer.interpreter import upscaler
 from qnas.integer.network import IntegerNetwork
 from qnas.network.architecture import Architecture
@@ -110,7 +111,7 @@ def train(
     wanted = train_run.recipe(found, _paths(data), warm_start=_path(warm_start), patch=patch, **recipe)
     train_run.run(
         found, wanted, target, _path(validate), threads, resume=resume, force=force,
-        show=lambda news: tell("training", news.step / news.steps),
+        show=lambda news: tell("training", news.step / news.steps), source=Path(architecture),
     )  # fmt: skip
     return load_found(target)
 
@@ -125,8 +126,7 @@ def calibrate(
     there. `settings`: patch, count, seed, weight_bits, fallback, target, threads, ... as in `qnas-calibrate`.
     """
     target = _path(output)
-    if target is not None:
-        check_output(target, force)
+    check_outputs([target], force, (Path(model), *images_in(_paths(images))))
     with one_writer(*([] if target is None else [target])):
         found = _calibrate(Path(model), _paths(images), _CalibrationSettings(**settings), _display(progress))
         if target is not None:

@@ -15,6 +15,8 @@ Every message says what was wrong, where, and what to do about it, in one line.
 Commands print it and exit with code 2; anything else is a bug and keeps its traceback.
 """
 
+import errno
+
 LONGEST = 1000  # characters of a message
 
 
@@ -25,6 +27,28 @@ def printable(text: str, longest: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`text` with its ends of lines, and else as `printable` makes it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, with advice, for the end of a message."""
+    return f"{error.strerror or error}: {_ADVICE.get(error.errno or 0, 'try again, or elsewhere')}"
+
+
+_ADVICE = {
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free memory",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "free space there, or choose another place",
+    errno.EDQUOT: "free space there, or choose another place",
+    errno.EFBIG: "allow larger files (ulimit -f), or choose another place",
+    errno.EACCES: "check the permissions",
+}
 
 
 class QnasError(Exception):

@@ -1,10 +1,10 @@
-"""Inputs that end, and outputs that are written whole or not at all."""
+"""Inputs that end, and outputs that are written whole and never in place of what is read or no plain file."""
 
 import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -38,20 +38,61 @@ def read_input(path: Path, largest: int = LARGEST_INPUT) -> bytes:
         return stream.read(largest)
 
 
-def check_output(path: Path, force: bool) -> None:
-    """Refuse early what `atomic_write` would refuse after the work is done.
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
 
-    Raises OutputError if `path` is a directory, exists without `force`, or its folder cannot be written.
+
+def check_outputs(outputs: Iterable[Path | None], force: bool, reads: Iterable[Path | None] = ()) -> None:
+    """Refuse early what `write_file` would refuse after the work is done; None stands for no file.
+
+    `reads`: the files that the command reads, of which none may be replaced. Raises OutputError, as it does
+    where two outputs are one file and where `check_output` does.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file")
-    if path.exists() and not force:
+    paths = [path for path in outputs if path is not None]
+    present = any(map(os.path.lexists, paths))  # what is not there replaces nothing
+    inputs = [path for path in reads if path is not None] if present else []
+    for index, path in enumerate(paths):
+        if os.path.realpath(path) in map(os.path.realpath, paths[:index]):
+            raise OutputError(f"{path} is named for two outputs: name another file")
+        for read in inputs:
+            if _same(path, read):
+                raise OutputError(f"{path} would replace what is read: name another file")
+        check_output(path, force)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Raise OutputError where `path` cannot be written.
+
+    That is where it is no plain file (a folder, link, pipe, socket or device), exists without `force`, or
+    where its folder does not exist or cannot be written.
+    """
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except FileNotFoundError:
+        kind = 0
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}, name another file") from error
+    if kind in _KINDS:
+        raise OutputError(f"{path} is a {_KINDS[kind]}, which is never replaced: name a file")
+    if kind and not force:
         raise OutputError(f"{path} exists: pass --force to replace it, or name another file")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: the folder {folder} does not exist, create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write {path}: no permission in {folder}, choose another folder")
+
+
+def write_file(path: Path, data: str | bytes, force: bool = False) -> None:
+    """Write `data`, text as UTF-8 ("?" for what it has not), whole or not at all. Raises OutputError."""
+    with atomic_write(path, force) as temporary:
+        temporary.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
 
 
 @contextmanager
@@ -74,6 +115,7 @@ def atomic_write(path: Path, force: bool = False) -> Iterator[Path]:
         )  # mkstemp makes it private; an output should be readable as any file is
         if os.name == "nt":  # renames no open file
             file.close()
+        check_output(path, force)  # again: the work may have taken hours
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -91,3 +133,10 @@ def _temporary(folder: Path) -> tuple[Path, IO[bytes]]:
         if locked(file) is not False and is_at(file, Path(name)):
             return Path(name), file
         file.close()  # it was taken for one before it was locked
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them does not exist
+        return False

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from qnas.cost.network_cost import network_cost
 from qnas.errors import ModelError, UsageError
@@ -29,6 +28,7 @@ from qnas.integer.convolution import Conv, convolution_words
 from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import DepthToSpace, ImageInput, Pad, Table
 from qnas.quantization.quantizers import QuantParams
+from qnas.terminal import Terminal
 from qnas.testing.random_networks import random_found
 from qnas.testing.text_models import FLOAT_CONV, text_model
 from qnas.torch.checkpoint import save_found
@@ -251,7 +251,7 @@ def test_operations_that_nobody_knows_are_named_and_the_rest_is_shown(tmp_path: 
     assert conv.weight_scale == pytest.approx((0.01, 0.01))
     assert (thing.operation, thing.shape) == ("house.Thing", None)
     assert inspection.notes[1] == "not in MACs: house.Thing"
-    show(inspection, Console(width=100))
+    show(inspection, Terminal(width=100))
 
 
 def test_a_graph_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_names_of_a_file_can_do_nothing_to_the_page_or_the_terminal(
     written = as_page(inspection)
     assert not re.search(r"<(script|b|i|u)>", written)
     assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in written
-    show(inspection, Console(width=200))
+    show(inspection, Terminal(width=200))
     printed = capsys.readouterr().out
     assert "<script>alert('x')</script>?[2J[red]" in printed
     assert "\x1b" not in printed

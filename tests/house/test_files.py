@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from qnas.calibration.document import read_calibration
 from qnas.calibration.prepare.float_model import read_float_model
 from qnas.errors import OutputError, QnasError
-from qnas.files import atomic_write, check_output, read_input
+from qnas.files import atomic_write, check_output, check_outputs, read_input, write_file
 from qnas.images.files import read_image
 from qnas.network.architecture import read_architecture
 from qnas.onnx.files import read_model
@@ -88,9 +89,56 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
-def test_a_folder_is_no_output_even_with_force(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder: name a file"):
-        check_output(tmp_path, force=True)
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "socket", "device"])
+def test_what_is_no_plain_file_is_no_output_even_with_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    out = Path("out")
+    match kind:
+        case "folder":
+            out.mkdir()
+        case "link":
+            out.symlink_to("nowhere")
+        case "pipe":
+            os.mkfifo(out)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(str(out))
+        case "device":
+            out = Path("/dev/null")
+    with pytest.raises(OutputError, match=f"{out} is a {kind}, which is never replaced: name a file"):
+        check_output(out, force=True)
+
+
+def test_two_names_of_one_file_are_not_two_outputs(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match=r"again/a is named for two outputs: name another file"):
+        check_outputs([tmp_path / "a", None, tmp_path / "again" / "a"], force=False)
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".pt", "é" * 126 + ".pt"])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, name: str) -> None:
+    write_file(tmp_path / name, "all")
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="File name too long, name another file"):
+        check_output(tmp_path / ("x" * 256), force=False)
+
+
+def test_what_came_while_the_work_was_done_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "found.pt"
+    with pytest.raises(OutputError, match="exists: pass --force"), atomic_write(target):
+        target.write_text("theirs")
+    assert target.read_text() == "theirs"
+    assert names(tmp_path) == ["found.pt"]
+
+
+def test_text_that_is_no_unicode_is_written_with_question_marks(tmp_path: Path) -> None:
+    write_file(tmp_path / "page.html", "\udcff!")
+    assert (tmp_path / "page.html").read_bytes() == b"?!"
 
 
 def test_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:

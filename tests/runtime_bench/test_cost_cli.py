@@ -192,7 +192,7 @@ def test_inputs_are_those_that_the_file_declares(espcn: tuple[Path, Path], tmp_p
         (["MODEL", "--shape", "1x4x8x8"], "does not fit"),
         (["MODEL", "--shape", "picture:1x3x8x8"], "no model has an input 'picture': there are image"),
         (["MODEL", "--shape", "large"], "--shape large: write sizes as"),
-        (["MODEL", "--json", "MODEL"], "would replace a model"),
+        (["MODEL", "--json", "MODEL"], "would replace what is read"),
         (["MODEL", "--json", "nowhere/cost.json"], "the folder"),
         ([], "Missing argument"),
     ],

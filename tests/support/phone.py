@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 ADB = """#!/bin/sh
-# adb -s SERIAL get-state | shell COMMAND | push FROM TO | pull FROM TO, in the folder $PHONE
+# adb -s SERIAL get-state | shell COMMAND | push FROM TO | exec-out COMMAND, in the folder $PHONE
 [ "$2" = phone1 ] || { echo "error: device '$2' not found" >&2; exit 1; }
 there() { printf %s "$1" | sed "s#/data/local/tmp#$PHONE#g"; }
 case $3 in
 get-state) echo device ;;
 shell) sh -c "$(there "$4")" ;;
 push) cp "$4" "$(there "$5")" && echo "$4: 1 file pushed" ;;
-pull) cp -r "$(there "$4")" "$5" ;;
+exec-out) sh -c "$(there "$4")" ;;
 esac
 """
 

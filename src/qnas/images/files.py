@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,16 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}): check the file") from error
+
+
+def images_in(places: Iterable[Path | None]) -> Iterator[Path]:
+    """The images that files and folders of them stand for; None, and a folder without any, for none."""
+    for place in places:
+        if place is not None and not place.is_dir():
+            yield place
+        elif place is not None:
+            with suppress(ImageError):
+                yield from list_images(place)
 
 
 def write_png(

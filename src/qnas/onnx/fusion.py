@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from qnas.onnx.files import read_model
 from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.operations import MOVING
 from qnas.onnx.session import open_session
+from qnas.temporary import temporary_folder
 
 # By type alone: onnxruntime has NHWC and blocked-NCHW twins of them in domains of its own.
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
@@ -43,8 +43,8 @@ class FusionReport:
 
 def count_integer_convolutions(model: Path | bytes, threads: int = 1) -> FusionReport:
     """Count in the graph that onnxruntime runs, fully optimized; ModelError when it cannot load `model`."""
-    with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        dump = folder / "optimized.onnx"
         open_session(model, threads, optimized_model_path=dump)
         return count_in_graph(read_model(dump))
 

@@ -50,6 +50,7 @@ def open_session(
         raise ModelError(f"{name} is not a file: name an .onnx model")
     if isinstance(model, Path) and not timed:
         check_model(model)
+    onnxruntime.disable_telemetry_events()
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
         providers.insert(0, (provider, dict(provider_options or {})))

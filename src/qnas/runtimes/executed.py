@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from qnas.cost.macs import Shape
+from qnas.documents.reading import Count, Shape, Text
 
 
 @dataclass(frozen=True)
 class ExecutedTensor:
     """`dtype` by numpy's name ("uint8"), "" where the profiler is silent."""
 
-    dtype: str
+    dtype: Text
     shape: Shape
 
 
@@ -22,11 +22,11 @@ class ExecutedNode:
     multiplies nothing or nobody knows. `macs`: multiply-adds of one run.
     """
 
-    name: str
-    op: str
-    provider: str
+    name: Text
+    op: Text
+    provider: Text
     inputs: tuple[ExecutedTensor, ...]
     outputs: tuple[ExecutedTensor, ...]
-    macs: int
+    macs: Count
     integer: bool | None
-    nanoseconds: tuple[int, ...]
+    nanoseconds: tuple[Count, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from qnas.onnx.session import first_line, open_session
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input, shape_text
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
+from qnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from qnas.runtimes.onnx_runner import Session
@@ -151,8 +151,8 @@ def execute(
     convolutions on the CPU run on channels padded to blocks of 8 or 16 (NCHWc), and their MACs are those.
     Raises ModelError when the model cannot be loaded or run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        dump = folder / "optimized.onnx"
         compiled = provider != CPU
         session = open_session(
             model,
@@ -160,7 +160,7 @@ def execute(
             optimized_model_path=None if compiled else dump,
             provider=provider if compiled else None,
             provider_options=provider_options,
-            profile=Path(folder) / "profile",
+            profile=folder / "profile",
             timed=True,
         )
         try:

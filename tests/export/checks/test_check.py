@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from rich.console import Console
 
 from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks import check as check_module
@@ -38,6 +37,7 @@ from qnas.integer.nodes import Add, DepthToSpace, ImageInput, IntegerNode, Inter
 from qnas.quantization.quantizers import QuantParams
 from qnas.runtimes.runtime import Check, Runner, planes
 from qnas.runtimes.table import CHECKS
+from qnas.terminal import Terminal
 from qnas.testing.random_networks import noise, random_found
 
 GREY = QuantParams(np.float32(2**-8), 0, 0, 255)
@@ -103,7 +103,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def shown(report: CheckReport) -> str:
-    console = Console(width=300, record=True, file=io.StringIO())
+    console = Terminal(width=300, record=True, file=io.StringIO())
     show_report(report, console)
     return console.export_text()
 

@@ -245,7 +245,7 @@ def test_budget_that_ends_too_early_is_inconclusive_where_nothing_can_be_counted
         (("--max-size", "1M", "--images", "."), "--images goes with"),
         (("--max-size", "1M", "--device", "npu"), "there is no device 'npu'"),
         (("--max-size", "1M", "--shape", "0x8"), "--shape 0x8: write sizes as"),
-        (("--max-size", "1M", "--json", "float.onnx", "--force"), "would replace what the gate reads"),
+        (("--max-size", "1M", "--json", "float.onnx", "--force"), "would replace what is read"),
         (("--max-size", "1M", "--json", "a", "--junit", "a"), "is named for two outputs"),
         (("--max-size", "1M", "--json", "corrupt.onnx"), "pass --force"),
         (("--min-psnr", "2", "--images", "."), "float.onnx does not say what a grey level is"),

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from rich.console import Console
 from rich.table import Table
 
 from qnas.errors import ModelError
@@ -21,6 +20,7 @@ from qnas.runtimes import litert, openvino
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed
 from qnas.runtimes.litert import open_interpreter
+from qnas.terminal import Terminal
 from qnas.testing.small_networks import conv, grid, image, network
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
 
@@ -223,7 +223,7 @@ def test_packed_and_unknown_types_have_the_bytes_that_are_known() -> None:
 
 
 def shown(table: Table) -> str:
-    console = Console(width=140)
+    console = Terminal(width=140)
     with console.capture() as capture:
         console.print(table)
     return capture.get()

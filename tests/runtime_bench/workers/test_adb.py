@@ -197,7 +197,8 @@ def test_missing_program_and_foreign_models_are_refused(tmp_path: Path, onnx_mod
         ("echo cannot open model; exit 3", "ended with status 3: cannot open model"),
         ("echo starting; kill -SEGV $$", "killed by SIGSEGV"),
         ("echo all is well", "wrote no result.csv"),
-        ("touch result.csv", "times of 0 inferences, not 1"),
+        ("touch result.csv", "wrote no result.csv"),
+        ("echo > result.csv", "times of 0 inferences, not 1"),
     ],
 )
 def test_crash_of_the_program_is_told(

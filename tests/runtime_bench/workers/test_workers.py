@@ -114,7 +114,7 @@ def test_worker_loads_runs_and_tells_what_it_wrote(model: ModelFiles) -> None:
 
 def test_runtime_that_crashes_ends_the_worker_only(model: ModelFiles) -> None:
     runner = WorkerRunner(model, CPU, OPTIONS)
-    os.kill(runner.worker._process.pid, signal.SIGSEGV)
+    os.kill(runner.worker._program.process.pid, signal.SIGSEGV)
     with pytest.raises(
         ModelError, match="runtime of cpu crashed: its process was killed by SIGSEGV during 'run'"
     ):
@@ -125,16 +125,18 @@ def test_runtime_that_crashes_ends_the_worker_only(model: ModelFiles) -> None:
 def test_worker_that_hangs_is_given_up(model: ModelFiles) -> None:
     runner = WorkerRunner(model, CPU, OPTIONS)
     runner.worker._patience = 0.3  # only now: a busy machine starts a process in seconds
-    os.kill(runner.worker._process.pid, signal.SIGSTOP)
+    os.kill(runner.worker._program.process.pid, signal.SIGSTOP)
     with pytest.raises(ModelError, match="cpu did not answer 'run' within"):
         runner.run(1)
     runner.close()
-    assert runner.worker._process.returncode == -signal.SIGKILL  # a stopped process ends in no other way
+    assert (
+        runner.worker._program.process.returncode == -signal.SIGKILL
+    )  # a stopped process ends in no other way
 
 
 def test_worker_ends_when_the_bench_is_gone(model: ModelFiles) -> None:
     runner = WorkerRunner(model, CPU, OPTIONS)
-    process = runner.worker._process
+    process = runner.worker._program.process
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(120) == 0

@@ -12,7 +12,6 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from qnas.errors import CheckpointError, UsageError
 from qnas.network.architecture import Choice, Normalization
@@ -28,6 +27,7 @@ from qnas.search.space.space_options import parse_bits, parse_image
 from qnas.search.space.space_table import magnitude
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.search.supernet.supernet_search import StepNews
+from qnas.terminal import Terminal
 from qnas.testing.small_searches import TINY
 from qnas.torch.environment import environment
 
@@ -392,7 +392,7 @@ def test_costs_are_told_in_their_unit() -> None:
 
 
 def test_a_terminal_shows_a_live_table() -> None:
-    console = Console(force_terminal=True, width=80, record=True, file=io.StringIO())
+    console = Terminal(force_terminal=True, width=80, record=True, file=io.StringIO())
     with display(console, SearchRecipe(()), COSTS) as show:
         show(NEWS)
     shown = console.export_text()
@@ -402,7 +402,7 @@ def test_a_terminal_shows_a_live_table() -> None:
 
 def test_elsewhere_a_line_is_told_every_half_minute_and_at_the_end() -> None:
     clock = iter([0.0, 29.0, 31.0, 60.0, 60.5])
-    console = Console(force_terminal=False, width=80, record=True, file=io.StringIO())
+    console = Terminal(force_terminal=False, width=80, record=True, file=io.StringIO())
     with display(console, SearchRecipe(()), COSTS, lambda: next(clock)) as show:
         show(NEWS)
         show(replace(NEWS, step=121))

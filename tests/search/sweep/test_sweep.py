@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from qnas.errors import CheckpointError, UsageError
 from qnas.network.architecture import find_architecture
@@ -30,6 +29,7 @@ from qnas.search.sweep.plan import plan_from
 from qnas.search.sweep.progress import news, status, table
 from qnas.search.sweep.stages import Job, Outcome, run_member
 from qnas.search.sweep_cli import main
+from qnas.terminal import Terminal
 
 SPACE = {
     "network": "basic", "channels": 6, "blocks": 1, "scale": 4, "normalization": "adq",
@@ -278,7 +278,7 @@ def test_the_state_of_a_member_is_read_from_its_files(job: Job) -> None:
     assert news(before, [after]) == ["basic-b4.8-p1e-4-s0: trained, PSNR-Y 25.500 dB, 2.4G BitOps"]
     assert news({after.name: after}, [after]) == []
     text = io.StringIO()
-    Console(width=100, file=text).print(table([after, *before.values()]))
+    Terminal(width=100, file=text).print(table([after, *before.values()]))
     shown = [line.split() for line in text.getvalue().splitlines()]
     assert ["basic-b4.8-p1e-4-s0", "trained", "25.500", "2.4G"] in shown
     assert ["1", "waiting,", "1", "trained"] in shown

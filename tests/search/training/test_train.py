@@ -342,7 +342,7 @@ def test_show_prints_an_architecture_that_can_be_read_back() -> None:
         (["--patch", "14"], {"arch": "rfdn-w4"}, "--patch 14 is too small for the pooling of rfdn: use"),
         (["-o", "kept.pt"], {}, "kept.pt exists: pass --force to replace it, or name another file"),
         (["-o", "nowhere/found.pt"], {}, "the folder nowhere does not exist, create it first"),
-        (["-o", "empty"], {}, "empty is a folder: name a file"),
+        (["-o", "empty"], {}, "empty is a folder, which is never replaced"),
         (["--warm-start", "none.pt"], {}, "no checkpoint none.pt: check the path, or train one with"),
         (["--warm-start", "kept.pt"], {}, "kept.pt is truncated or no PyTorch checkpoint: write it again"),
         (["--resume"], {}, "found.pt.run: leave --resume out to begin one"),
