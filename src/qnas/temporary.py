@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from qnas.errors import OutputError
+from qnas.one_writer import locked
 
 PREFIX, LOCK = "qnas-", ".qnas-lock"  # of the folders, and the file in each that is locked while it is used
 NEW = 60.0  # seconds in which a folder may have no lock yet
@@ -24,7 +25,7 @@ def temporary_folder() -> Iterator[Path]:
         folder = Path(name)
         try:
             with (folder / LOCK).open("wb") as lock:
-                _is_locked_now(lock.fileno())
+                locked(lock)
                 yield folder
         except Exception as error:
             if shutil.disk_usage(folder).free < ROOM:
@@ -42,20 +43,6 @@ def _remove_leftovers() -> None:
             state = folder.lstat()
             if state.st_uid != os.getuid() or time.time() - state.st_mtime < NEW:
                 continue
-            lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                if _is_locked_now(lock):
+            with os.fdopen(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW), "rb") as lock:
+                if locked(lock):
                     shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
-
-
-def _is_locked_now(descriptor: int) -> bool:
-    """Lock a file until it is closed; False where another process has, or the system knows no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ModuleNotFoundError, OSError):
-        return False
-    return True
