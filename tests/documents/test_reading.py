@@ -110,6 +110,8 @@ def test_a_mistake_is_said_with_its_place_and_what_should_stand_there(
     [
         ("", "a.json is not JSON"),
         ("[]", "a.json is no report: write it again"),
+        ("null", "a.json is no report: write it again"),
+        ("5", "a.json is no report: write it again"),
         ("{}", "a.json is no report (it has no format): write it again"),
         ("[" * 100_000, "a.json is not JSON"),
         ('{"a":' * 100_000, "a.json is not JSON"),
@@ -152,6 +154,11 @@ def test_what_nests_too_deep_to_be_walked_is_refused(opened: str, closed: str) -
     assert file.parse(nested(60), "a.json").name == "x"
     with pytest.raises(ModelError, match=r"a\.json is not JSON \(it nests deeper than 64\): write it again"):
         file.parse(nested(450), "a.json")
+
+
+def test_tables_within_tables_are_no_deeper_than_lists_may_be() -> None:
+    with pytest.raises(ModelError, match=r"a\.toml is not TOML \(it nests deeper than 64\): write it again"):
+        FILE.parse("a." * 3000 + "a = 1", "a.toml", toml=True)
 
 
 def test_plain_data_of_other_kinds_is_refused_as_json_is() -> None:

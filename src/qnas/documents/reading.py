@@ -45,9 +45,16 @@ def decode(text: str | bytes) -> object:
     return value
 
 
+def _decode_toml(text: str) -> object:
+    """TOML as plain data that nests no deeper than JSON may. Raises ValueError, RecursionError."""
+    value = tomllib.loads(text)
+    _check_depth(value)
+    return value
+
+
 def _check_depth(value: object) -> None:
     """Raise ValueError for what nests deeper than DEEPEST: what walks it later could not come back."""
-    level: list[Any] = [value]
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
     for _ in range(DEEPEST):
         within = (each.values() if isinstance(each, dict) else each for each in level)
         level = [part for parts in within for part in parts if isinstance(part, dict | list)]
@@ -101,7 +108,7 @@ class Document(Generic[_T]):
     def parse(self, text: str | bytes, where: str, toml: bool = False) -> _T:
         """What a text holds; `where` begins the message."""
         try:
-            value = tomllib.loads(str(text)) if toml else decode(text)
+            value = _decode_toml(str(text)) if toml else decode(text)
         except (ValueError, RecursionError) as problem:
             kind = "TOML" if toml else "JSON"
             raise self.error(f"{where} is not {kind} ({problem}): {self.advice}") from problem
