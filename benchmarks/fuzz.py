@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from qnas.testing import fuzzing
+from qnas.testing.fuzz_readers import READERS
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = "\n## Kills"
@@ -92,7 +93,7 @@ def run_reader(tally: Tally, seed: int, files: int, progress: Progress, keep: Pa
         progress.advance(task)
         if outcome.failed:
             keep.mkdir(parents=True, exist_ok=True)
-            path = keep / f"{tally.reader}-{seed}-{outcome.index}{fuzzing.READERS[tally.reader].suffix}"
+            path = keep / f"{tally.reader}-{seed}-{outcome.index}{READERS[tally.reader].suffix}"
             path.write_bytes(fuzzing.damaged_file(tally.reader, seed, outcome.index))
             last = (outcome.said.strip().splitlines() or [""])[-1]
             progress.console.print(f"{outcome.verdict}: {path} {last}", markup=False)
@@ -109,18 +110,18 @@ def document(tallies: Iterable[Tally], seed: int, files: int, old: str) -> str:
         resident=fuzzing.RESIDENT >> 30, longest=fuzzing.LONGEST,
     )  # fmt: skip
     kills = old[old.find(KILLS) :] if KILLS in old else ""  # of benchmarks/kill.py
-    return head + "".join(rows.get(first(reader), "") for reader in fuzzing.READERS) + tail + kills
+    return head + "".join(rows.get(first(reader), "") for reader in READERS) + tail + kills
 
 
 def first(reader: str) -> str:
     """The first cell of its row."""
-    return f"| {fuzzing.READERS[reader].title}"
+    return f"| {READERS[reader].title}"
 
 
 def show(reader: str, seed: int, index: int, keep: Path) -> None:
     """Write file `index` and read it here, where a debugger can look."""
     keep.mkdir(parents=True, exist_ok=True)
-    path = keep / f"{reader}-{seed}-{index}{fuzzing.READERS[reader].suffix}"
+    path = keep / f"{reader}-{seed}-{index}{READERS[reader].suffix}"
     path.write_bytes(fuzzing.damaged_file(reader, seed, index))
     click.echo(f"{path}: {path.stat().st_size} bytes")
     outcome = fuzzing.read_one(reader, index, path)
@@ -129,9 +130,7 @@ def show(reader: str, seed: int, index: int, keep: Path) -> None:
 
 @click.command()
 @click.option("--files", default=20_000, show_default=True, help="Files for each reader.")
-@click.option(
-    "--reader", "readers", multiple=True, type=click.Choice(list(fuzzing.READERS)), help="Only these."
-)
+@click.option("--reader", "readers", multiple=True, type=click.Choice(list(READERS)), help="Only these.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--show", "index", type=int, help="Read only this file, in this process.")
 @click.option("--docs", is_flag=True, help="Write docs/fuzzing.md.")
@@ -147,7 +146,7 @@ def main(
             show(reader, seed, index, keep)
         return
     columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tallies = [Tally(reader) for reader in readers or fuzzing.READERS]
+    tallies = [Tally(reader) for reader in readers or READERS]
     interrupted = False
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -20,7 +20,7 @@ COUNT = click.IntRange(1)
 @click.option("--min-bitops", metavar="2.0G", help="The least.  [default: 20 % below the most]")
 @click.option("--image", default="32x32", show_default=True, metavar="HxW",
               help="LR pixels for which BitOps are counted.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--force", is_flag=True, help="Write into a folder that holds something.")
 def main(

@@ -10,8 +10,8 @@ from qnas.cli import QnasCommand
 from qnas.network.architecture import Normalization
 
 PATH = click.Path(path_type=Path)
-COUNT = click.IntRange(1)
-WHOLE = click.IntRange(0)
+COUNT = click.IntRange(1, 2**31 - 1)
+WHOLE = click.IntRange(0, 2**63 - 1)
 SHARE = click.FloatRange(0, 1e9)
 RATE = click.FloatRange(0, 1e9, min_open=True)  # beyond the range of its numbers PyTorch fails oddly
 

@@ -8,7 +8,7 @@ import click
 from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
-COUNT = click.IntRange(1)
+COUNT = click.IntRange(1, 2**31 - 1)
 
 
 @click.command(cls=QnasCommand)
@@ -26,9 +26,9 @@ COUNT = click.IntRange(1)
 @click.option("--steps", default=20_000, show_default=True, type=COUNT)
 @click.option("--batch", default=16, show_default=True, type=COUNT)
 @click.option("--patch", default=32, show_default=True, type=COUNT, help="Side of a crop, LR pixels.")
-@click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, 1e9, min_open=True))
 @click.option("--loss", default="l1", show_default=True, type=click.Choice(["l1", "mse"]))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="0: all cores.")
 @click.option("--cache-mib", default=1024, show_default=True, type=COUNT, help="Bound of decoded pixels.")
 @click.option("--resume", is_flag=True, help="Continue the interrupted run of OUTPUT.")

@@ -7,10 +7,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from qnas.calibration.patches.representative import Cause, Crop, RepresentativeSet, Skipped
-from qnas.documents.reading import Closed, Count, Document
+from qnas.documents.reading import Closed, Count, Document, Size
 from qnas.errors import ImageError
-
-Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 def to_document(images: RepresentativeSet) -> dict[str, Any]:

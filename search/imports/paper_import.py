@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from qnas.cost.network_cost import network_cost
 from qnas.errors import ArchitectureError, CheckpointError
 from qnas.files import check_outputs, write_file
 from qnas.network.architecture import Architecture, Choice, Normalization, from_document
@@ -61,7 +62,7 @@ def import_checkpoint(checkpoint: Path, genotype: Path) -> Found:
         layers = lower(architecture)
     except ArchitectureError as error:
         raise ArchitectureError(f"{genotype} with {checkpoint}: {error}") from error
-    check_size(layers, checkpoint)
+    check_size(network_cost(layers, 1, 1).parameters, checkpoint)
     network = Network(layers)
     ours, names = network.state_dict(), released_names(network.layers)
     expected = {

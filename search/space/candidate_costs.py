@@ -4,7 +4,8 @@ MACs and BitOps are those of `qnas.cost` for the network with that candidate in 
 search weighs is the cost that its architecture has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -83,11 +84,12 @@ def _counted(
                     for slot, ops in space.slots.items()
                 }
                 rows = network_cost(lower(space.frame(choices)), height, width).layers
-                owner = {row.name: next((s for s in slots if owns(s, row.name)), None) for row in rows}
+                amounts: Counter[str | None] = Counter()
+                for row in rows:
+                    amounts[_owner(row.name, by_slot)] += _amount(row, cost)
                 for slot in half:
-                    amount = sum(_amount(row, cost) for row in rows if owner[row.name] == slot)
-                    by_slot[slot][choices[slot].op, bits] = amount
-                fixed = sum(_amount(row, cost) for row in rows if owner[row.name] is None)
+                    by_slot[slot][choices[slot].op, bits] = amounts[slot]
+                fixed = amounts[None]
     return CandidateCosts(
         {
             name: {key: sum(by_slot[slot][key] for slot in tied) for key in by_slot[tied[0]]}
@@ -95,6 +97,13 @@ def _counted(
         },
         fixed,
     )
+
+
+def _owner(layer: str, slots: Container[str]) -> str | None:
+    """The slot that `owns` the layer: no slot is a part of another."""
+    while layer and layer not in slots:
+        layer = layer.rpartition(".")[0]
+    return layer or None
 
 
 def owns(slot: str, layer: str) -> bool:

@@ -10,9 +10,10 @@ a layer counts. Frames whose operations are given (espcn, srresnet, rfdn) have n
 alone are searched, as EdMIPS does (Cai and Vasconcelos, CVPR 2020).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import cached_property
 from importlib import resources
 from math import prod
@@ -40,6 +41,8 @@ from qnas.quantization.quantizers import FLOAT_BITS
 SearchedBits = Literal[2, 3, 4, 8, 32]
 PLACEHOLDER = "simple_1x1"  # fits any channels
 Choices = tuple[Choice, ...]
+Name = Annotated[str, Meta(max_length=100)]
+Operations = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=32)]
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,14 @@ class SearchSpace:
         fixed = slot_operations(self.frame({}))
         return {slot: (op,) if op else self._operations(slot) for slot, op in fixed.items()}
 
+    @cached_property
+    def patterns(self) -> dict[str, re.Pattern[str]]:
+        """What `operations` names its layers by, as regular expressions."""
+        return {pattern: re.compile(translate(pattern)) for pattern in self.operations}
+
     def _operations(self, slot: str) -> tuple[str, ...]:
         for pattern, operations in self.operations.items():
-            if fnmatchcase(slot, pattern):
+            if self.patterns[pattern].match(slot):
                 return operations
         raise SpaceError(f'{self.name}: operations has no pattern for layer {slot!r}: add one, or "*"')
 
@@ -142,9 +150,7 @@ class _Document(Closed, frozen=True):
     blocks: Blocks
     scale: Scale
     bits: Annotated[tuple[SearchedBits, ...], Meta(min_length=1)]
-    operations: dict[str, Annotated[tuple[str, ...], Meta(min_length=1)]] = msgspec.field(
-        default_factory=dict
-    )
+    operations: Annotated[dict[Name, Operations], Meta(max_length=1024)] = msgspec.field(default_factory=dict)
     normalization: Normalization = "none"
     identical_blocks: bool = False
 
@@ -180,7 +186,7 @@ def _check_operations(space: SearchSpace, source: str) -> None:
     except ArchitectureError as error:
         raise SpaceError(f"{source}: {error}") from None
     for pattern in space.operations:
-        if not any(fnmatchcase(slot, pattern) for slot in space.slots):
+        if not any(map(space.patterns[pattern].match, space.slots)):
             raise SpaceError(
                 f"{source}: operations[{pattern!r}] fits no layer of {space.network}: they are "
                 f"{', '.join(space.slots)}"

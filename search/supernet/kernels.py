@@ -13,6 +13,11 @@ from qnas.torch.fake_quantization import lsq_grid, snap_scale
 MIXING = 2.0  # what mixing an input costs, in MACs of each weight of a 1x1 convolution
 
 
+def largest_kernel(shapes: Sequence[ConvShape]) -> tuple[int, int]:
+    """(height, width) of what all of the kernels fit into."""
+    return max(shape.kernel[0] for shape in shapes), max(shape.kernel[1] for shape in shapes)
+
+
 class Kernels(nn.Module):
     """Weights [S, O, I, kh, kw] of S convolutions of one layer, each in the middle of the largest kernel.
 
@@ -24,7 +29,7 @@ class Kernels(nn.Module):
         super().__init__()
         self.shapes, self.bits, self.mixer = tuple(shapes), bits, mixer
         first = shapes[0]
-        self.kernel = tuple(max(shape.kernel[axis] for shape in shapes) for axis in (0, 1))
+        self.kernel = largest_kernel(shapes)
         masks = torch.stack([self._mask(shape) for shape in shapes])
         self.mask: Tensor
         self.register_buffer("mask", masks, persistent=False)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from qnas.documents.reading import Document
+from qnas.documents.reading import Count, Document, Rate, Share, Size
 from qnas.errors import CheckpointError
 from qnas.search.space.candidate_costs import Cost
 from qnas.search.supernet.alphas import Selector
@@ -21,27 +21,27 @@ class SearchRecipe:
     """
 
     data: tuple[str, ...]
-    penalty: float = 1e-4
+    penalty: Share = 1e-4
     cost: Cost = "bitops"
     latency_table: str | None = None
     mixer: Mixer = "san"
     merged: bool = False
     compile: bool = False  # mixtures of quantized inputs, by torch.compile
     selector: Selector = "softmax"
-    epochs: int = 20
-    epoch_steps: int = 1000
-    warm_up: int = 5  # epochs of weights alone
-    batch: int = 16
-    patch: int = 32
+    epochs: Size = 20
+    epoch_steps: Size = 1000
+    warm_up: Count = 5  # epochs of weights alone
+    batch: Size = 16
+    patch: Size = 32
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 1e-3
-    weight_decay: float = 3e-7
-    clip: float = 5.0  # of the norm of the weights' gradient
-    alpha_rate: float | None = None
-    entropy: float = 1e-4  # mu0
-    temperatures: tuple[float, float] = (10.0, 0.1)  # of Gumbel, first and last epoch after the warm-up
-    seed: int = 0
-    cache_mib: int = 1024
+    learning_rate: Rate = 1e-3
+    weight_decay: Share = 3e-7
+    clip: Rate = 5.0  # of the norm of the weights' gradient
+    alpha_rate: Rate | None = None
+    entropy: Share = 1e-4  # mu0
+    temperatures: tuple[Rate, Rate] = (10.0, 0.1)  # of Gumbel, first and last epoch after the warm-up
+    seed: Count = 0
+    cache_mib: Size = 1024
 
     @property
     def steps(self) -> int:

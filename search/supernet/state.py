@@ -10,9 +10,9 @@ from qnas.network.architecture import Choice
 from qnas.search.space.search_space import SearchSpace, from_document
 from qnas.search.supernet.alphas import derive
 from qnas.search.supernet.recipe import SearchRecipe, recipe_document, recipe_from
-from qnas.search.supernet.supernet import Supernet
+from qnas.search.supernet.supernet import Supernet, weight_count
 from qnas.search.supernet.world import World
-from qnas.torch.checkpoint import load_state
+from qnas.torch.checkpoint import check_size, load_state
 from qnas.torch.run_state import ADVICE, load_optimizer, load_run_state, progress_of, save_run_state
 
 STATE_FORMAT = "qnas-search"
@@ -95,6 +95,7 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
         space = from_document(document.get("space"), where, str(document.get("space_name")))
     except SpaceError as error:
         raise CheckpointError(f"{error}: {ADVICE}") from error
+    check_size(weight_count(space, recipe.mixer), path)
     search = start(space, recipe, device, world)
     load_state(search.supernet, document.get("state_dict"), where)
     weighed = progress.step > recipe.warm_up * recipe.epoch_steps

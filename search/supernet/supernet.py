@@ -1,6 +1,7 @@
 """All networks of a space in one: a frame in full precision whose searched layers mix their candidates."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from qnas.search.space.candidate_costs import owns
 from qnas.search.space.search_space import SearchSpace
 from qnas.search.supernet.bit_mixing import Basis, Mixer, Noise, Reader
 from qnas.search.supernet.global_norm import GlobalAffine, GlobalDeviation
+from qnas.search.supernet.kernels import largest_kernel
 from qnas.search.supernet.mixed_layer import MixedLayer
 from qnas.search.supernet.world import World
 from qnas.torch.fake_quantization import Quantizer
@@ -67,16 +69,9 @@ class Supernet(Network):
             return super()._build(layer)
         read = self._named[layer.inputs[0]].channels
         return MixedLayer(
-            layer, self._chains(layer, read), self.space.bits, self.mixer, merged=self.merged,
+            layer, _chains(self.space, layer, read), self.space.bits, self.mixer, merged=self.merged,
             compiled=self.compiled,
         )  # fmt: skip
-
-    def _chains(self, layer: Layer, in_channels: int) -> Sequence[tuple[ConvShape, ...]]:
-        """The convolutions of every candidate; a layer inside a slot, as of ESA, is what it is."""
-        slots = self.space.slots
-        if layer.name not in slots:
-            return [(ConvShape(in_channels, layer.channels, layer.kernel, layer.groups),)]
-        return [operation_convolutions(op, in_channels, layer.channels) for op in slots[layer.name]]
 
     def forward(self, image: Tensor, probabilities: Sequence[Tensor], noise: Noise) -> Tensor:  # type: ignore[override]
         """`probabilities` [O, B] for each variable, in the order of `alphas`."""
@@ -106,3 +101,26 @@ class Supernet(Network):
         """What the weights' optimizer trains."""
         alphas = {id(alpha) for alpha in self.alphas}
         return [p for p in self.parameters() if id(p) not in alphas and p.requires_grad]
+
+
+def weight_count(space: SearchSpace, mixer: Mixer) -> int:
+    """How many weights the searched layers of a `Supernet` have, none of which is made."""
+    named = by_name(lower(space.placeholder))
+    count = 0
+    for layer in named.values():
+        if layer.op == "conv" and any(owns(slot, layer.name) for slot in space.slots):
+            chains = _chains(space, layer, named[layer.inputs[0]].channels)
+            singles = [chain[0] for chain in chains if len(chain) == 1]
+            together = [singles] * bool(singles) + [[shape] for c in chains if len(c) > 1 for shape in c]
+            for shapes in together:
+                weights = prod(largest_kernel(shapes)) * shapes[0].in_channels * shapes[0].out_channels
+                count += len(shapes) * weights
+    return count * (len(space.bits) if mixer == "independent" else 1)
+
+
+def _chains(space: SearchSpace, layer: Layer, in_channels: int) -> Sequence[tuple[ConvShape, ...]]:
+    """The convolutions of every candidate; a layer inside a slot, as of ESA, is what it is."""
+    slots = space.slots
+    if layer.name not in slots:
+        return [(ConvShape(in_channels, layer.channels, layer.kernel, layer.groups),)]
+    return [operation_convolutions(op, in_channels, layer.channels) for op in slots[layer.name]]

@@ -13,7 +13,7 @@ from qnas.search.runs.random_search import random_architectures
 from qnas.search.space.search_space import find_space
 from qnas.search.space.space_options import changed_space
 from qnas.search.sweep.member import Member
-from qnas.search.sweep.options import arguments, parsed
+from qnas.search.sweep.options import arguments, check_names, parsed
 
 
 def search_line(member: Member, folder: Path, *, bits: tuple[int, ...], **more: str) -> list[str]:
@@ -58,17 +58,19 @@ def random_architecture(member: Member) -> Architecture:
 def inputs_of(member: Member) -> set[Path]:
     """The files, and folders of images, that decide what becomes of it."""
     found = [*_listed(member.train["data"]), member.train["validate"]]
-    if member.method not in ("random", "uniform-lsq", "uniform-hwgq"):
+    if member.searches:
         found += _listed(member.search["data"])
         if "latency-table" in member.search:
             found.append(member.search["latency-table"])
     if member.space.endswith((".json", ".toml")):
         found.append(member.space)
-    return set(map(Path, found))
+    return {Path(str(each)) for each in found}
 
 
 def check(member: Member) -> None:
-    """Raise QnasError when it could only fail; wrong values of options end the program."""
+    """Raise QnasError when it could only fail."""
+    check_names("train", member.train, member.name)
+    check_names("run", member.search, member.name)
     for folder in (*_listed(member.train["data"]), member.train["validate"]):
         _check_images(str(folder))
     parsed("train", train_line(member, Path("arch.json"), Path("found.pt")))

@@ -32,7 +32,7 @@ class Member:
     name: Annotated[str, Meta(pattern=PLAIN.pattern)]
     method: Method
     space: str
-    bits: tuple[int, ...]
+    bits: Annotated[tuple[int, ...], Meta(min_length=1)]
     seed: Count
     image: tuple[Count, Count]
     penalty: Number | None = None
@@ -41,6 +41,18 @@ class Member:
     warm_start: bool = False
     search: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, key in (("train", "data"), ("train", "validate"), ("search", "data")):
+            folders = getattr(self, part).get(key)
+            named = folders if isinstance(folders, list | tuple) else [folders]
+            if (part == "train" or self.searches) and not (named and all(isinstance(f, str) for f in named)):
+                raise ValueError(f"{part}.{key} names no folder of images")
+
+    @property
+    def searches(self) -> bool:
+        """Whether its architecture comes of a search, which reads images."""
+        return self.method not in ("random", "uniform-lsq", "uniform-hwgq")
 
     def to_document(self) -> dict[str, Any]:
         """Plain data that `member_from` reads back, but for the name."""

@@ -48,9 +48,13 @@ def arguments(command: Command, options: Mapping[str, Any]) -> list[str]:
 
 
 def parsed(command: Command, line: list[str]) -> dict[str, Any]:
-    """What the command reads in the line; where that is wrong it says so and ends the program with 2."""
-    context = _main(command).make_context(NAMES[command], list(line))
-    with context:
+    """What the command reads in the line. Raises UsageError, where the command would end the program."""
+    main, name = _main(command), NAMES[command]
+    with click.Context(main, info_name=name, **main.context_settings) as context:
+        try:
+            click.Command.parse_args(main, context, list(line))
+        except click.UsageError as error:
+            raise UsageError(f"{error.format_message().rstrip('.')}: see {name} --help") from error
         return context.params
 
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qnas.documents.reading import Document
+from qnas.cost.network_cost import network_cost
+from qnas.documents.reading import Count, Document, Rate, Size
 from qnas.errors import ArchitectureError, CheckpointError, TrainingError
 from qnas.images.inputs import Digests, check_unchanged, digests
 from qnas.network.architecture import Architecture, from_document
@@ -57,15 +58,15 @@ class Recipe:
     """
 
     data: tuple[str, ...]
-    steps: int = 20_000
-    batch: int = 16
-    patch: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 100
+    steps: Size = 20_000
+    batch: Size = 16
+    patch: Size = 32
+    learning_rate: Rate = 1e-3
+    warmup: Count = 100
     loss: Literal["l1", "mse"] = "l1"
-    seed: int = 0
+    seed: Count = 0
     warm_start: str | None = None
-    cache_mib: int = 1024
+    cache_mib: Size = 1024
     activation_steps: ActivationSteps = "learned"
 
 
@@ -150,7 +151,7 @@ def resume(path: Path, device: torch.device) -> Run:
         layers = lower(architecture)
     except ArchitectureError as error:
         raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
-    check_size(layers, path)
+    check_size(network_cost(layers, 1, 1).parameters, path)
     network = Network(layers)
     load_state(network, document.get("state_dict"), str(path))
     _place(network, device)

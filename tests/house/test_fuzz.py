@@ -30,7 +30,8 @@ from qnas.network.lowering import uniform_layers
 from qnas.onnx.cost import model_cost
 from qnas.onnx.shapes import infer_shapes
 from qnas.testing import fuzzing
-from qnas.testing.fuzzing import READERS, damaged_file, fuzz
+from qnas.testing.fuzz_readers import READERS
+from qnas.testing.fuzzing import damaged_file, fuzz
 from qnas.testing.mutations import SENTINEL
 from qnas.testing.qdq_text import EYE, READ, WRITE, text_model
 from qnas.testing.random_networks import build

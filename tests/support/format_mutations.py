@@ -11,7 +11,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from google.protobuf.message import DecodeError, Message
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from qnas.testing.mutations import COMMAND, NUMBERS, REALS, TEXTS, Spoiled
 from qnas.tflite.reader import IDENTIFIER, load_schema
@@ -111,6 +111,37 @@ def _texts(message: Message) -> Iterator[str]:
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             yield from value if _is_repeated(field) else [value]
+
+
+_PLACES = (
+    "weights.bin", "below/weights.bin", "model.onnx", "../above.bin", "below/../../above.bin",
+    "folder/above.bin", "/dev/zero", "/dev/stdin", "/proc/self/mem", "pipe", "link", "below", ".", "..",
+    "none.bin", "./weights.bin", "below//weights.bin", "weights.bin/", "*", "file:weights.bin",
+    "..\\above.bin",
+)  # fmt: skip
+
+
+def change_location(data: bytes, other: bytes, random: Random) -> bytes:
+    """A tensor said to lie in another file, or elsewhere in it; or in several, or in none."""
+    try:
+        model = ModelProto.FromString(data)
+        tensor = random.choice([each for each in _messages(model) if isinstance(each, TensorProto)])
+        known = {entry.key: entry.value for entry in tensor.external_data}
+        tensor.data_location = TensorProto.EXTERNAL
+        sizes = (*NUMBERS, len(data), -1, 1.5)
+        match random.randrange(4):
+            case 0 | 1:
+                known["location"] = random.choice((*_PLACES, *TEXTS))
+            case 2:
+                known[random.choice(("offset", "length"))] = str(random.choice(sizes))
+            case _:
+                known.pop(random.choice(("location", "offset", "length", "checksum")), None)
+        del tensor.external_data[:]
+        for key, value in known.items():
+            tensor.external_data.add(key=key, value=value)
+        return model.SerializeToString()
+    except (DecodeError, IndexError, ValueError, UnicodeError):  # no model any more, or none with tensors
+        raise Spoiled from None
 
 
 def change_wire(data: bytes, other: bytes, random: Random) -> bytes:

@@ -14,72 +14,22 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import torch
-
-from qnas.cost.network_cost import network_cost
 from qnas.errors import LONGEST, QnasError
-from qnas.export.from_qdq.reader import read_qdq
-from qnas.export.inspection.onnx_rows import onnx_rows
-from qnas.export.inspection.tflite_rows import tflite_rows
-from qnas.export.integers import integer_network
-from qnas.integer.interpreter import run
-from qnas.network.architecture import find_architecture
-from qnas.network.lowering import lower
-from qnas.onnx.cost import model_cost
-from qnas.search.imports.paper_import import import_checkpoint
-from qnas.testing.format_mutations import change_flatbuffer, change_offset, change_protobuf, change_wire
-from qnas.testing.mutations import (
-    SENTINEL,
-    Mutation,
-    Spoiled,
-    change_archive,
-    change_entry,
-    change_json,
-    change_pickle,
-    change_tokens,
-    changed_tree,
-    mutated,
-    plain_archive,
-)
-from qnas.testing.seed_files import (
-    SIZE,
-    Seeds,
-    checkpoints,
-    documents,
-    found_files,
-    genotypes,
-    models,
-    tflite_files,
-)
-from qnas.testing.small_networks import pixels
-from qnas.tflite.reader import read_tflite
-from qnas.tflite.session import LiteRtSession
-from qnas.torch.checkpoint import load_found, read_plain, save_plain
+from qnas.testing.fuzz_readers import READERS
+from qnas.testing.mutations import SENTINEL, mutated
+from qnas.testing.seed_files import checkpoints
 
-CPU_SECONDS = 2
 WALL_SECONDS = 60  # of a file that waits instead of computing
 MEMORY = 4 << 30  # address space that one file may add
 RESIDENT = 1 << 30  # and memory
 FILES_PER_WORKER = 2000
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A way into qnas: the ending of its files, valid ones, mutations of its own, and what reads a file."""
-
-    title: str
-    suffix: str
-    seeds: Callable[[], Seeds]
-    fields: tuple[Mutation, ...]
-    read: Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -94,103 +44,6 @@ class Outcome:
     @property
     def failed(self) -> bool:
         return self.verdict not in ("read", "refused")
-
-
-# Readers --------------------------------------------------------------------------------------------------
-
-
-def _read_architecture(path: Path) -> None:
-    network_cost(lower(find_architecture(str(path))), *SIZE)
-
-
-def _read_found(path: Path) -> None:
-    run(integer_network(load_found(path)), pixels(*SIZE))
-
-
-def _read_genotype(path: Path) -> None:
-    """With the checkpoint that fits the first of the valid ones."""
-    checkpoint = path.with_name("valid.pth.tar")
-    if not checkpoint.exists():
-        checkpoint.write_bytes(checkpoints()["adq"])
-    import_checkpoint(checkpoint, path)
-
-
-def _read_checkpoint(path: Path) -> None:
-    genotype = path.with_name("valid.gen")
-    if not genotype.exists():
-        genotype.write_bytes(genotypes()["varied"])
-    import_checkpoint(path, genotype)
-
-
-def _read_qdq(path: Path) -> None:
-    run(read_qdq(path), pixels(37, 53))
-
-
-def _read_graph(path: Path) -> None:
-    model_cost(path, {"image": (1, 3, *SIZE)})
-    onnx_rows(path, *SIZE)
-
-
-def _run_tflite(path: Path) -> None:
-    LiteRtSession(path.read_bytes()).run(pixels(*SIZE))
-
-
-def change_document(data: bytes, other: bytes, random: Random) -> bytes:
-    """A checkpoint with a value of its document changed: another number, another kind of tensor."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file.pt"
-        path.write_bytes(data)
-        try:
-            document = changed_tree(read_plain(path), random, lambda value: _odd(value, random))
-            save_plain(path, document, True)
-            return plain_archive(path.read_bytes())
-        except Exception:  # earlier damage, or what torch does not save
-            raise Spoiled from None
-
-
-_ODD = (
-    0, 1, -1, 3, 8, 32, 64, 512, 513, 10**30, 8.0, 2.5, True, None, "x", "paper", "basic", "growth4_9x9", [],
-    {}, (), set(),
-)  # fmt: skip
-
-
-def _odd(value: Any, random: Random) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return random.choice((*_ODD, [value], torch.ones(3)))
-    flat = value.reshape(-1)
-    odd: tuple[Callable[[], Any], ...] = (
-        lambda: value.double(), lambda: value.half(), lambda: value.to(torch.int8), lambda: -value,
-        lambda: value * 1e38, lambda: value * 0, lambda: value * float("nan"), lambda: value.tolist(),
-        lambda: flat, lambda: None, lambda: value[None], lambda: value[:1].expand(value.shape),
-        lambda: value[:0], lambda: value.to_sparse(),
-        lambda: value.to("meta"), lambda: value.to(torch.complex64), lambda: torch.nn.Parameter(value),
-        lambda: flat[:1].expand(10**9), lambda: flat[:1].reshape(1, 1, 1, 1).expand(512, 12, 1, 1),
-        lambda: value.transpose(0, -1), lambda: value * 1e-38,
-        lambda: torch.quantize_per_tensor(value, 1, 0, torch.qint8),
-    )  # fmt: skip
-    return random.choice(odd)()
-
-
-_ZIP = (change_entry, change_archive, change_pickle, change_pickle, change_document, change_document)
-_PROTOBUF = (change_protobuf, change_protobuf, change_protobuf, change_wire)
-_FLATBUFFER = (change_flatbuffer, change_flatbuffer, change_offset)
-READERS: dict[str, Reader] = {
-    "architecture": Reader(
-        "architecture, JSON", ".json", documents, (change_json, change_tokens), _read_architecture
-    ),
-    "genotype": Reader("genotype, `.gen`", ".gen", genotypes, (change_tokens,), _read_genotype),
-    "found": Reader("`found.pt`", ".pt", found_files, _ZIP, _read_found),
-    "checkpoint": Reader("checkpoint of the paper", ".tar", checkpoints, _ZIP, _read_checkpoint),
-    "onnx": Reader("ONNX, as an integer network", ".onnx", models, _PROTOBUF, _read_qdq),
-    "graph": Reader("ONNX, as a graph (cost, shapes)", ".onnx", models, _PROTOBUF, _read_graph),
-    "tflite": Reader(
-        "TFLite, as layers", ".tflite", tflite_files, _FLATBUFFER,
-        lambda path: tflite_rows(read_tflite(path)),
-    ),
-    "litert": Reader(
-        "TFLite, run in LiteRT", ".tflite", tflite_files, _FLATBUFFER, _run_tflite
-    ),
-}  # fmt: skip
 
 
 def damaged_file(reader: str, seed: int, index: int) -> bytes:
@@ -249,7 +102,9 @@ def _work(reader: str, seed: int, indices: range, folder: Path, to_parent: Conne
     path, most = folder / f"file{READERS[reader].suffix}", _status("VmRSS") + RESIDENT
     for index in indices:
         path.write_bytes(damaged_file(reader, seed, index))
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process, native code too
+        signal.setitimer(
+            signal.ITIMER_PROF, READERS[reader].seconds
+        )  # its signal ends the process, native code too
         outcome = read_one(reader, index, path)
         signal.setitimer(signal.ITIMER_PROF, 0)
         too_much = _status("VmHWM") > most
@@ -282,7 +137,7 @@ def fuzz(reader: str, seed: int, files: int, first: int = 0) -> Iterator[Outcome
                 yield outcome
                 index = outcome.index + 1
         if worker.exitcode:
-            yield Outcome(index, _ended(worker.exitcode), CPU_SECONDS, "")
+            yield Outcome(index, _ended(worker.exitcode), READERS[reader].seconds, "")
             index += 1
 
 

@@ -160,12 +160,25 @@ def _tokens(text: str) -> list[str]:
 def change_json(data: bytes, other: bytes, random: Random) -> bytes:
     """One value of the document replaced, removed or repeated."""
     try:
-        return json.dumps(changed_tree(json.loads(data), random, lambda value: _odd_value(random))).encode()
+        return json.dumps(
+            changed_tree(json.loads(data), random, lambda value: _odd_value(value, random))
+        ).encode()
     except (ValueError, RecursionError):  # no JSON any more, or a part of itself
         raise Spoiled from None
 
 
-def _odd_value(random: Random) -> Any:
+def _odd_value(value: Any, random: Random) -> Any:
+    """Another value, often one of the same type."""
+    if random.random() < 0.5 and not isinstance(value, bool):
+        match value:
+            case int():
+                return random.choice(
+                    (*NUMBERS, value + 1, value - 1, -value, 2 * value, random.randrange(200))
+                )
+            case float():
+                return random.choice((*REALS, -value, 2 * value, value / 2))
+            case str():
+                return random.choice((*TEXTS, value[:-1], value * 2, value.upper()))
     kinds: tuple[Any, ...] = (
         *NUMBERS, *REALS, *TEXTS, None, True, [], {}, [[]], -1, 512, 64, 3, "paper", "short", "adq", "bn",
         "rfdn_space", "basic", "espcn", "srresnet", "rfdn", "lloyd", "growth4_9x9",

@@ -52,7 +52,8 @@ def documents() -> Seeds:
     return {name: a.to_json().encode() for name, a in architectures().items()}
 
 
-def _written(write: Callable[[Path], object], suffix: str) -> bytes:
+def written(write: Callable[[Path], object], suffix: str) -> bytes:
+    """The bytes of the file that `write` makes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file{suffix}"
         write(path)
@@ -63,7 +64,7 @@ def _written(write: Callable[[Path], object], suffix: str) -> bytes:
 def found_files() -> Seeds:
     found = _found()
     files = {
-        name: _written(lambda path, f=found[name]: save_found(path, f.architecture, f.network, {}), ".pt")
+        name: written(lambda path, f=found[name]: save_found(path, f.architecture, f.network, {}), ".pt")
         for name in ("rfdn", "basic", "float")
     }
     return {name: plain_archive(data) for name, data in files.items()}
@@ -85,7 +86,7 @@ PLAIN = Genes(
 def checkpoints() -> Seeds:
     state = random_state(GENES, 12, 2, True)
     held = {"adq": state, "training": {"epoch": 3, "state_dict": state}}
-    files = {name: _written(lambda path, d=d: save_plain(path, d, False), ".tar") for name, d in held.items()}
+    files = {name: written(lambda path, d=d: save_plain(path, d, False), ".tar") for name, d in held.items()}
     return {name: plain_archive(data) for name, data in files.items()}
 
 
@@ -119,7 +120,7 @@ def _static() -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "float.onnx"
             source.write_bytes(build_float32(_found()["float"]).SerializeToString())
-            return _written(lambda path: quantize_static(source, path, Images()), ".onnx")
+            return written(lambda path: quantize_static(source, path, Images()), ".onnx")
     finally:
         logging.disable(logging.NOTSET)
 

@@ -15,12 +15,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from qnas.documents.reading import Closed, Count, Document, Number
+from qnas.documents.reading import Closed, Count, Document, Number, Size
 from qnas.errors import ModelError
 
 FORMAT, VERSION = "qnas-latency-model", 1
 ADVICE = "name a file of `qnas-bench fit`, or write it again with that"
-Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Time = Annotated[float, Meta(ge=0, le=1e24)]
 Extents = tuple[Annotated[int, Meta(ge=0, le=2**40)], ...]
 

@@ -105,8 +105,8 @@ def _described(kind: inspect.Type) -> str:
             return f"{'one of ' * (len(values) > 1)}{', '.join(map(str, values))}"
         case inspect.IntType(ge=low, le=high):
             return f"a whole number{_bounds(low, high)}"
-        case inspect.FloatType(ge=low, le=high):
-            return f"a number{_bounds(low, high)}"
+        case inspect.FloatType(ge=low, gt=above, le=high):
+            return f"a number{_bounds(low, high)}" if above is None else f"a number above {above:g}"
         case inspect.StrType(pattern=str(pattern)):
             return f"a text that matches {pattern}"
         case inspect.StrType(max_length=longest):

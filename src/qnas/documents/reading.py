@@ -22,9 +22,12 @@ LARGEST_FILE = 1 << 28  # bytes
 DEEPEST = 64  # lists and objects within each other
 Text = Annotated[str, Meta(max_length=4000)]  # what people read; the name of something may be longer
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Number = Annotated[float, Meta(ge=-1e24, le=1e24)]  # more is no count and no time
 Nanoseconds = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Shape = Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31 - 1)], ...], Meta(max_length=32)]
+Share = Annotated[float, Meta(ge=0, le=1e9)]  # of a recipe
+Rate = Annotated[float, Meta(gt=0, le=1e9)]  # beyond the range of its numbers PyTorch fails oddly
 Positive = Annotated[float, Meta(ge=1e-6, le=1e24)]
 
 _T = TypeVar("_T")

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from qnas.errors import ImageError, OutputError
 from qnas.files import atomic_write, open_input
+from qnas.images.jpeg import has_more_scans
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 # Named, because others of Pillow's readers start programs (EPS runs ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 MOST_PIXELS = 1 << 25  # 7680x4320 is less; to read it takes less than 1 GiB, however few bytes say so
+MOST_SCANS = 100  # of a progressive JPEG file: ten are usual, and each takes time however few bytes say so
 DIRECT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -41,6 +45,7 @@ def read_image_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uin
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:  # Pillow has read the head alone
                     raise Image.DecompressionBombError
+                _check_work(image, path)
                 ImageOps.exif_transpose(image, in_place=True)
                 return _to_rgb_and_alpha(image, image.format, path)
     except ImageError:
@@ -55,6 +60,17 @@ def read_image_with_alpha(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uin
         ) from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         raise ImageError(f"{path} is damaged ({error}): replace the file") from error
+
+
+def _check_work(image: Image.Image, path: Path) -> None:
+    """Before pixels are decoded: what takes more than their number says. Raises ImageError."""
+    if isinstance(image, JpegImageFile) and has_more_scans(path, MOST_SCANS):
+        raise ImageError(f"{path} has more than {MOST_SCANS} scans: save it again as PNG")
+    if isinstance(image, TiffImageFile):  # a tile may be larger than the image, and is decoded as a whole
+        tile = [image.tag_v2.get(tag) for tag in (TILEWIDTH, TILELENGTH)]
+        width, height = (each if isinstance(each, int) else 0 for each in tile)
+        if width * height > MOST_PIXELS:
+            raise ImageError(f"{path} has tiles of more than {MOST_PIXELS} pixels: save it again as PNG")
 
 
 def _to_rgb_and_alpha(

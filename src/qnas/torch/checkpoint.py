@@ -8,7 +8,7 @@ import re
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from qnas.cost.network_cost import network_cost
 from qnas.errors import ArchitectureError, CheckpointError, OutputError
 from qnas.files import atomic_write
 from qnas.network.architecture import Architecture, from_document
-from qnas.network.layers import Layer
 from qnas.network.lowering import lower
 from qnas.torch.network import Network
 
@@ -136,16 +135,15 @@ def load_found(path: Path) -> Found:
         layers = lower(architecture)
     except ArchitectureError as error:
         raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
-    check_size(layers, path)
+    check_size(network_cost(layers, 1, 1).parameters, path)
     network = Network(layers)
     load_state(network, document.get("state_dict"), str(path))
     training = document.get("training")
     return Found(architecture, network.eval(), training if isinstance(training, dict) else {})
 
 
-def check_size(layers: Sequence[Layer], path: Path) -> None:
-    """Before the weights of `layers` are allocated: the file has room for them. Raises CheckpointError."""
-    weights = network_cost(layers, 1, 1).parameters
+def check_size(weights: int, path: Path) -> None:
+    """Before so many weights are allocated: the file has room for them. Raises CheckpointError."""
     if FLOAT_BYTES * weights > max(path.stat().st_size, HARMLESS):
         raise CheckpointError(
             f"{path} is too short for the {weights} weights of its architecture: use another"

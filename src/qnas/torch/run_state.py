@@ -76,7 +76,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, stepped: bool, 
                 mine["share"] = float(its["share"])
                 if not math.isfinite(mine["share"]):
                     raise ValueError(f"a share is {mine['share']}")
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a tensor in place of a dictionary raises nearly anything
         raise CheckpointError(f"{where} is no state of an optimizer ({error}): {ADVICE}") from error
     expected: dict[tuple[int, str], Tensor] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
