@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from qnas.errors import ModelError
 from qnas.images.resize import resize_bicubic
@@ -41,6 +41,7 @@ NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or
 SURE_DB = 25.0  # trained networks are above 40 in their own unit
 MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
 SURE_MARGIN_DB = 6.0  # trained networks have 15 and more
+MOST_PIXELS = 1 << 22  # of a network of one size, which runs on images of that: 2048x2048
 LARGEST_PROBE = 1024  # rows and columns of the output that are compared
 
 
@@ -93,16 +94,7 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
     Raises ModelError when it reads or writes no images, or does not upscale by one whole factor.
     """
     source = Graph(model.graph).inputs[0]
-    dims = declared_sizes(source)
-    kind = source.type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
-        raise ModelError(f"{name} reads {TYPE_NAMES[kind]}: a float32 network is needed, export it as one")
-    if len(dims) != 4:
-        raise ModelError(
-            f"{name} reads {_shown(dims)}: images [N, C, H, W] or [N, H, W, C] are needed, export it so"
-        )
-    if dims[0] not in (None, 1):
-        raise ModelError(f"{name} reads {dims[0]} images at a time: export it for one, or for any number")
+    dims = _checked_dims(source, name)
     session = open_session(model.SerializeToString(), threads=1)
 
     def output(layout: Layout, channels: int, size: tuple[int, int]) -> NDArray[Any]:
@@ -125,6 +117,25 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
             return replace(found, others=_others(found, partial(output, layout, channels)))
         no_image = no_image or scale
     raise ModelError(f"{name} is no super-resolution network that can be calibrated: {no_image or failed}")
+
+
+def _checked_dims(source: ValueInfoProto, name: str) -> list[int | None]:
+    """What a network declares of its input, None for free sizes. Raises ModelError for what is no image."""
+    dims = declared_sizes(source)
+    kind = source.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        raise ModelError(f"{name} reads {TYPE_NAMES[kind]}: a float32 network is needed, export it as one")
+    if len(dims) != 4:
+        raise ModelError(
+            f"{name} reads {_shown(dims)}: images [N, C, H, W] or [N, H, W, C] are needed, export it so"
+        )
+    if dims[0] not in (None, 1):
+        raise ModelError(f"{name} reads {dims[0]} images at a time: export it for one, or for any number")
+    if math.prod(size or 1 for size in dims) > 3 * MOST_PIXELS:
+        raise ModelError(
+            f"{name} reads {_shown(dims)}, more than {MOST_PIXELS} pixels: export it for images of any size"
+        )
+    return dims
 
 
 def _others(shape: SrShape, output: Callable[[tuple[int, int]], NDArray[Any]]) -> tuple[tuple[int, int], ...]:
@@ -223,7 +234,7 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
 
 
 def _nearer(same: dict[float, float], seen: str) -> White:
-    """Of the nearness to bicubic in either unit."""
+    """The value of white for the nearness to bicubic in either unit."""
     sure = max(same.values()) >= SURE_DB
     value = 255.0 if sure and same[255.0] > same[1.0] + MARGIN_DB else 1.0
     margin = abs(same[255.0] - same[1.0])

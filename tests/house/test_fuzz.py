@@ -1,6 +1,7 @@
 """Damaged files are read or refused by an error of ours; nothing of them crashes, hangs, bursts or runs.
 
-`benchmarks/fuzz.py` is the long run (docs/fuzzing.md). What it found has a test here, with the least file.
+`benchmarks/fuzz.py` is the long run (docs/fuzzing.md). What it found has a test here or in
+`test_fuzz_states.py`, with the least file.
 """
 
 import io
@@ -127,8 +128,8 @@ def test_what_a_reader_must_not_do_is_seen(
         if path.read_bytes() == damaged_file("architecture", 0, 1):
             read(path)
 
-    monkeypatch.setitem(READERS, "architecture", replace(READERS["architecture"], read=second))
-    monkeypatch.setattr(fuzzing, "CPU_SECONDS", 0.5 if read is _burn else 10)
+    reader = replace(READERS["architecture"], read=second, seconds=0.5 if read is _burn else 10)
+    monkeypatch.setitem(READERS, "architecture", reader)
     if verdict == "hang":
         monkeypatch.setattr(fuzzing, "WALL_SECONDS", 5)
     monkeypatch.setattr(fuzzing, "RESIDENT", 1 << 26)

@@ -286,7 +286,9 @@ READERS: dict[str, Reader] = {
         "ONNX, with weights in other files", ".onnx", external_models,
         (change_location, change_location, change_location, change_protobuf), _read_external,
     ),
-    "float": Reader("ONNX, as a float network to calibrate", ".onnx", float_models, _PROTOBUF, _read_float),
+    "float": Reader(
+        "ONNX, as a float network to calibrate", ".onnx", float_models, _PROTOBUF, _read_float, 20
+    ),
     "run": Reader("state of a training", ".run", seed_states.run_states, _ZIP, _read_run),
     "search": Reader("state of a search", ".pt", seed_states.search_states, _ZIP, _read_search),
     "space": Reader("search space, JSON", ".json", seed_states.space_files, _JSON, _read_space),
@@ -301,6 +303,6 @@ READERS: dict[str, Reader] = {
     ),
     "latency": Reader("latency model", ".json", seed_states.latency_models, _JSON, _read_latency_model),
     "image": Reader(
-        "images", ".png", image_files, (change_image, change_image, change_head), read_image_with_alpha
+        "images", ".png", image_files, (change_image, change_image, change_head), read_image_with_alpha, 20
     ),
 }  # fmt: skip

@@ -53,14 +53,20 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def _with_and_without_digest(save: Callable[[Path], object]) -> Seeds:
-    def unsealed(path: Path) -> None:
+def _state(save: Callable[[Path], object]) -> bytes:
+    return plain_archive(written(save, ".run"))
+
+
+def _unsealed(save: Callable[[Path], object]) -> bytes:
+    """Without the digest, as states of earlier versions are."""
+
+    def write(path: Path) -> None:
         save(path)
         document = read_plain(path)
         del document[DIGEST]
         save_plain(path, document, force=True)
 
-    return {"sealed": plain_archive(written(save, ".run")), "plain": plain_archive(written(unsealed, ".run"))}
+    return _state(write)
 
 
 @cache
@@ -73,8 +79,8 @@ def run_states() -> Seeds:
         if name == "basic":
             _step(run.optimizer)
             run.step = 1
-        seeds |= {f"{name} {how}": data for how, data in _with_and_without_digest(run.save).items()}
-    return seeds
+        seeds[name] = _unsealed(run.save)
+    return {**seeds, "sealed": _state(run.save)}
 
 
 @cache
@@ -117,8 +123,8 @@ def search_states() -> Seeds:
         _step(search.weight_optimizer)
         if step > 4:
             _step(search.alpha_optimizer)
-        seeds |= {f"{name} {how}": data for how, data in _with_and_without_digest(search.save).items()}
-    return seeds
+        seeds[name] = _unsealed(search.save)
+    return {**seeds, "sealed": _state(search.save)}
 
 
 # Documents ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from qnas.errors import ModelError
 FORMAT, VERSION = "qnas-latency-model", 1
 ADVICE = "name a file of `qnas-bench fit`, or write it again with that"
 Time = Annotated[float, Meta(ge=0, le=1e24)]
-Extents = tuple[Annotated[int, Meta(ge=0, le=2**40)], ...]
+Extents = tuple[Annotated[int, Meta(ge=1, le=2**40)], ...]
 
 
 class OperationTime(Closed, frozen=True):

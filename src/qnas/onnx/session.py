@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -64,15 +65,27 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     try:
-        try:
-            source = model if isinstance(model, bytes) else str(model)
-            return onnxruntime.InferenceSession(source, options, providers=providers)
-        except Exception as error:
-            if "existing tensor" in str(error):  # version 1.31, where two convolutions share a constant
-                return onnxruntime.InferenceSession(_unshared(model), options, providers=providers)
-            raise
+        return _opened(model, options, providers)
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
+
+
+def _opened(
+    model: Path | bytes, options: onnxruntime.SessionOptions, providers: list[Any]
+) -> onnxruntime.InferenceSession:
+    """The session, or what onnxruntime raises."""
+    import onnxruntime
+
+    # Without its fallback: there is none here, and it prints what failed, with bytes of the file
+    opened = partial(
+        onnxruntime.InferenceSession, sess_options=options, providers=providers, enable_fallback=False
+    )
+    try:
+        return opened(model if isinstance(model, bytes) else str(model))
+    except Exception as error:
+        if "existing tensor" in str(error):  # version 1.31, where two convolutions share a constant
+            return opened(_unshared(model))
+        raise
 
 
 def _options(threads: int, timed: bool) -> onnxruntime.SessionOptions:
