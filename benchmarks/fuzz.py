@@ -36,28 +36,34 @@ always an error of ours or a file that is read. Made by
 |---|{rule}
 """
 TAIL = """
-A file counts as read when what was read was used too: the integer network of a `found.pt` and of an ONNX file
-computes an image, a TFLite model runs in LiteRT. It counts as failed when
+A file counts as read when what was read was used too: the integer network of a `found.pt`, of an ONNX file
+and of a calibration computes an image, a TFLite model runs in LiteRT, a training and a search make another step,
+the members of a sweep are checked, the results of a bench become a page. It counts as failed when
 
 - the process ends (every reader works in a process of its own, which is replaced);
-- it takes more than {cpu} s of CPU time, in native code too, or {wall} s of any;
+- it takes more than {cpu:g} s of CPU time, in native code too, or {wall} s of any; images and float networks,
+  which may be large, have {most:g} s;
 - it asks for more than {memory} GiB of address space, or holds more than {resident} GiB;
+- a model reads a file that lies above it, or behind a link;
 - something else comes out than an error of ours (one printable line of at most {longest} characters), such as
   a warning;
 - a planted command is run: pickles that call `os.system`, `exec`, `eval` and others in six ways, Python in
   `.gen` files.
 
 Valid files are small networks of both search spaces (deviations, Lloyd levels, float), their exports for
-three targets, a model of onnxruntime's `quantize_static`, and checkpoints of the paper's released code. Seven
-in ten files have only damage that their format survives: fields of protobuf messages and flatbuffer tables
-changed through their schema, lengths and offsets that point elsewhere, archives whose sums are right around
-changed pickles, tensors of other kinds, other numbers in documents. The rest has flipped bits, overwritten,
-removed, inserted, exchanged and spliced pieces as well. Reader, seed and number give a file again:
+three targets, a model of onnxruntime's `quantize_static`, checkpoints of the paper's released code, float
+networks as PyTorch exports them, models whose weights lie in other files, states and documents of small runs,
+and images as Pillow writes them. Documents with a digest are damaged with it and without. Seven in ten files
+have only damage that their format survives: fields of protobuf messages and flatbuffer tables changed through
+their schema, lengths and offsets that point elsewhere, places of weights, chunks, segments and tags of images,
+archives whose sums are right around changed pickles, tensors of other kinds, other numbers in documents. The
+rest has flipped bits, overwritten, removed, inserted, exchanged and spliced pieces as well.
+Reader, seed and number give a file again:
 
     python benchmarks/fuzz.py --reader onnx --seed {seed} --show 17
 
 Files that fail are kept in a folder that the command names. A short run of the same is part of the tests
-(`tests/house/test_fuzz.py`), with a test for each fault that was found.
+(`tests/house/test_fuzz.py`), with a test for each fault that was found (also in `test_fuzz_states.py`).
 """
 
 
@@ -105,8 +111,9 @@ def document(tallies: Iterable[Tally], seed: int, files: int, old: str) -> str:
     head = HEAD.format(files=files, seed=seed, headings=" | ".join(HEADINGS), rule=rule)
     rows = {line.split(" | ")[0]: f"{line}\n" for line in old.splitlines()} if old.startswith(head) else {}
     rows |= {first(t.reader): f"{first(t.reader)} | {' | '.join(t.cells())} |\n" for t in tallies}
+    limits = {reader.seconds for reader in READERS.values()}
     tail = TAIL.format(
-        seed=seed, cpu=fuzzing.CPU_SECONDS, wall=fuzzing.WALL_SECONDS, memory=fuzzing.MEMORY >> 30,
+        seed=seed, cpu=min(limits), most=max(limits), wall=fuzzing.WALL_SECONDS, memory=fuzzing.MEMORY >> 30,
         resident=fuzzing.RESIDENT >> 30, longest=fuzzing.LONGEST,
     )  # fmt: skip
     kills = old[old.find(KILLS) :] if KILLS in old else ""  # of benchmarks/kill.py
