@@ -37,8 +37,8 @@ always an error of ours or a file that is read. Made by
 """
 TAIL = """
 A file counts as read when what was read was used too: the integer network of a `found.pt`, of an ONNX file
-and of a calibration computes an image, a TFLite model runs in LiteRT, a training and a search make another step,
-the members of a sweep are checked, the results of a bench become a page. It counts as failed when
+and of a calibration computes an image, a TFLite model runs in LiteRT, a training and a search make another
+step, the members of a sweep are checked, the results of a bench become a page. It counts as failed when
 
 - the process ends (every reader works in a process of its own, which is replaced);
 - it takes more than {cpu:g} s of CPU time, in native code too, or {wall} s of any; images and float networks,
@@ -52,18 +52,18 @@ the members of a sweep are checked, the results of a bench become a page. It cou
 
 Valid files are small networks of both search spaces (deviations, Lloyd levels, float), their exports for
 three targets, a model of onnxruntime's `quantize_static`, checkpoints of the paper's released code, float
-networks as PyTorch exports them, models whose weights lie in other files, states and documents of small runs,
-and images as Pillow writes them. Documents with a digest are damaged with it and without. Seven in ten files
-have only damage that their format survives: fields of protobuf messages and flatbuffer tables changed through
-their schema, lengths and offsets that point elsewhere, places of weights, chunks, segments and tags of images,
-archives whose sums are right around changed pickles, tensors of other kinds, other numbers in documents. The
-rest has flipped bits, overwritten, removed, inserted, exchanged and spliced pieces as well.
-Reader, seed and number give a file again:
+networks as PyTorch exports them, models whose weights lie in other files, states and documents of small
+runs, and images as Pillow writes them. Documents with a digest are damaged with it and without. Seven in
+ten files have only damage that their format survives: fields of protobuf messages and flatbuffer tables
+changed through their schema, lengths and offsets that point elsewhere, places of weights, chunks, segments
+and tags of images, archives whose sums are right around changed pickles, tensors of other kinds, other
+numbers in documents. The rest has flipped bits, overwritten, removed, inserted, exchanged and spliced
+pieces as well. Reader, seed and number give a file again:
 
     python benchmarks/fuzz.py --reader onnx --seed {seed} --show 17
 
 Files that fail are kept in a folder that the command names. A short run of the same is part of the tests
-(`tests/house/test_fuzz.py`), with a test for each fault that was found (also in `test_fuzz_states.py`).
+(`tests/house/test_fuzz.py`), with a test for each fault that was found, also in `test_fuzz_states.py`.
 """
 
 

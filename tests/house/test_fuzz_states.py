@@ -87,6 +87,19 @@ def test_a_recipe_of_a_training_that_pytorch_would_fail_on_is_refused(
         resume_training(path, CPU)
 
 
+@pytest.mark.parametrize("tensor", [torch.ones(3), torch.tensor(1.0), torch.ones(2, 2, dtype=torch.int8)])
+@pytest.mark.parametrize("key", ["recipe", "space", "step"])
+def test_a_tensor_in_place_of_a_part_of_a_document_is_refused(
+    key: str, tensor: torch.Tensor, tmp_path: Path
+) -> None:
+    def change(document: Any) -> None:
+        document[key] = {**document[key], "bits": tensor, "data": tensor} if key != "step" else tensor
+
+    path = _changed(search_states()["basic"], tmp_path / "state.pt", change)
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        resume(path, CPU, World())
+
+
 def test_a_tensor_in_place_of_what_an_optimizer_remembers_is_refused(tmp_path: Path) -> None:
     def change(document: Any) -> None:
         document["weight_optimizer"]["state"][0] = torch.ones(3)

@@ -7,6 +7,7 @@ annotations of its fields say what is allowed; a ValueError of its `__post_init_
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -26,8 +27,8 @@ Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Number = Annotated[float, Meta(ge=-1e24, le=1e24)]  # more is no count and no time
 Nanoseconds = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Shape = Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31 - 1)], ...], Meta(max_length=32)]
-Share = Annotated[float, Meta(ge=0, le=1e9)]  # of a recipe
-Rate = Annotated[float, Meta(gt=0, le=1e9)]  # beyond the range of its numbers PyTorch fails oddly
+Share = Annotated[float, Meta(ge=0, le=1e38)]  # of a recipe
+Rate = Annotated[float, Meta(gt=0, le=1e38)]  # beyond the range of its numbers PyTorch fails oddly
 Positive = Annotated[float, Meta(ge=1e-6, le=1e24)]
 
 _T = TypeVar("_T")
@@ -133,6 +134,10 @@ class Document(Generic[_T]):
         except msgspec.ValidationError as problem:
             said = mistake(problem, value, self.holds)
             raise self.error(f"{where}: {said}: {self.advice}") from problem
+        except Exception as problem:  # a checkpoint's tensor in place of an object raises nearly anything
+            if _is_plain(value):
+                raise
+            raise self.error(f"{where} holds tensors where text belongs: {self.advice}") from problem
 
     def _check_head(self, value: dict[object, object], where: str) -> None:
         found, version = value.get("format"), value.get("version")
@@ -156,6 +161,20 @@ class Document(Generic[_T]):
                 f"{where} was changed after it was written (its digest does not match): {self.advice}, or "
                 f'take its "{DIGEST}" out if the change was meant'
             )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is data as JSON and TOML have it, however often a part of it holds another."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict | list | tuple):
+            if id(each) not in seen:
+                seen.add(id(each))
+                waiting.extend(each.values() if isinstance(each, dict) else each)
+        elif not isinstance(each, str | int | float | date | time | None):
+            return False
+    return True
 
 
 def _filled(value: object, infinite: Mapping[str, float]) -> object:
