@@ -3,8 +3,8 @@
 A range that patches show does not hold for them in an image of another size. Two things tell them:
 
 1. Something in front of them adds up a part of the image that has no fixed size (a sum, a product of
-   matrices, a softmax), or computes with the size itself. Behind convolutions, means and what is done value by
-   value alone, nothing grows.
+   matrices, a softmax), or computes with the size itself. Behind convolutions, means and what is done value
+   by value alone, nothing grows.
 2. The network runs on an image and on the same one with mirror images around it, three times three: the
    mean magnitude of a sum grows by 9, that of its root by 3, that of a share falls as far; others stay.
 """
