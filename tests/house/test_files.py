@@ -21,7 +21,7 @@ from qnas.onnx.files import read_model
 from qnas.runtime_bench.latency_model.table import read_latency_model
 from qnas.runtime_bench.result_files import read_result
 from qnas.search.imports.genotype import read_genotype
-from qnas.search.sweep.member import read_members
+from qnas.search.sweep.member import read_record
 from qnas.tflite.reader import read_tflite
 from qnas.torch.checkpoint import load_found
 
@@ -173,7 +173,7 @@ def endless(tmp_path: Path) -> Iterator[list[Path]]:
     "read",
     [
         read_architecture, read_calibration, read_float_model, read_genotype, read_image, read_latency_model,
-        read_model, read_members, read_result, read_tflite, load_found,
+        read_model, read_record, read_result, read_tflite, load_found,
     ],
 )  # fmt: skip
 def test_no_reader_waits_for_what_is_no_regular_file(

@@ -46,10 +46,11 @@ def open_session(
     import onnxruntime  # 0.2 s: only when a model is really opened
 
     name = "the model" if isinstance(model, bytes) else str(model)
-    if isinstance(model, Path) and not model.is_file():
-        raise ModelError(f"{name} is not a file: name an .onnx model")
-    if isinstance(model, Path) and not timed:
-        check_model(model)
+    if isinstance(model, Path):
+        if not model.is_file():
+            raise ModelError(f"{name} is not a file: name an .onnx model")
+        if not timed:
+            check_model(model)
     onnxruntime.disable_telemetry_events()
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:
@@ -64,15 +65,23 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     try:
-        try:
-            source = model if isinstance(model, bytes) else str(model)
-            return onnxruntime.InferenceSession(source, options, providers=providers)
-        except Exception as error:
-            if "existing tensor" in str(error):  # version 1.31, where two convolutions share a constant
-                return onnxruntime.InferenceSession(_unshared(model), options, providers=providers)
-            raise
+        return _opened(model, options, providers)
     except Exception as error:  # onnxruntime's many exception types share no base but Exception
         raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}; export it again") from error
+
+
+def _opened(
+    model: Path | bytes, options: onnxruntime.SessionOptions, providers: list[object]
+) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    try:
+        source = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:
+        if "existing tensor" not in str(error):  # version 1.31, where two convolutions share a constant
+            raise
+        return onnxruntime.InferenceSession(_unshared(model), options, providers=providers)
 
 
 def _options(threads: int, timed: bool) -> onnxruntime.SessionOptions:
