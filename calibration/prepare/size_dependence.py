@@ -33,7 +33,8 @@ def size_dependent(
 
     None are found where the network does not take `TIMES` that size.
     """
-    tensors = [name for name in tensors if name in _suspects(Graph(model.graph))]
+    suspects = _suspects(Graph(model.graph))
+    tensors = [name for name in tensors if name in suspects]
     if not tensors:
         return frozenset()
     sides = [image.shape[axis] if axis in axes else 0 for axis in range(image.ndim)]
