@@ -69,7 +69,7 @@ def _suspects(graph: Graph) -> set[str]:
 
 
 def _with_magnitudes(model: ModelProto, tensors: Sequence[str]) -> tuple[ModelProto, list[str]]:
-    """A copy that writes the largest magnitude of each of `tensors`, and the names of these outputs."""
+    """A copy that writes the mean magnitude of each of `tensors`, and the names of these outputs."""
     copy = deepcopy(model)
     made = GraphNodes(Names.of(copy.graph))
     made.nodes.extend(copy.graph.node)
