@@ -234,7 +234,7 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
 
 
 def _nearer(same: dict[float, float], seen: str) -> White:
-    """The value of white for the nearness to bicubic in either unit."""
+    """The unit whose result is nearer to bicubic, `same` in dB, or 1 where neither is near enough."""
     sure = max(same.values()) >= SURE_DB
     value = 255.0 if sure and same[255.0] > same[1.0] + MARGIN_DB else 1.0
     margin = abs(same[255.0] - same[1.0])

@@ -63,7 +63,7 @@ def count_instructions(
         for (path, device, _), extra in zip(models, more, strict=True)
         for count in (FEW, FEW + extra)
     ]
-    with threads(min(len(tasks), os.cpu_count() or 1)) as pool:
+    with threads(len(tasks)) as pool:  # on a busy machine each has its share of the processors
         counts = list(pool.map(partial(_count, options), *zip(*tasks, strict=True)))
     return [
         Instructions((many - few) / extra, STARTUP_NOISE / extra)

@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qnas.cost.network_cost import network_cost
 from qnas.documents.reading import Count, Document, Rate, Size
-from qnas.errors import ArchitectureError, CheckpointError, TrainingError
+from qnas.errors import CheckpointError, TrainingError
 from qnas.images.inputs import Digests, check_unchanged, digests
-from qnas.network.architecture import Architecture, from_document
+from qnas.network.architecture import Architecture
 from qnas.network.layers import Layer
 from qnas.network.lowering import lower
 from qnas.quantization.quantizers import (
@@ -33,7 +32,7 @@ from qnas.quantization.quantizers import (
 from qnas.search.stopping import stop_requests
 from qnas.search.training.data import Crops, load_crops
 from qnas.search.training.warm_start import calibrate, split_into_dead_channels, warm_start
-from qnas.torch.checkpoint import check_size, load_state
+from qnas.torch.checkpoint import network_in
 from qnas.torch.environment import Environment
 from qnas.torch.inference import validate
 from qnas.torch.network import Network
@@ -146,14 +145,7 @@ def resume(path: Path, device: torch.device) -> Run:
     origin = _ORIGIN.convert({key: document.get(key) for key in ("images", "environment")}, str(path))
     recipe = _RECIPE.convert(document.get("recipe"), f"{path}, recipe")
     progress = progress_of(document, recipe.steps, str(path))
-    try:
-        architecture = from_document(document.get("architecture"), str(path))
-        layers = lower(architecture)
-    except ArchitectureError as error:
-        raise CheckpointError(f"the architecture in {path} is wrong: {error}") from error
-    check_size(network_cost(layers, 1, 1).parameters, path)
-    network = Network(layers)
-    load_state(network, document.get("state_dict"), str(path))
+    architecture, network = network_in(document, path)
     _place(network, device)
     optimizer = _optimizer(network, recipe)
     load_optimizer(optimizer, document.get("optimizer"), progress.step > 0, str(path))

@@ -58,12 +58,12 @@ def _decode_toml(text: str) -> object:
 
 def _check_depth(value: object) -> None:
     """Raise ValueError for what nests deeper than DEEPEST: what walks it later could not come back."""
-    level: list[Any] = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEEPEST):
-        within = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [part for parts in within for part in parts if isinstance(part, dict | list)]
-        if not level:
+    level: list[Any] = [value]
+    for _ in range(DEEPEST + 1):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        if not nested:
             return
+        level = [part for each in nested for part in (each.values() if isinstance(each, dict) else each)]
     raise ValueError(f"it nests deeper than {DEEPEST}")
 
 

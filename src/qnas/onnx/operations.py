@@ -57,6 +57,12 @@ FLOAT_ONLY = frozenset({
     "Sub",
 })  # fmt: skip
 
+# ... and whose values do not grow with the image: of a window of fixed size, or a mean.
+LOCAL = (PICKING | ELEMENTWISE | RESIZING | MULTIPLYING | {
+    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "LayerNormalization",
+    "ReduceMax", "ReduceMean", "ReduceMin",
+}) - {"LogSoftmax", "Softmax"}  # fmt: skip
+
 # Operations that only a quantized model has, in whatever domain.
 QUANTIZING = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear",

@@ -47,10 +47,11 @@ def open_session(
     import onnxruntime  # 0.2 s: only when a model is really opened
 
     name = "the model" if isinstance(model, bytes) else str(model)
-    if isinstance(model, Path) and not model.is_file():
-        raise ModelError(f"{name} is not a file: name an .onnx model")
-    if isinstance(model, Path) and not timed:
-        check_model(model)
+    if isinstance(model, Path):
+        if not model.is_file():
+            raise ModelError(f"{name} is not a file: name an .onnx model")
+        if not timed:
+            check_model(model)
     onnxruntime.disable_telemetry_events()
     providers: list[object] = ["CPUExecutionProvider"]
     if provider is not None:

@@ -130,6 +130,13 @@ def _is(value: Any, wanted: str | int) -> bool:
 def load_found(path: Path) -> Found:
     """Read `found.pt`; its state must fit its architecture and be finite. Raises CheckpointError."""
     document = load_plain(path, FORMAT, VERSION)
+    architecture, network = network_in(document, path)
+    training = document.get("training")
+    return Found(architecture, network.eval(), training if isinstance(training, dict) else {})
+
+
+def network_in(document: dict[str, Any], path: Path) -> tuple[Architecture, Network]:
+    """The architecture and the trained network of a checkpoint's `document`. Raises CheckpointError."""
     try:
         architecture = from_document(document.get("architecture"), str(path))
         layers = lower(architecture)
@@ -138,8 +145,7 @@ def load_found(path: Path) -> Found:
     check_size(network_cost(layers, 1, 1).parameters, path)
     network = Network(layers)
     load_state(network, document.get("state_dict"), str(path))
-    training = document.get("training")
-    return Found(architecture, network.eval(), training if isinstance(training, dict) else {})
+    return architecture, network
 
 
 def check_size(weights: int, path: Path) -> None:

@@ -50,6 +50,12 @@ def test_what_is_alike_everywhere_does_not(body: str) -> None:
     assert found(body, "t") == frozenset()
 
 
+def test_a_filter_that_answers_to_edges_alone_does_not() -> None:
+    """What surrounds the image has edges of its own, so that its largest value says nothing."""
+    body = "e = Conv <pads = [1, 1, 1, 1]> (image, weight)\np = Mul (e, e)\nq = Mul (p, p)\nt = Mul (q, q)"
+    assert found(body, "e", "p", "q", "t") == frozenset()
+
+
 def test_nothing_is_found_where_the_network_takes_one_size_alone() -> None:
     model = text_model("""
 net (float[n, 3, h, w] image) => (float[n, 3, y, x] out)
