@@ -43,7 +43,8 @@ step, the members of a sweep are checked, the results of a bench become a page. 
 - the process ends (every reader works in a process of its own, which is replaced);
 - it takes more than {cpu:g} s of CPU time, in native code too, or {wall} s of any; images and float networks,
   which may be large, have {most:g} s;
-- it asks for more than {memory} GiB of address space, or holds more than {resident} GiB;
+- it asks for more than {memory} GiB of address space, or holds more than 1 GiB; float networks, which run on
+  images of the size that they are for, hold less than 3 GiB;
 - a model reads a file that lies above it, or behind a link;
 - something else comes out than an error of ours (one printable line of at most {longest} characters), such as
   a warning;
@@ -114,7 +115,7 @@ def document(tallies: Iterable[Tally], seed: int, files: int, old: str) -> str:
     limits = {reader.seconds for reader in READERS.values()}
     tail = TAIL.format(
         seed=seed, cpu=min(limits), most=max(limits), wall=fuzzing.WALL_SECONDS, memory=fuzzing.MEMORY >> 30,
-        resident=fuzzing.RESIDENT >> 30, longest=fuzzing.LONGEST,
+        longest=fuzzing.LONGEST,
     )  # fmt: skip
     kills = old[old.find(KILLS) :] if KILLS in old else ""  # of benchmarks/kill.py
     return head + "".join(rows.get(first(reader), "") for reader in READERS) + tail + kills

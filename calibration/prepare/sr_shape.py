@@ -41,7 +41,7 @@ NEAR_DB = 14.0  # of an upscaled image to the bicubic one; in the wrong unit, or
 SURE_DB = 25.0  # trained networks are above 40 in their own unit
 MARGIN_DB = 1.0  # by which 0..255 has to be nearer: a tenth of it without biases, 5 dB with small ones
 SURE_MARGIN_DB = 6.0  # trained networks have 15 and more
-MOST_PIXELS = 1 << 22  # of a network of one size, which runs on images of that: 2048x2048
+MOST_PIXELS = 1 << 21  # of a network of one size, which runs on images of that: 1920x1080 is less
 LARGEST_PROBE = 1024  # rows and columns of the output that are compared
 
 

@@ -87,7 +87,7 @@ def _burn(path: Path) -> None:
 
 
 def _fill(path: Path) -> None:
-    np.ones(fuzzing.RESIDENT // 4)  # float64: twice as much
+    np.ones(1 << 24)  # float64: 128 MiB
 
 
 def _refuse_for_want_of_memory(path: Path) -> None:
@@ -128,11 +128,12 @@ def test_what_a_reader_must_not_do_is_seen(
         if path.read_bytes() == damaged_file("architecture", 0, 1):
             read(path)
 
-    reader = replace(READERS["architecture"], read=second, seconds=0.5 if read is _burn else 10)
+    reader = replace(
+        READERS["architecture"], read=second, seconds=0.5 if read is _burn else 10, gigabytes=1 / 16
+    )
     monkeypatch.setitem(READERS, "architecture", reader)
     if verdict == "hang":
         monkeypatch.setattr(fuzzing, "WALL_SECONDS", 5)
-    monkeypatch.setattr(fuzzing, "RESIDENT", 1 << 26)
     assert [o.verdict for o in fuzz("architecture", 0, 3)] == ["read", verdict, "read"]
 
 

@@ -87,17 +87,14 @@ def test_a_recipe_of_a_training_that_pytorch_would_fail_on_is_refused(
         resume_training(path, CPU)
 
 
-@pytest.mark.parametrize("tensor", [torch.ones(3), torch.tensor(1.0), torch.ones(2, 2, dtype=torch.int8)])
-@pytest.mark.parametrize("key", ["recipe", "space", "step"])
-def test_a_tensor_in_place_of_a_part_of_a_document_is_refused(
-    key: str, tensor: torch.Tensor, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("tensor", [torch.ones(3), torch.tensor(1.0), torch.ones(2, 2), torch.ones(0)])
+def test_a_tensor_in_place_of_a_part_of_a_document_is_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
     def change(document: Any) -> None:
-        document[key] = {**document[key], "bits": tensor, "data": tensor} if key != "step" else tensor
+        document["architecture"]["layers"]["head.0"] = tensor
 
-    path = _changed(search_states()["basic"], tmp_path / "state.pt", change)
-    with pytest.raises(CheckpointError, match=r"state\.pt"):
-        resume(path, CPU, World())
+    path = _changed(run_states()["basic"], tmp_path / "a.run", change)
+    with pytest.raises(CheckpointError, match=r"architecture in .*a\.run is wrong"):
+        resume_training(path, CPU)
 
 
 def test_a_tensor_in_place_of_what_an_optimizer_remembers_is_refused(tmp_path: Path) -> None:
@@ -212,7 +209,7 @@ def test_a_network_of_one_huge_size_is_refused_before_it_runs(tmp_path: Path) ->
     model = onnx.ModelProto.FromString(float_models()["one size"])
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1 << 20
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match="reads 1x3x1048576x20, more than 4194304 pixels"):
+    with pytest.raises(ModelError, match="reads 1x3x1048576x20, more than 2097152 pixels"):
         read_float_model(tmp_path / "model.onnx")
 
 

@@ -85,7 +85,7 @@ from qnas.torch.checkpoint import load_found, read_plain, save_plain
 class Reader:
     """A way into qnas: the ending of its files, valid ones, mutations of its own, and what reads a file.
 
-    `seconds`: the CPU time that it may take.
+    `seconds`: the CPU time that it may take; `gigabytes` (GiB): the memory.
     """
 
     title: str
@@ -94,6 +94,7 @@ class Reader:
     fields: tuple[Mutation, ...]
     read: Callable[[Path], object]
     seconds: float = 2.0
+    gigabytes: float = 1.0
 
 
 def _read_architecture(path: Path) -> None:
@@ -287,7 +288,7 @@ READERS: dict[str, Reader] = {
         (change_location, change_location, change_location, change_protobuf), _read_external,
     ),
     "float": Reader(
-        "ONNX, as a float network to calibrate", ".onnx", float_models, _PROTOBUF, _read_float, 20
+        "ONNX, as a float network to calibrate", ".onnx", float_models, _PROTOBUF, _read_float, 20, 3
     ),
     "run": Reader("state of a training", ".run", seed_states.run_states, _ZIP, _read_run),
     "search": Reader("state of a search", ".pt", seed_states.search_states, _ZIP, _read_search),

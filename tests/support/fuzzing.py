@@ -28,7 +28,6 @@ from qnas.testing.seed_files import checkpoints
 
 WALL_SECONDS = 60  # of a file that waits instead of computing
 MEMORY = 4 << 30  # address space that one file may add
-RESIDENT = 1 << 30  # and memory
 FILES_PER_WORKER = 2000
 
 
@@ -99,7 +98,10 @@ def _work(reader: str, seed: int, indices: range, folder: Path, to_parent: Conne
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)  # runtimes complain about damage there
     os.chdir(folder)  # where a planted command would leave its mark
-    path, most = folder / f"file{READERS[reader].suffix}", _status("VmRSS") + RESIDENT
+    path, most = (
+        folder / f"file{READERS[reader].suffix}",
+        _status("VmRSS") + int(READERS[reader].gigabytes * 2**30),
+    )
     for index in indices:
         path.write_bytes(damaged_file(reader, seed, index))
         signal.setitimer(
