@@ -97,6 +97,19 @@ def test_a_tensor_in_place_of_a_part_of_a_document_is_refused(tensor: torch.Tens
         resume_training(path, CPU)
 
 
+def test_what_an_optimizer_remembers_is_its_own_where_the_file_has_one_number_for_all(tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        for each in document["weight_optimizer"]["state"].values():
+            buffer = each["momentum_buffer"]
+            each["momentum_buffer"] = buffer.reshape(-1)[:1].clone().expand(buffer.numel()).view(buffer.shape)
+
+    path = _changed(search_states()["basic"], tmp_path / "state.pt", change)
+    search = resume(path, CPU, World())
+    for parameter in search.supernet.weights():
+        parameter.grad = torch.ones_like(parameter)
+    search.weight_optimizer.step()
+
+
 def test_a_tensor_in_place_of_what_an_optimizer_remembers_is_refused(tmp_path: Path) -> None:
     def change(document: Any) -> None:
         document["weight_optimizer"]["state"][0] = torch.ones(3)

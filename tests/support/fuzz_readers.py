@@ -42,6 +42,7 @@ from qnas.search.supernet.state import resume as resume_search
 from qnas.search.supernet.world import World
 from qnas.search.sweep.lines import check, inputs_of
 from qnas.search.sweep.member import read_record
+from qnas.search.training.train import EXPLODED
 from qnas.search.training.train import resume as resume_training
 from qnas.testing import seed_states
 from qnas.testing.format_mutations import (
@@ -163,8 +164,16 @@ def _read_run(path: Path) -> None:
     """And make a step, as the run would go on."""
     found = resume_training(path, torch.device("cpu"))
     found.network.train()
-    found.network(torch.from_numpy(pixels(*SIZE)).float()).square().mean().backward()
-    found.optimizer.step()
+    loss = found.network(torch.from_numpy(pixels(*SIZE)).float()).square().mean()
+    _step(loss, found.optimizer)
+
+
+def _step(loss: torch.Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    """A step of a run, which ends where its loss explodes."""
+    if loss < EXPLODED:
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            optimizer.step()
 
 
 def _read_search(path: Path) -> None:
@@ -174,9 +183,8 @@ def _read_search(path: Path) -> None:
     search.supernet.train()
     shares = [softmax(alpha) for alpha in search.supernet.alphas]
     noise = StepNoise(0, torch.device("cpu"), World())
-    search.supernet(torch.from_numpy(pixels(8, 8)).float(), shares, noise).square().mean().backward()
-    search.weight_optimizer.step()
-    search.alpha_optimizer.step()
+    loss = search.supernet(torch.from_numpy(pixels(8, 8)).float(), shares, noise).square().mean()
+    _step(loss, search.weight_optimizer, search.alpha_optimizer)
 
 
 def _read_space(path: Path) -> None:

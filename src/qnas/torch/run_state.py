@@ -90,7 +90,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, stepped: bool, 
     for (index, key), each in remembered.items():
         if key in _POSITIVE and bool((each < 0).any()):
             raise CheckpointError(f"{where}: {index}.{key} is negative: {ADVICE}")
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    # Copies: the numbers of one in a file may lie in one place, where no step can write them.
+    own = {
+        index: {key: value.clone() for key, value in each.items()} for index, each in state["state"].items()
+    }
+    optimizer.load_state_dict({"state": own, "param_groups": groups})
 
 
 class _Hashed:
