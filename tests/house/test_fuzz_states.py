@@ -14,6 +14,7 @@ from qnas.calibration.prepare.float_model import read_float_model
 from qnas.errors import CheckpointError, ImageError, ModelError, QnasError, SpaceError, UsageError
 from qnas.images.files import MOST_SCANS, read_image
 from qnas.onnx.session import open_session
+from qnas.quantization.quantizers import QuantSpec
 from qnas.runtime_bench.latency_model.table import read_latency_model
 from qnas.search.space.search_space import from_document
 from qnas.search.supernet.state import resume
@@ -26,6 +27,7 @@ from qnas.testing.image_mutations import TIFF, many_scans
 from qnas.testing.seed_models import float_models
 from qnas.testing.seed_states import CPU, latency_models, run_states, search_states, spaces
 from qnas.torch.checkpoint import read_plain, save_plain
+from qnas.torch.fake_quantization import Quantizer
 
 # States and plans of searches -----------------------------------------------------------------------------
 
@@ -130,6 +132,16 @@ def test_a_tensor_in_place_of_what_an_optimizer_remembers_is_refused(tmp_path: P
 def test_a_space_of_operations_or_patterns_without_end_is_refused_at_once(operations: dict[str, Any]) -> None:
     with pytest.raises(SpaceError, match="operations"):
         from_document({**LARGE, "operations": operations}, "space.json")
+
+
+def test_steps_whose_grid_ends_beyond_all_numbers_have_a_gradient() -> None:
+    x = torch.tensor([[[[1.0, -2.0]]]], requires_grad=True)
+    quantizer = Quantizer(QuantSpec(8, signed=True))
+    with torch.no_grad():
+        quantizer.step.fill_(2.0**127)
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[[1.0, 1.0]]]]
 
 
 # sweep.json -----------------------------------------------------------------------------------------------

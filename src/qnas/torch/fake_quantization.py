@@ -63,7 +63,9 @@ class _FakeQuantize(torch.autograd.Function):
         (grad,) = grads
         x, y, scale = ctx.saved_tensors
         step = float(scale)
-        grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.low * step, ctx.high * step)
+        most = torch.finfo(x.dtype).max  # ends beyond it are no numbers of x, and nothing lies beyond them
+        low, high = max(ctx.low * step, -most), min(ctx.high * step, most)
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, low, high)
         grad_scale = None
         if ctx.needs_input_grad[1]:  # sum of grad * (round(v) - v) inside, grad * (low or high) outside
             factor = (x.numel() * ctx.high) ** -0.5
