@@ -334,7 +334,7 @@ def test_show_prints_an_architecture_that_can_be_read_back() -> None:
         (["--bits", "5x"], {}, "Invalid value for '--bits': '5x' is not a valid integer: see main --help"),
         (["--bits", "9"], {}, "--bits 9 is no bit width: use one of 2, 3, 4, 5, 6, 7, 8, 32"),
         (["--loss", "l3"], {}, "Invalid value for '--loss': 'l3' is not one of 'l1', 'mse': see main --help"),
-        (["--lr", "0"], {}, "Invalid value for '--lr': 0.0 is not in the range x>0: see main --help"),
+        (["--lr", "0"], {}, "Invalid value for '--lr': 0.0 is not in the range 0<x<=1e+38: see main --help"),
         ([], {"data": Path("empty")}, "empty holds no image: put files of type"),
         ([], {"data": Path("nowhere")}, "nowhere is not a folder: name a folder of images"),
         (["--validate", "empty"], {}, "empty holds no image: put files of type"),
