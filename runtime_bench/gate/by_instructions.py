@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from qnas.errors import ModelError
 from qnas.runtime_bench.gate.contender import Contender
 from qnas.runtime_bench.gate.instructions import count_instructions, missing
 from qnas.runtime_bench.gate.sequential import Status
@@ -34,11 +35,15 @@ def undecided(row: Row, timed: Timed, new: Contender, old: Contender, load: Load
 
     They never pass what a first sample of times found too slow.
     """
-    reason = _unfit(new, old, load)
-    if reason is not None:
-        return (replace(row, detail=f"{row.detail}; instructions do not decide it: {reason}"),)
     slowdown = row.limit - 1
-    ratio, detail = _ratio(new, old, load)
+    try:
+        reason = _unfit(new, old, load)
+        counted = None if reason else _ratio(new, old, load)
+    except ModelError as error:
+        reason, counted = str(error), None
+    if counted is None:
+        return (replace(row, detail=f"{row.detail}; instructions do not decide it: {reason}"),)
+    ratio, detail = counted
     status = _status(ratio, 1 + (1 - MARGIN) * slowdown, 1 + (1 + MARGIN) * slowdown)
     if status is Status.PASS and timed.decision.first.status is Status.FAIL:
         status, detail = Status.INCONCLUSIVE, f"{detail}; a sample of times says the opposite"

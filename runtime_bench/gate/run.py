@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -50,6 +51,8 @@ def run_gate(request: Request, progress: Progress = lambda done: None) -> GateRe
     if request.max_slowdown is not None:
         if overall([row.status for row in rows]) is not Status.FAIL:
             timed = _timed(request, request.max_slowdown, new, old, baseline, progress)
+            if new.device.transport:  # the load that was seen is that of this machine
+                timed = replace(timed, load=None)
         row = _latency_row(timed, 1 + request.max_slowdown)
         if timed and old is not None and row.status is Status.INCONCLUSIVE:
             rows += undecided(row, timed, new, old, request.load)

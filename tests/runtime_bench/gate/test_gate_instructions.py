@@ -125,6 +125,18 @@ def test_instructions_do_not_stand_for_time_between_programs_of_other_kinds(
     assert rows["latency"]["detail"].endswith(f"instructions do not decide it: {reason}")
 
 
+@needs_valgrind
+def test_a_model_that_cannot_be_counted_leaves_the_latency_open(
+    products: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A valgrind that ends at once, as one does that knows no instruction of the runtime."""
+    monkeypatch.setattr(instructions, "TOOL", ("--tool=none such",))
+    exit_code, rows = undecided(products, products)
+    assert (exit_code, list(rows), rows["latency"]["status"]) == (3, ["latency"], "inconclusive")
+    assert "instructions do not decide it: " in rows["latency"]["detail"]
+    assert "cannot run under valgrind" in rows["latency"]["detail"]
+
+
 def found(low: float, high: float) -> Status:
     """The verdict on a ratio in this interval, where 5 % are allowed."""
     return by_instructions._status(Estimate((low + high) / 2, low, high), 1.025, 1.075)
