@@ -54,7 +54,8 @@ class Upscaler:
 
     def tiles_equal_one_piece(self, overlap: int) -> bool:
         """Whether `overlap` LR pixels of context are enough; see `overlap`."""
-        tile = 2 * overlap + 32
+        overlap = -(-overlap // self.multiple) * self.multiple
+        tile = 2 * overlap + max(32, self.multiple)
         y, x = np.mgrid[: tile + 21, : tile + 37] / (tile + 37)
         noise = np.random.default_rng(0).uniform(-1, 1, (*y.shape, 3))
         ramp = (210 * x)[..., None] + (40 * y)[..., None] * noise

@@ -184,6 +184,20 @@ def test_a_network_of_even_sides_gets_the_edge_repeated(tmp_path: Path) -> None:
     assert np.array_equal(upscale(upscaler, image, tile=37, overlap=3), upscaler(image))
 
 
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_tiles_of_a_network_of_large_blocks_are_whole_blocks(tmp_path: Path, side: int) -> None:
+    body = f"""{{
+        parts = SpaceToDepth <blocksize = {side}> (image)
+        again = DepthToSpace <blocksize = {side}> (parts)
+        y = Resize <mode = "nearest"> (again, , scales)
+    }}"""
+    graph = f"g (float{PIXELS}float[batch, 3, h, w] y) <float[4] scales = {{1, 1, 2, 2}}> {body}"
+    upscaler = load_upscaler(save(tmp_path, graph, "0.00390625"), threads=1)
+    assert (upscaler.multiple, upscaler.overlap) == (side, 16)
+    image = photograph(301, 270)
+    assert np.array_equal(upscale(upscaler, image), image.repeat(2, axis=0).repeat(2, axis=1))
+
+
 def reaching(folder: Path, pixels: int, operation: str = "") -> Upscaler:
     """A model that adds a little of two pixels so far away to each, or what `operation` makes of `far`."""
     side = 2 * pixels + 1
