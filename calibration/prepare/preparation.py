@@ -22,12 +22,13 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_con
 
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
+from qnas.calibration.prepare.final_clip import find_final_clip
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
 from qnas.onnx.files import damage_refused, external_files, read_model
 from qnas.onnx.graph import STANDARD, Graph, node_name, opset_versions
 from qnas.onnx.names import Names
-from qnas.onnx.operations import QUANTIZING, ROUNDING
+from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.session import open_session
 from qnas.onnx.shapes import check_constants, infer_shapes, op_name
 from qnas.temporary import temporary_folder
@@ -228,7 +229,7 @@ def _same(model: ModelProto, other: ModelProto, shape: SrShape, batched: bool) -
     """Whether both write the same for images of all sizes in 0..1 and 0..255, at once where `batched`."""
     first, second = (open_session(each.SerializeToString(), threads=1) for each in (model, other))
     feed, asked = other.graph.input[0].name, [other.graph.output[0].name]
-    rounds = any(node.op_type in ROUNDING for node in model.graph.node)
+    rounds = bool(find_final_clip(model).roundings)
 
     def written(session: InferenceSession, images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate([np.asarray(session.run(asked, {feed: x})[0]) for x in images])
@@ -246,7 +247,7 @@ def _same(model: ModelProto, other: ModelProto, shape: SrShape, batched: bool) -
 
 
 def _near(found: NDArray[np.float32], wanted: NDArray[np.float32], rounds: bool) -> bool:
-    """Whether each image of `found` is that of `wanted`; where the network rounds, all but a few values.
+    """Whether each image of `found` is that of `wanted`; where it ends in a rounding, all but a few values.
 
     An image in the wrong unit counts only where the network makes an image of it: others overflow, or blow up
     the last bits of what they add.
