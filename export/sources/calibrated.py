@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from qnas.calibration.calibrate import Settings, calibrate, quantized_model
+from qnas.calibration.calibrate import Settings, quantized_model, run
 from qnas.calibration.document import Calibration, read_calibration
 from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
 from qnas.calibration.progress import Display
@@ -32,13 +32,15 @@ RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 class CalibratedSource(Source):
     """A float network. `model`: the QDQ model of its calibration, uint8 in and out.
 
-    `refusal` says why that is no integer network, empty where it is one.
+    `refusal` says why that is no integer network, empty where it is one; `range_found` how the range of its
+    input was found, empty where the calibration was given.
     """
 
     network: FloatModel
     model: ModelProto
     calibration: Calibration
     refusal: str
+    range_found: str
 
     @property
     def scale(self) -> int:
@@ -76,6 +78,7 @@ class CalibratedSource(Source):
         kept = ", ".join(found.options.float_layers)
         return (
             f"calibrated ({found.chosen}): {found.fidelity:.2f} dB against the float model on other patches",
+            *([self.range_found] if self.range_found else []),
             found.source.clip.explanation,
             *([f"layers kept in float: {kept}"] if kept else []),
         )
@@ -104,11 +107,12 @@ class CalibratedSource(Source):
 def read_calibrated(path: Path, options: Options, display: Display) -> CalibratedSource:
     """Calibrate `path` with HR images, unless there is a calibration of it. Raises QnasError."""
     if options.calibration is not None:
-        found = read_calibration(options.calibration)
+        found, range_found = read_calibration(options.calibration), ""
     else:
         assert options.images is not None
         settings = Settings(hr=True, input_range=options.input_range)
-        found = calibrate(path, [options.images], settings, display)
+        done = run(path, [options.images], settings, display)
+        found, range_found = done.calibration, done.network.white_found
     model = quantized_model(path, found)
     network = read_float_model(path, RANGES.get(found.source.white))
     refusal, integer = "", None
@@ -116,15 +120,15 @@ def read_calibrated(path: Path, options: Options, display: Display) -> Calibrate
         integer = integer_network_of(model, path.stem)
     except ModelError as error:
         refusal = str(error)
-    return CalibratedSource(path, integer, network, model, found, refusal)
+    return CalibratedSource(path, integer, network, model, found, refusal, range_found)
 
 
 def _rounded(network: FloatModel) -> Upscaler:
     """The float model, its output clipped and rounded to pixels."""
-    run = Runner(network)
+    runner = Runner(network)
 
     def upscale(image: Image) -> Image:
-        pixels: Image = np.clip(np.rint(run(image[None])[0]), 0, 255).astype(np.uint8)
+        pixels: Image = np.clip(np.rint(runner(image[None])[0]), 0, 255).astype(np.uint8)
         return pixels
 
     return Upscaler(upscale, network.size)

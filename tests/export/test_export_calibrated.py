@@ -122,6 +122,7 @@ def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytes
     Path("images/broken.png").write_bytes(b"no image")
     result = export("small.onnx", "--images", "images")
     assert result.exit_code == 0, result.output
+    assert "images are read as 0..1" in result.output
     assert "(3 images)" in result.output
     assert json.loads(Path("small.qnas.calibration.json").read_text())["source"]["scale"] == 4
     again = export(
