@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def find_equalization(network: FloatModel, batches: Iterable[Batch]) -> dict[str
     names = list(dict.fromkeys(str(second.input[0]) for _, second in pairs))
     if not names:
         return {}
-    runner, seen = Runner(network, names), {}
+    runner = Runner(network, names)
+    seen: dict[str, _Seen] = {}
     for image in islice(one_by_one(batches), IMAGES):
         for name, values in runner.tensors(image).items():
             zeros = np.zeros(values.shape[1])
@@ -104,7 +106,7 @@ def equalized(network: FloatModel, found: Equalization) -> FloatModel:
     return replace(network, model=model)
 
 
-def _store(graph: Graph, name: str, values: NDArray[np.float32]) -> None:
+def _store(graph: Graph, name: str, values: NDArray[np.floating[Any]]) -> None:
     graph.constants[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
 
 
