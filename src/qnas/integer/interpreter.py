@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import IntegerNode, Size
+from qnas.integer.nodes import IntegerNode
 from qnas.integer.requantization import Bytes
+from qnas.integer.windows import Size
 
 TIE = 2.0**-20  # relative distance from a tie within which float32 may round to the other side
 
