@@ -23,6 +23,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_con
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.final_clip import find_final_clip
+from qnas.calibration.prepare.pixel_moves import pixel_moves
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
 from qnas.onnx.files import damage_refused, external_files, read_model
@@ -199,7 +200,7 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
     standard_forms.batch_norms_as_convolutions(graph)
     if any(node.op_type == "Transpose" for node in graph.node):
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
-        if standard_forms.shuffles_as_depth_to_space(graph, shapes):
+        if pixel_moves(graph, shapes):
             standard_forms.unread_nodes_removed(graph)
     standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)
