@@ -180,8 +180,8 @@ def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto
     copy.graph.input.extend(inputs)
     copy.ir_version = max(copy.ir_version, 4)
     del copy.graph.value_info[:]
-    for value, factor, letters in ((copy.graph.input[0], 1, "hw"), (copy.graph.output[0], shape.scale, "HW")):
-        sides = letters if shape.size is None else [side * factor for side in shape.size]
+    given, made = ("hw", "HW") if shape.size is None else (shape.size, shape.output_sides(shape.size))
+    for value, sides in ((copy.graph.input[0], given), (copy.graph.output[0], made)):
         dims = ["n" if free_batch else 1, shape.channels, *sides]
         if shape.layout == "nhwc":
             dims = [dims[0], *dims[2:], dims[1]]
