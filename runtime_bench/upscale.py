@@ -34,7 +34,8 @@ class Upscaler:
 
     `input_scale` is what one grey level is in a float model, None for a uint8 model. Sides below `smallest`
     pixels, and those that are no multiple of `multiple`, are what the model cannot run on: such images are
-    padded by repeating the edge.
+    padded by repeating the edge. So are all for a model whose output has `missing` rows and columns less than
+    `scale` times as many: it leaves out as many on each side.
     """
 
     session: Any  # onnxruntime.InferenceSession, which has no types
@@ -43,6 +44,7 @@ class Upscaler:
     smallest: int
     channels: int
     multiple: int = 1
+    missing: int = 0
 
     @cached_property
     def overlap(self) -> int | None:
@@ -86,15 +88,17 @@ class Upscaler:
     def _planes(self, image: Image) -> Image:
         """Upscale [H, W, channels]."""
         height, width = image.shape[:2]
-        missing = [(0, self._side_run(side) - side) for side in (height, width)]
-        output = _run(self.session, self.input_scale, np.pad(image, [*missing, (0, 0)], mode="edge"))
-        padded = [self.scale * (side + pad) for side, (_, pad) in zip((height, width), missing, strict=True)]
-        if list(output.shape[:2]) != padded:
+        border = -(-self.missing // (2 * self.scale))
+        run = [self._side_run(side + 2 * border) for side in (height, width)]
+        around = [(border, n - border - side) for n, side in zip(run, (height, width), strict=True)]
+        output = _run(self.session, self.input_scale, np.pad(image, [*around, (0, 0)], mode="edge"))
+        if list(output.shape[:2]) != [self.scale * n - self.missing for n in run]:
             raise ModelError(
                 f"the model made {_size(output)} pixels of {_size(image)}, not {self.scale} times "
                 "as many a side: use a super-resolution model"
             )
-        return output[: self.scale * height, : self.scale * width]
+        first = self.scale * border - self.missing // 2
+        return output[first : first + self.scale * height, first : first + self.scale * width]
 
     def _side_run(self, side: int) -> int:
         """The next side that the model can run on."""
@@ -114,16 +118,25 @@ def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
             continue
         probe = np.zeros((size, size + multiple, channels), np.uint8)
         try:
-            output = _run(session, input_scale, probe)
+            outputs = [_run(session, input_scale, each) for each in (probe, np.tile(probe, (2, 2, 1)))]
         except ModelError as failure:
             error = failure if multiple == 1 else error
             continue
-        scale = output.shape[0] // size
-        if scale >= 2 and output.shape[:2] == (scale * size, scale * (size + multiple)):
-            return Upscaler(session, scale, input_scale, size, channels, multiple)
+        scale, missing = _enlargement(probe, *outputs)
+        if scale >= 2:
+            return Upscaler(session, scale, input_scale, size, channels, multiple, missing)
         if multiple == 1:
-            error = ModelError(f"it makes {_size(output)} pixels of {_size(probe)}")
+            error = ModelError(f"it makes {_size(outputs[0])} pixels of {_size(probe)}")
     raise ModelError(f"{model} is no super-resolution model: {error}; use one that `qnas-export` wrote")
+
+
+def _enlargement(image: Image, output: Image, of_twice: Image) -> tuple[int, int]:
+    """(scale, missing) of what makes `output` of `image` and `of_twice` of one of twice the sides, (0, 0) if
+    it does not enlarge both sides alike."""
+    growth = {(of_twice.shape[k] - output.shape[k]) / image.shape[k] for k in (0, 1)}
+    scale = int(min(growth))
+    missing = {scale * image.shape[k] - output.shape[k] for k in (0, 1)}
+    return (scale, min(missing)) if growth == {scale} and len(missing) == 1 and min(missing) >= 0 else (0, 0)
 
 
 def _input(model: Path, session: Any) -> tuple[int, float | None]:

@@ -24,6 +24,7 @@ from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.channel_terms import channel_terms_folded
 from qnas.calibration.prepare.final_clip import find_final_clip
+from qnas.calibration.prepare.pixel_moves import pixel_moves
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
 from qnas.onnx.files import damage_refused, external_files, read_model
@@ -180,8 +181,8 @@ def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto
     copy.graph.input.extend(inputs)
     copy.ir_version = max(copy.ir_version, 4)
     del copy.graph.value_info[:]
-    for value, factor, letters in ((copy.graph.input[0], 1, "hw"), (copy.graph.output[0], shape.scale, "HW")):
-        sides = letters if shape.size is None else [side * factor for side in shape.size]
+    given, made = ("hw", "HW") if shape.size is None else (shape.size, shape.output_sides(shape.size))
+    for value, sides in ((copy.graph.input[0], given), (copy.graph.output[0], made)):
         dims = ["n" if free_batch else 1, shape.channels, *sides]
         if shape.layout == "nhwc":
             dims = [dims[0], *dims[2:], dims[1]]
@@ -200,7 +201,7 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
     standard_forms.batch_norms_as_convolutions(graph)
     if any(node.op_type == "Transpose" for node in graph.node):
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
-        if standard_forms.shuffles_as_depth_to_space(graph, shapes):
+        if pixel_moves(graph, shapes):
             standard_forms.unread_nodes_removed(graph)
     standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)

@@ -1,7 +1,8 @@
 """Float network -> the same function in operations that integer kernels have. Tensors keep their names.
 
-1. A transposed convolution whose output is a whole multiple of its input in size is a convolution to the
-   phases of each pixel, and a DepthToSpace: onnxruntime has no integer kernel for it as it is.
+1. A transposed convolution whose output is a whole multiple of its input in size, or of that without some
+   rows and columns, is a convolution to the phases of each pixel, and a DepthToSpace: onnxruntime has no
+   integer kernel for it as it is.
 2. A bilinear Resize to another tensor's size is two products (`bilinear.py`).
 3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
 """
@@ -77,9 +78,9 @@ def _phases(made: GraphNodes, graph: Graph, node: NodeProto) -> bool:
     form = _upscaling(attributes(node), known[0]) if len(known) == len(names) else None
     if form is None:
         return False
-    (s, top, left), (weight, *biases) = form, known  # [I, O, kh, kw], [O]
+    (s, (top, left), (fewer_rows, fewer_columns)), (weight, *biases) = form, known  # [I, O, kh, kw], [O]
     inputs, outputs, kh, kw = weight.shape
-    rows, columns = _reach(kh, s, top), _reach(kw, s, left)
+    rows, columns = _reach(kh, s, top, fewer_rows), _reach(kw, s, left, fewer_columns)
     phases = np.zeros((outputs, s, s, inputs, sum(rows) + 1, sum(columns) + 1), np.float32)
     for i, dy in np.ndindex(s, phases.shape[4]):
         for j, dx in np.ndindex(s, phases.shape[5]):
@@ -91,26 +92,30 @@ def _phases(made: GraphNodes, graph: Graph, node: NodeProto) -> bool:
     for bias in biases:
         read.append(made.constant(f"{node.name}.phases_bias", np.repeat(bias, s * s)))
     tensor, shuffle = made.names.tensor(f"{node.output[0]}.phases"), made.names.node(f"{node.name}.shuffle")
-    pads = [rows[0], columns[0], rows[1], columns[1]]
+    pads = [rows[0], columns[0], rows[1] - fewer_rows, columns[1] - fewer_columns]
     made.put("Conv", read, tensor, node.name, pads=pads, kernel_shape=phases.shape[4:])
     made.put("DepthToSpace", [tensor], node.output[0], shuffle, blocksize=s, mode="CRD")
     return True
 
 
-def _upscaling(a: dict[str, Any], weight: Array) -> tuple[int, int, int] | None:
-    """(stride, padding above, padding left) when the output is stride times the input in size."""
+def _upscaling(a: dict[str, Any], weight: Array) -> tuple[int, tuple[int, int], tuple[int, int]] | None:
+    """(stride, padding above and left, by how many rows and columns less than its input its output is a
+    multiple of); None when it is none."""
     if weight.ndim != 4 or a.get("group", 1) != 1 or "output_shape" in a:
         return None
     if any(d != 1 for d in a.get("dilations", [])) or a.get("auto_pad", "NOTSET") != "NOTSET":
         return None
-    strides, pads = a.get("strides", [1, 1]), a.get("pads", [0] * 4)
+    (s, other), pads = a.get("strides", [1, 1]), a.get("pads", [0] * 4)
     extra = a.get("output_padding", [0, 0])
-    sizes = {(weight.shape[2 + k] + extra[k] - pads[k] - pads[2 + k], strides[k]) for k in (0, 1)}
-    return (strides[0], pads[0], pads[1]) if sizes == {(strides[0], strides[0])} else None
+    missing = [pads[k] + pads[2 + k] + s - weight.shape[2 + k] - extra[k] for k in (0, 1)]
+    if s != other or any(m % s for m in missing):
+        return None
+    return s, (pads[0], pads[1]), (missing[0] // s, missing[1] // s)
 
 
-def _reach(kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """How many input pixels before and behind its own an output pixel's block of `stride` depends on."""
+def _reach(kernel: int, stride: int, padding: int, fewer: int) -> tuple[int, int]:
+    """How many input pixels before and behind its own an output pixel's block of `stride` depends on; behind
+    at least the `fewer` that have no block."""
     before = max((kernel - 1 - padding) // stride, 0)
-    behind = max((stride - 1 + padding) // stride, 0)
+    behind = max((stride - 1 + padding) // stride, fewer, 0)
     return before, behind

@@ -1,7 +1,8 @@
 """What a float model is as a super-resolution network: found out by running it.
 
 1. layout, channels and scale: the declared shapes leave few possibilities; the first whose output is an image
-   of the same layout and channels, a whole number of times larger, is it.
+   of the same layout and channels, a whole number of times larger, is it. A network that does not pad its
+   convolutions leaves out a border of the image: by how much its output grows with its input is its scale.
 2. the value of a white pixel: an image is upscaled in either unit, and the one whose result is nearer to the
    bicubic upscaling is it. The bound of a final clip goes before that; where there is none and both are as
    near, as in a network without biases, it is 1. So it is where neither is near enough to be sure: in 0..255
@@ -31,6 +32,7 @@ from qnas.onnx.shapes import declared_sizes
 InputRange = Literal["0..1", "0..255"]
 Layout = Literal["nchw", "nhwc"]
 Number = TypeVar("Number", bound=np.generic)
+Output = Callable[[tuple[int, int]], NDArray[Any]]  # of an image of that height and width
 WHITES: dict[InputRange, float] = {"0..1": 1.0, "0..255": 255.0}
 # Tried in this order where a network takes any size: some need multiples of 8, 16 or 64, or windows of it.
 SIZES = ((48, 80), (64, 128), (128, 192))
@@ -49,6 +51,7 @@ LARGEST_PROBE = 1024  # rows and columns of the output that are compared
 class SrShape:
     """`size` = fixed (height, width) of the input, None where these are free; `probe` = one that it takes.
 
+    `missing`: how many rows and columns its output has less than `scale` times those of its input.
     `others`: more that it takes, an uneven one and a larger one. What is found by running the network has to
     hold at all of them.
     """
@@ -59,11 +62,16 @@ class SrShape:
     size: tuple[int, int] | None
     probe: tuple[int, int]
     others: tuple[tuple[int, int], ...] = ()
+    missing: int = 0
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The probe's and the others."""
         return (self.probe, *self.others)
+
+    def output_sides(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The height and width of what it makes of an image of `size`."""
+        return self.scale * size[0] - self.missing, self.scale * size[1] - self.missing
 
     def input_shape(self, size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
         """One image of `size`, by default the probe's."""
@@ -109,13 +117,11 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
             if not failed.startswith("onnxruntime"):  # the likeliest possibility's is told
                 failed = f"onnxruntime says: {first_line(error)}"
             continue
-        scale = _scale(written, layout, channels, size)
-        if isinstance(scale, int):
-            found = SrShape(layout, channels, scale, None, size)
-            if None not in _spatial(dims, layout):
-                return replace(found, size=size)
-            return replace(found, others=_others(found, partial(output, layout, channels)))
-        no_image = no_image or scale
+        other_sizes = partial(output, layout, channels) if None in _spatial(dims, layout) else None
+        found = _enlarging(written, layout, channels, size, other_sizes)
+        if isinstance(found, SrShape):
+            return found if other_sizes is None else replace(found, others=_others(found, other_sizes))
+        no_image = no_image or found
     raise ModelError(f"{name} is no super-resolution network that can be calibrated: {no_image or failed}")
 
 
@@ -138,15 +144,16 @@ def _checked_dims(source: ValueInfoProto, name: str) -> list[int | None]:
     return dims
 
 
-def _others(shape: SrShape, output: Callable[[tuple[int, int]], NDArray[Any]]) -> tuple[tuple[int, int], ...]:
+def _others(shape: SrShape, output: Output) -> tuple[tuple[int, int], ...]:
     """The first uneven size, and twice the probe's, that the network enlarges as it does the probe."""
     height, width = shape.probe
 
     def taken(size: tuple[int, int]) -> bool:
         try:
-            return _scale(output(size), shape.layout, shape.channels, size) == shape.scale
+            made = output(size)
         except Exception:  # onnxruntime's many exception types share no base but Exception
             return False
+        return _spatial(list(made.shape), shape.layout) == shape.output_sides(size)
 
     uneven = next(filter(taken, UNEVEN), None)
     return tuple(size for size in (uneven, (2 * height, 2 * width)) if size is not None and taken(size))
@@ -171,20 +178,42 @@ def _spatial(dims: list[int | None], layout: Layout) -> tuple[int | None, int | 
     return (dims[2], dims[3]) if layout == "nchw" else (dims[1], dims[2])
 
 
-def _scale(output: NDArray[Any], layout: Layout, channels: int, size: tuple[int, int]) -> int | str:
-    """The scale, or why there is none."""
-    if output.dtype != np.float32 or output.ndim != 4:
-        return f"it writes {output.dtype} {list(output.shape)}, not float32 images"
-    height, width = _spatial(list(output.shape), layout)
-    written = _channels(list(output.shape), layout)
-    shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {written}"
-    if height is None or width is None or written != channels:
+def _enlarging(
+    written: NDArray[Any], layout: Layout, channels: int, size: tuple[int, int], output: Output | None
+) -> SrShape | str:
+    """What a network is that makes `written` of an image of `size`, or why it enlarges none.
+
+    `output`: what it makes of an image of another size; None where it takes no other.
+    """
+    if written.dtype != np.float32 or written.ndim != 4:
+        return f"it writes {written.dtype} {list(written.shape)}, not float32 images"
+    sides, made = _spatial(list(written.shape), layout), _channels(list(written.shape), layout)
+    height, width = (side or 0 for side in sides)
+    shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {made}"
+    if made != channels:
         return f"{shown}: the channels have to be the same"
     if (height, width) == size:
         return f"{shown}: there is no upscaling in it"
-    if height % size[0] or width % size[1] or height // size[0] != width // size[1]:
+    scale = _growth(size, (height, width), layout, output)
+    missing = scale * size[0] - height
+    if scale < 2 or not 0 <= missing < scale * min(size) or scale * size[1] - width != missing:
         return f"{shown}: one whole factor for both sides is needed"
-    return height // size[0]
+    return SrShape(layout, channels, scale, size if output is None else None, size, missing=missing)
+
+
+def _growth(size: tuple[int, int], made: tuple[int, int], layout: Layout, output: Output | None) -> int:
+    """By how much the output grows with the input: of a network of one size the next whole factor, 0 where it
+    is none."""
+    if not (made[0] % size[0] or made[1] % size[1]) or output is None:
+        return -(-made[0] // size[0])
+    larger = (2 * size[0], 2 * size[1])
+    try:
+        height, width = _spatial(list(output(larger).shape), layout)
+    except Exception:  # onnxruntime's many exception types share no base but Exception
+        return 0
+    growth = {((height or 0) - made[0]) / size[0], ((width or 0) - made[1]) / size[1]}
+    scale = int(next(iter(growth)))
+    return scale if growth == {scale} else 0
 
 
 def _shown(dims: list[int | None]) -> str:
@@ -212,7 +241,9 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
     """1.0 or 255.0; `bound` is the upper bound of the network's final clip. ModelError when it is neither."""
     image = probe_image(shape.probe, shape.channels)
     height, width = (side * shape.scale for side in shape.probe)
-    box = (0, 0, min(width, LARGEST_PROBE), min(height, LARGEST_PROBE))
+    first = shape.missing // 2
+    rows, columns = (min(side, LARGEST_PROBE) for side in shape.output_sides(shape.probe))
+    box = (first, first, columns, rows)
     wanted = resize_bicubic(image, (height, width), box)
     session = open_session(model.SerializeToString(), threads=1)
     results = {}

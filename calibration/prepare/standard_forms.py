@@ -14,74 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from qnas.cost.macs import Shape
-from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
-from qnas.onnx.shapes import Shapes
-
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
-# Where the axes N, C, H, W and the factors of height and width stand in a Reshape to six, and the Transpose
-# behind it -> the mode of DepthToSpace that it is, and whether channels are last. f: a factor.
-SHUFFLES = {
-    ("NCffHW", (0, 1, 4, 2, 5, 3)): ("CRD", False),
-    ("NffCHW", (0, 3, 4, 1, 5, 2)): ("DCR", False),
-    ("NHWffC", (0, 1, 3, 2, 4, 5)): ("DCR", True),
-    ("NHWCff", (0, 1, 4, 2, 5, 3)): ("CRD", True),
-}
-
-
-def shuffles_as_depth_to_space(proto: GraphProto, shapes: Shapes) -> bool:
-    """Reshape to six dimensions, Transpose, Reshape to four -> DepthToSpace.
-
-    Requires shapes at a size whose height and width are neither equal nor a factor of the network.
-    """
-    graph, made, changed = Graph(proto), GraphNodes(Names.of(proto)), False
-    for last in graph.nodes:
-        middle = graph.producers.get(last.input[0]) if last.op_type == "Reshape" else None
-        first = graph.producers.get(middle.input[0]) if middle and middle.op_type == "Transpose" else None
-        found = None
-        if middle is not None and first is not None and first.op_type == "Reshape":
-            sizes = [shapes.of(name) for name in (first.input[0], first.output[0], last.output[0])]
-            alone = all(graph.uses[node.output[0]] == 1 for node in (first, middle))
-            found = _shuffle(sizes, tuple(attributes(middle).get("perm", ()))) if alone else None
-        if first is None or found is None:
-            made.nodes.append(last)
-        else:
-            _put_shuffle(made, first.input[0], last, *found)
-            changed = True
-    made.rewrite(proto)
-    return changed
-
-
-def _shuffle(sizes: list[Shape | None], perm: tuple[int, ...]) -> tuple[str, bool, int] | None:
-    """(mode, whether channels are last, factor) of what turns the first size to the second and the third."""
-    before, six, after = sizes
-    if before is None or six is None or after is None or (len(before), len(six), len(after)) != (4, 6, 4):
-        return None
-    for (form, order), (mode, nhwc) in SHUFFLES.items():
-        n, *rest = before
-        c, h, w = (rest[2], rest[0], rest[1]) if nhwc else rest
-        f = six[form.index("f")]
-        by_letter = {"N": n, "C": c // f**2, "H": h, "W": w, "f": f}
-        wide = (n, h * f, w * f, c // f**2) if nhwc else (n, c // f**2, h * f, w * f)
-        if perm == order and six == tuple(by_letter[letter] for letter in form) and after == wide:
-            return mode, nhwc, f
-    return None
-
-
-def _put_shuffle(made: GraphNodes, read: str, last: NodeProto, mode: str, nhwc: bool, factor: int) -> None:
-    """What writes the output of `last`, of tensor `read`."""
-    names, target, name = made.names, last.output[0], last.name or last.output[0]
-    written = target
-    if nhwc:
-        nchw, written = names.tensor(f"{target}.nchw"), names.tensor(f"{target}.shuffled")
-        read = made.put("Transpose", [read], nchw, names.node(f"{name}.to_nchw"), perm=TO_NCHW)
-    shuffle = names.node(f"{name}.shuffle")
-    made.put("DepthToSpace", [read], written, shuffle, blocksize=factor, mode=mode)
-    if nhwc:
-        made.put("Transpose", [written], target, names.node(f"{name}.to_nhwc"), perm=TO_NHWC)
-
 
 # One node at a time --------------------------------------------------------------------------------------
 

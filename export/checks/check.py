@@ -23,7 +23,7 @@ from qnas.export.formats.table import file_kind
 from qnas.images.evaluation import Image
 from qnas.images.files import list_images, read_image
 from qnas.images.samples import sample_photographs
-from qnas.integer.interpreter import NearTies, run, sizes
+from qnas.integer.interpreter import NearTies, run, sizes, whole_sides
 from qnas.integer.network import IntegerNetwork
 from qnas.network.layers import Layer
 from qnas.onnx.fusion import FusionReport, count_in_graph, count_integer_convolutions
@@ -174,7 +174,8 @@ def _effort(integer: IntegerNetwork | None, trained: Trained | None, images: int
             side *= 2
         size = sizes(integer, side, side)
         macs = sum(node.weight.size * math.prod(size[node.name]) for node, _ in integer.convolutions())
-    return Effort(BUDGET * side**2 / max(1, macs) / images, side)
+    multiple = 1 if integer is None else whole_sides(integer)
+    return Effort(BUDGET * side**2 / max(1, macs) / images, side, multiple)
 
 
 def _fits(network: IntegerNetwork, height: int, width: int) -> bool:

@@ -87,8 +87,10 @@ class Comparison:
             if difference.max() > tally.largest:
                 self.evidence = _evidence(case.name, name, expected[name], got, difference)
             tally.add(difference)
-        hr = case.photograph(window)
-        got = got[: hr.shape[0], : hr.shape[1]]
+        made = zip((window.height, window.width), got.shape, strict=False)
+        top, left = (max(0, case.scale * side - length) // 2 for side, length in made)  # a border left out
+        hr = case.photograph(window)[top:, left:]
+        hr, got = hr[: got.shape[0], : got.shape[1]], got[: hr.shape[0], : hr.shape[1]]
         self.psnr_y.append(psnr_y(planar(got), planar(hr), case.scale))
 
     def result(self) -> RuntimeResult:

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, one_size, pool_window, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, one_size, refused, written_name
 from qnas.export.from_qdq.values import Pending, Value, once
+from qnas.export.from_qdq.windows import window
 from qnas.integer.convolution import Conv, multiplier
 from qnas.integer.network import INT32_MAX
 from qnas.integer.nodes import DepthToSpace
@@ -31,13 +32,12 @@ def convolution(graph: QdqGraph, node: NodeProto) -> Value:
     bias = _bias(graph, node, weight_scale * scale)
     if tuple(a.get("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
         raise refused(node, f"has another kernel than its weights {weight.shape}: export it again")
-    stride = one_size(node, a.get("strides", [1, 1]), "stride")
-    weight, padding = _evenly_padded(weight, _padding(node, a, weight.shape[2:], stride))
+    w = window(node, a, weight.shape[2:])
 
     def write(grid: QuantParams) -> str:
         conv = Conv(
-            written_name(node), (read,), len(weight), grid, weight, weight_scale, bias, bits, stride, padding,
-            groups,
+            written_name(node), (read,), len(weight), grid, weight, weight_scale, bias, bits, w.stride,
+            w.padding, groups, w.dilation,
         )  # fmt: skip
         return _put(graph, node, scale, conv)
 
@@ -65,7 +65,7 @@ def transposed_convolution(graph: QdqGraph, node: NodeProto) -> Value:
     def write(grid: QuantParams) -> str:
         conv = Conv(
             name if f == 1 else f"{name}.phases", (read,), out, grid, weight, np.repeat(weight_scale, f**2),
-            bias, bits, 1, padding, groups,
+            bias, bits, (1, 1), (*padding, *padding), groups,
         )  # fmt: skip
         phases = _put(graph, node, source.output.scale, conv)
         return phases if f == 1 else graph.draft.put(DepthToSpace(name, (phases,), out // f**2, grid, f))
@@ -106,18 +106,24 @@ def _cut(node: NodeProto, a: dict[str, Any], kernel: tuple[int, ...], f: int) ->
 
 
 def average_pool(graph: QdqGraph, node: NodeProto) -> Value:
-    """Sums times a constant: a depthwise convolution of ones."""
+    """Sums times a constant: a depthwise convolution of ones. Zeros around the image have to count."""
     read, a = graph.on_grid(node, 0), attributes(node)
-    source = graph.draft.nodes[read]
-    kernel, stride = pool_window(node, a)
+    source, w = graph.draft.nodes[read], window(node, a, tuple(a.get("kernel_shape", ())))
+    if any(w.padding) and not a.get("count_include_pad"):
+        raise refused(node, "divides by fewer pixels at the border: export it with count_include_pad")
+    if a.get("ceil_mode") and w.stride != (1, 1):
+        raise refused(node, "rounds its size up: export it with ceil_mode 0")
     c = source.channels
-    weight = np.ones((c, 1, *kernel), np.int8)
-    scale, zero = np.full(c, 1 / np.prod(kernel), np.float32), np.zeros(c, np.int32)
-    return Pending(
-        once(lambda grid: graph.draft.put(
-            Conv(written_name(node), (read,), c, grid, weight, scale, zero, 8, stride, groups=c)
-        ))
-    )  # fmt: skip
+    weight = np.ones((c, 1, *w.kernel), np.int8)
+    scale, zero = np.full(c, 1 / np.prod(w.kernel), np.float32), np.zeros(c, np.int32)
+
+    def write(grid: QuantParams) -> str:
+        conv = Conv(
+            written_name(node), (read,), c, grid, weight, scale, zero, 8, w.stride, w.padding, c, w.dilation
+        )
+        return graph.draft.put(conv)
+
+    return Pending(once(write))
 
 
 def _put(graph: QdqGraph, node: NodeProto, scale: NDArray[np.float32], conv: Conv) -> str:
@@ -166,26 +172,3 @@ def _bias(graph: QdqGraph, node: NodeProto, step: NDArray[np.float32]) -> NDArra
     if not (np.abs(whole) <= INT32_MAX).all():
         raise refused(node, "has a bias beyond 32 bits in steps of its input and weight: calibrate it again")
     return whole.astype(np.int32)
-
-
-def _padding(node: NodeProto, a: dict[str, Any], kernel: tuple[int, ...], stride: int) -> list[int]:
-    """Rows above, columns left, rows below, columns right."""
-    if any(d != 1 for d in a.get("dilations", [])):
-        raise refused(node, "has dilations: the integer network has none")
-    mode = a.get("auto_pad", "NOTSET")
-    if mode.startswith("SAME") and stride == 1 and all(k % 2 for k in kernel):
-        return [kernel[0] // 2, kernel[1] // 2] * 2
-    pads: list[int] = [0, 0, 0, 0] if mode == "VALID" else a.get("pads", [0, 0, 0, 0])
-    if mode.startswith("SAME") or len(pads) != 4:
-        raise refused(node, f"has the padding {mode if mode != 'NOTSET' else pads}: export it with pads")
-    if not all(0 <= p <= k for p, k in zip(pads, kernel * 2, strict=True)):
-        raise refused(node, f"has the padding {pads}, wider than its kernel: pad less")
-    return pads
-
-
-def _evenly_padded(weight: NDArray[np.int8], pads: list[int]) -> tuple[NDArray[np.int8], tuple[int, int]]:
-    """Pad a convolution alike on both sides: weights of zero read what is padded too much."""
-    top, left, bottom, right = pads
-    rows, columns = max(top, bottom), max(left, right)
-    more = ((0, 0), (0, 0), (rows - top, rows - bottom), (columns - left, columns - right))
-    return np.pad(weight, more), (rows, columns)

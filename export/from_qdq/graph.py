@@ -1,6 +1,7 @@
 """A QDQ graph while it is read: what each tensor is, and how an operation asks for what it reads."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -13,7 +14,6 @@ from qnas.export.from_qdq.values import (
     LARGEST,
     SMALLEST,
     Constant,
-    Derived,
     Draft,
     Integers,
     Levels,
@@ -60,17 +60,6 @@ def one_size(node: NodeProto, sizes: list[int], what: str) -> int:
     return int(sizes[0])
 
 
-def pool_window(node: NodeProto, a: dict[str, Any]) -> tuple[tuple[int, int], int]:
-    """(kernel, stride) of a pooling without padding."""
-    plain = not any(a.get("pads", [0])) and a.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    if not plain or a.get("ceil_mode") or any(d != 1 for d in a.get("dilations", [])):
-        raise refused(node, "has padding, dilations or a rounded-up size: the integer network pools without")
-    kernel, stride = a.get("kernel_shape", []), one_size(node, a.get("strides", [1, 1]), "stride")
-    if len(kernel) != 2 or not all(1 <= k <= 1024 for k in kernel):
-        raise refused(node, f"has the kernel {kernel}: two sizes are needed")
-    return (kernel[0], kernel[1]), stride
-
-
 def constant(tensor: TensorProto) -> Constant:
     """A stored tensor; integers of up to 8 bits become int32. Raises ModelError when it is damaged."""
     try:
@@ -113,12 +102,11 @@ class QdqGraph:
 
     opset: int
     nodes: list[NodeProto]
-    draft: Draft = field(default_factory=Draft)
+    draft: Draft
+    derived: Mapping[str, tuple[NDArray[Any], ...]]  # what sizes alone decide, for each that is tried
     values: dict[str, Value] = field(default_factory=dict)
     channels_last: set[str] = field(default_factory=set)  # tensors [N, H, W, C]
     picks: list[str] = field(default_factory=list)  # convolutions that only pick channels
-    expressions: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    measured: dict[int, frozenset[str]] = field(default_factory=dict)  # expression -> nodes in it
     producers: dict[str, NodeProto] = field(init=False)
     uses: Counter[str] = field(init=False)
 
@@ -194,6 +182,27 @@ class QdqGraph:
         self.picks.append(written)
         return written
 
+    def of_length(self, node: NodeProto, axis: int, lengths: Sequence[float]) -> str | None:
+        """An integer node with so many rows (axis 2) or columns (3) in the images of the sizes tried: first
+        one whose size the inputs of `node` ask for, then any; None without one."""
+        asked, waiting = dict[str, None](), [*node.input]
+        for name in waiting:  # grows
+            found = self.producers.get(name)
+            if found is not None and found.op_type == "Shape":
+                asked[found.input[0]] = None
+            elif found is not None and name in self.derived:
+                waiting += [each for each in found.input if each not in waiting]
+        values = [self.values[name] for name in asked]
+        first = [
+            x.node if isinstance(x, Levels) else x.write(x.grid)
+            for x in values
+            if isinstance(x, Levels | Integers)
+        ]
+        sizes = self.draft.sizes
+        return next(
+            (n for n in (*first, *sizes) if [size[axis - 2] for size in sizes[n]] == [*lengths]), None
+        )
+
     # Quantizers ------------------------------------------------------------------------------------------
 
     def quantizer(self, node: NodeProto, kind: int | None = None) -> Quantizer:
@@ -248,29 +257,3 @@ class QdqGraph:
             return fallback
         found, _ = self.grid(node, self.quantizer(node, TensorProto.UINT8))
         return replace(fallback, scale=found.scale, zero_point=found.zero_point)
-
-    # Shapes ----------------------------------------------------------------------------------------------
-
-    def derived(self, node: NodeProto, inputs: list[Value]) -> Derived:
-        """What `node` computes from shapes alone; equal computations are one expression."""
-        keys: list[object] = []
-        sizes: frozenset[str] = frozenset()
-        for each in inputs:
-            match each:
-                case Derived(number):
-                    keys.append(number)
-                    sizes |= self.measured[number]
-                case Constant():
-                    keys.append((each.kind, each.array.shape, each.array.tobytes()))
-                case Levels(name):
-                    keys.append(name)
-                    sizes |= {name}
-                case Integers():
-                    keys.append(each.write(each.grid))
-                    sizes |= {str(keys[-1])}
-                case _:
-                    raise refused(node, "asks for the shape of a tensor on no grid: quantize that")
-        key = (node.op_type, repr(sorted(attributes(node).items())), *keys)
-        number = self.expressions.setdefault(key, len(self.expressions))
-        self.measured[number] = sizes
-        return Derived(number)

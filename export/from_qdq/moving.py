@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import NodeProto
 
-from qnas.export.from_qdq.graph import QdqGraph, pool_window, refused, written_name
+from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.values import (
     ALL,
     MOST_CHANNELS,
@@ -17,11 +17,11 @@ from qnas.export.from_qdq.values import (
     once,
     same_grid,
 )
-from qnas.integer.nodes import Concat, DepthToSpace, MaxPool, Pad
+from qnas.export.from_qdq.windows import window
+from qnas.integer.convolution import unshuffled
+from qnas.integer.nodes import Concat, DepthToSpace, MaxPool
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
-
-WIDEST_EDGE = 16
 
 
 def depth_to_space(graph: QdqGraph, node: NodeProto) -> Value:
@@ -63,44 +63,38 @@ def channels_picked(graph: QdqGraph, node: NodeProto) -> Value:
 def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
     """Pool bytes whose values ascend."""
     a, x = attributes(node), graph.tensor(node)
-    kernel, stride = pool_window(node, a)
+    w = window(node, a, tuple(a.get("kernel_shape", ())))
+    padding, far = w.padding, (w.padding[2] + w.stride[0] - 1, w.padding[3] + w.stride[1] - 1)
+    if a.get("ceil_mode"):  # the last windows reach beyond the padding
+        padding = (*padding[:2], *far)
+    if w.dilation != (1, 1) or any(p >= k for p, k in zip(padding, w.kernel * 2, strict=True)):
+        raise refused(node, "has dilations, or windows outside the image: the integer network has none")
     if isinstance(x, Levels) and (np.diff(x.values[graph.draft.reach(x.node)]) < 0).any():
         graph.unquantized(node, 0)
 
     def write(read: str) -> str:
         source = graph.draft.nodes[read]
-        pool = MaxPool(written_name(node), (read,), source.channels, source.output, kernel, stride)
+        pool = MaxPool(
+            written_name(node), (read,), source.channels, source.output, w.kernel, w.stride, padding
+        )
         return graph.draft.put(pool)
 
     return graph.draft.moved(x, written_name(node), write)
 
 
-def pad(graph: QdqGraph, node: NodeProto) -> Value:
-    """The border repeated on all sides alike, or channels of the value zero behind the last."""
-    a, x = attributes(node), graph.tensor(node)
-    amounts = graph.whole(node, 1, "padding") if len(node.input) > 1 else a.get("pads", [])
-    mode = a.get("mode", "constant")
-    edge, more = (amounts[2], amounts[5]) if len(amounts) == 8 else (0, 0)
-    repeated = mode == "edge" and amounts == [0, 0, edge, edge] * 2 and 0 < edge <= WIDEST_EDGE
-    zeros = mode == "constant" and amounts == [0] * 5 + [more, 0, 0] and 0 < more <= MOST_CHANNELS
-    value = graph.number(node, 2, "value") if graph.optional(node, 2) is not None else 0.0
-    if graph.optional(node, 3) is not None or (not repeated and not zeros):
-        raise refused(
-            node, f"of {amounts} in mode {mode} is not an operation of the integer network: pad by Conv"
-        )
+def space_to_depth(graph: QdqGraph, node: NodeProto) -> Value:
+    """The convolution that takes one value each, and the order of ONNX: pixels of a block one by one."""
+    f = int(attributes(node).get("blocksize", 0))
 
     def write(read: str) -> str:
-        source = graph.draft.nodes[read]
-        if repeated:
-            return graph.draft.put(Pad(written_name(node), (read,), source.channels, source.output, edge))
-        grid, zero = source.output, source.output.zero_point
-        wanted = zero - x.offset if isinstance(x, Integers) else 0.0
-        if isinstance(x, Pending) or value != wanted or (isinstance(x, Levels) and x.values[zero] != 0):
-            raise refused(node, f"adds channels of {value}: only zeros, behind a quantizer, can be read")
-        grid = replace(grid, low=min(grid.low, zero), high=max(grid.high, zero))
-        return graph.draft.put(Pad(written_name(node), (read,), source.channels + more, grid))
+        source, name = graph.draft.nodes[read], written_name(node)
+        if not 1 <= f <= MOST_CHANNELS or source.channels * f**2 > MOST_CHANNELS:
+            raise refused(node, f"makes {source.channels} channels {f * f} times as many: export it again")
+        deep = graph.draft.put(unshuffled(f"{name}.blocks", source, f))
+        rows = np.arange(source.channels * f**2).reshape(source.channels, f**2).T.reshape(-1)
+        return graph.pick(name, deep, rows)
 
-    return graph.draft.moved(x, written_name(node), write)
+    return graph.draft.moved(graph.tensor(node), written_name(node), write)
 
 
 def concat(graph: QdqGraph, node: NodeProto) -> Value:

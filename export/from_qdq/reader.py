@@ -23,11 +23,12 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from qnas.errors import ModelError, printable
-from qnas.export.from_qdq import convolutions, moving, per_channel, quantizers, upscaling
+from qnas.export.from_qdq import borders, convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
 from qnas.export.from_qdq.graph import QdqGraph, constant, refused
 from qnas.export.from_qdq.picks import joined_picks
-from qnas.export.from_qdq.values import ALL, Constant, Derived, Integers, Levels, Pending, Value
+from qnas.export.from_qdq.probes import MEASURING, SIZES, derived_values
+from qnas.export.from_qdq.values import ALL, Constant, Derived, Draft, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
@@ -59,15 +60,16 @@ OPERATIONS: dict[str, Operation] = {
     "Identity": lambda graph, node: graph.value(node, 0),
     "MatMul": upscaling.matmul,
     "MaxPool": moving.max_pool,
-    "Pad": moving.pad,
+    "Pad": borders.pad,
     "QuantizeLinear": quantizers.quantize_linear,
     "Resize": upscaling.resize,
+    "Slice": borders.crop,
+    "SpaceToDepth": moving.space_to_depth,
     "Transpose": lambda graph, node: graph.value(node, 0),  # between channels first and last: `_layout`
 }
 ANYWHERE = frozenset(
     {*FUNCTIONS, "Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear", "Transpose"}
 )
-OF_SHAPES = frozenset({"Constant", "Range", "Shape", "Slice", "Squeeze", "Unsqueeze"})
 CONTRIBUTED = frozenset({"DequantizeLinear", "QuantizeLinear"})  # of com.microsoft: the same as ONNX's
 
 
@@ -83,7 +85,8 @@ def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "
     """`read_qdq` for a model in memory."""
     nodes = Graph(model.graph).needed
     _check(model, nodes)
-    graph = QdqGraph(_opset(model), nodes)
+    (tried, derived) = derived_values(model, _channels(_image(model))[1])
+    graph = QdqGraph(_opset(model), nodes, Draft(tried), derived)
     pixel = np.float32(DIVISORS[input_range])
     try:
         with np.errstate(all="ignore"):  # what is not finite is refused where it would matter
@@ -122,8 +125,11 @@ def _check(model: ModelProto, nodes: list[NodeProto]) -> None:
     names = [name for node in nodes for name in (node.name, node.op_type, *node.input, *node.output)]
     if not all(isinstance(name, str) for name in [*names, *(value.name for value in model.graph.input)]):
         raise ModelError("the model's names are no text (UTF-8): export it again")
+    shown = {image.name for image in Graph(model.graph).inputs}  # tensors that an image decides
     for node in nodes:
-        standard = node.domain in STANDARD and node.op_type in OPERATIONS.keys() | OF_SHAPES
+        of_image = node.op_type not in MEASURING and not shown.isdisjoint(node.input)
+        shown.update(node.output if of_image else ())
+        standard = node.domain in STANDARD and (node.op_type in OPERATIONS or not of_image)
         if not standard and (node.domain, node.op_type in CONTRIBUTED) != ("com.microsoft", True):
             raise refused(node, f"is not an operation of the integer network: {_advice(op_name(node))}")
         if any(attribute.ref_attr_name for attribute in node.attribute):
@@ -155,11 +161,9 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
     stored = (tensor for tensor in model.graph.initializer if graph.uses[tensor.name])
     graph.values |= {tensor.name: constant(tensor) for tensor in stored}
     graph.values |= {n.output[0]: _constant_node(n) for n in graph.nodes if n.op_type == "Constant"}
-    images = Graph(model.graph).inputs
-    if len(images) != 1:
-        raise ModelError(f"the model has {len(images)} inputs: a network that reads one image can be read")
-    name, kind = images[0].name, images[0].type.tensor_type.elem_type
-    channels, last = _channels(images[0])
+    image = _image(model)
+    name, kind = image.name, image.type.tensor_type.elem_type
+    channels, last = _channels(image)
     if last:
         graph.channels_last.add(name)
     if kind == TensorProto.UINT8:
@@ -177,6 +181,13 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
         graph.values[name] = Levels(graph.draft.put(ImageInput(printable(name), (), channels, grid)), values)
     else:
         raise ModelError(f"the input {name!r} is {TYPE_NAMES.get(kind, kind)}: an image is uint8 or float32")
+
+
+def _image(model: ModelProto) -> ValueInfoProto:
+    images = Graph(model.graph).inputs
+    if len(images) != 1:
+        raise ModelError(f"the model has {len(images)} inputs: a network that reads one image can be read")
+    return images[0]
 
 
 def _channels(image: ValueInfoProto) -> tuple[int, bool]:
@@ -213,13 +224,10 @@ def _read(graph: QdqGraph, node: NodeProto) -> None:
     """Add what `node` writes to the values of `graph`."""
     if node.op_type == "Constant":
         return
-    found = [graph.optional(node, index) for index in range(len(node.input))]
-    inputs = [x for x in found if x is not None]
-    fixed = all(isinstance(x, Derived | Constant) for x in inputs)
-    if node.op_type == "Shape" or (fixed and any(isinstance(x, Derived) for x in inputs)):
-        graph.values[node.output[0]] = graph.derived(node, inputs)
+    if all(name in graph.derived for name in node.output):
+        graph.values |= {name: Derived(graph.derived[name]) for name in node.output}
         return
-    if node.op_type in OF_SHAPES:
+    if node.op_type not in OPERATIONS:
         raise refused(node, f"is not an operation of the integer network: {_advice(node.op_type)}")
     _layout(graph, node)
     graph.values[node.output[0]] = OPERATIONS[node.op_type](graph, node)
@@ -280,21 +288,24 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
 
 
 def _scale(network: IntegerNetwork) -> int:
-    """The factor between image and output. Raises ModelError where sizes do not fit together."""
-    factors = set()
-    for height, width in ((48, 64), (37, 53)):
-        found = sizes(network, height, width)
+    """The factor between image and output: by how much the one grows with the other.
+
+    A border of the image may be missing in the output. Raises ModelError where sizes do not fit together.
+    """
+    (near, small), (far, large) = ((size, sizes(network, *size)) for size in SIZES[:2])
+    for size, found in ((near, small), (far, large)):
         for node in network.nodes:
             same = node.inputs if isinstance(node, Add | Multiply | Concat) else node.inputs[:1]
             if len({found[name] for name in same}) > 1 or min(found[node.name]) < 1:
                 raise ModelError(
-                    f"{node.name} does not fit an image of {height}x{width}: export a network for any size"
+                    f"{node.name} does not fit an image of {size[0]}x{size[1]}: export a network for any size"
                 )
-        h, w = found[network.nodes[-1].name]
-        factors.add((h / height, w / width))
-    (vertical, horizontal), *others = factors
-    if others or vertical != horizontal or vertical != int(vertical):
+    last = network.nodes[-1].name
+    growth = {(large[last][k] - small[last][k]) / (far[k] - near[k]) for k in (0, 1)}
+    scale = int(next(iter(growth)))
+    missing = {scale * near[k] - small[last][k] for k in (0, 1)}
+    if growth != {scale} or scale < 1 or len(missing) > 1 or min(missing) < 0:
         raise ModelError(
             "the output is no whole multiple of the image in size: an upscaling network can be read"
         )
-    return int(vertical)
+    return scale

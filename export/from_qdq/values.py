@@ -7,7 +7,7 @@
    values, with their maximum, and with bounds, so all of these may stand in between.
 4. `Integers`: what a quantizer writes. Its operation is written when something other than an integer Clip
    reads it, because such a clip is part of the quantizer.
-5. `Derived`: computed from shapes alone, such as an interpolation matrix.
+5. `Derived`: computed from sizes alone, such as an interpolation matrix.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from qnas.errors import ModelError
 from qnas.integer.nodes import IntegerNode, Table
 from qnas.integer.tables import sigmoid
+from qnas.integer.windows import Size
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Array = NDArray[Any]
@@ -104,9 +105,9 @@ class Indices:
 
 @dataclass(frozen=True)
 class Derived:
-    """Computed from shapes: `expression` is the same number for the same computation of the same shapes."""
+    """Computed from sizes: the value for images of each of the sizes that are tried."""
 
-    expression: int
+    values: tuple[Array, ...]
 
 
 Value = Constant | Levels | Pending | Integers | Indices | Derived
@@ -114,9 +115,11 @@ Value = Constant | Levels | Pending | Integers | Indices | Derived
 
 @dataclass
 class Draft:
-    """The nodes written so far, in order."""
+    """The nodes written so far, in order; `sizes` of what each writes, for images of the sizes `tried`."""
 
+    tried: tuple[Size, ...] = ()
     nodes: dict[str, IntegerNode] = field(default_factory=dict)
+    sizes: dict[str, tuple[Size, ...]] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     tables: dict[tuple[object, ...], str] = field(default_factory=dict)
 
@@ -131,6 +134,8 @@ class Draft:
             self.copies[node.name] = self.copies.get(node.name, 1) + 1
             name = f"{node.name}.{self.copies[node.name]}"
         self.nodes[name] = replace(node, name=name)
+        read = [self.sizes[each] for each in node.inputs] or [self.tried]
+        self.sizes[name] = tuple(node.size(sizes) for sizes in zip(*read, strict=True))
         return name
 
     def reach(self, name: str) -> slice:

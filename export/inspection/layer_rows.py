@@ -98,7 +98,7 @@ def layer_rows(layers: Sequence[Layer], height: int, width: int) -> tuple[LayerR
         row = LayerRow(layer.name, layer.op.replace("_", " "), (layer.channels, *found[layer.name]))
         if cost := costs.get(layer.name):
             weight = (layer.channels, named[layer.inputs[0]].channels // layer.groups, *layer.kernel)
-            words = convolution_words(weight, layer.groups, layer.stride)
+            words = convolution_words(weight, layer.groups, (layer.stride,) * 2)
             row = replace(
                 row,
                 operation=words if layer.op == "conv" else "batch norm",

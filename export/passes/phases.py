@@ -53,8 +53,7 @@ def delay_shuffles(network: IntegerNetwork) -> IntegerNetwork:
 
 def _movable(node: Conv) -> bool:
     """Whether it keeps the size of the image and has no gain that hangs on another tensor."""
-    keeps = all(k == 2 * p + 1 for k, p in zip(node.weight.shape[2:], node.padding, strict=True))
-    return keeps and node.stride == 1 and node.image_gain is None
+    return node.keeps_size and node.dilation == (1, 1) and node.image_gain is None
 
 
 def between_phases(node: Conv, f: int) -> Conv:
@@ -62,7 +61,7 @@ def between_phases(node: Conv, f: int) -> Conv:
 
     Weight [O, I / groups, kh, kw] -> [O f^2, I f^2, kh', kw'], kh' = 2 ceil(ph / f) + 1.
     """
-    ph, pw = node.padding
+    ph, pw = node.padding[:2]
     dense = ungrouped(node.weight, node.groups)
     out, channels, kh, kw = dense.shape
     qh, qw = -(-ph // f), -(-pw // f)
@@ -79,6 +78,6 @@ def between_phases(node: Conv, f: int) -> Conv:
         weight=weight.reshape(out * f * f, channels * f * f, 2 * qh + 1, 2 * qw + 1),
         weight_scale=np.repeat(node.weight_scale, f * f),
         bias=np.repeat(node.bias, f * f),
-        padding=(qh, qw),
+        padding=(qh, qw, qh, qw),
         groups=1,
     )

@@ -17,7 +17,9 @@ from qnas.export.targets import Layout, Target
 from qnas.export.to_onnx.image_gains import image_gain_nodes
 from qnas.integer import nodes
 from qnas.integer.convolution import Conv
+from qnas.integer.crops import Crop, CropTo
 from qnas.integer.network import IntegerNetwork, form_of, image_gain
+from qnas.integer.windows import NO_SIDES, Sides
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
 from qnas.onnx.interpolation import interpolation_weights
 from qnas.onnx.measured import BITS_KEY
@@ -26,6 +28,7 @@ from qnas.quantization.image_gain import ImageGain
 from qnas.quantization.quantizers import QuantParams
 
 FULL = (0, 255)
+LAST = 2**63 - 1  # of a Slice: to the end
 
 
 def write_onnx(network: IntegerNetwork, target: Target, layout: Layout = "nchw") -> onnx.ModelProto:
@@ -245,27 +248,85 @@ class _Writer(GraphNodes):
         inputs = [weights, self.reads(x)] if node.axis == 2 else [self.reads(x), weights]
         self.rounded(node, "MatMul", inputs)
 
+    def max_pool(self, node: nodes.MaxPool) -> None:
+        """No byte is below 0. onnx's reference mixes up sides that differ, so these are padded before."""
+        source, pads = self.tensors[node.inputs[0]], node.padding
+        if pads[:2] != pads[2:]:
+            lowest = self.constant("uint8_0", np.uint8(0))
+            source = self.node("Pad", [source, self.sides(pads), lowest], f"{self.tensors[node.name]}.padded")
+            pads = NO_SIDES
+        self.put(
+            "MaxPool", [source], self.tensors[node.name],
+            kernel_shape=list(node.kernel), strides=list(node.stride), pads=list(pads),
+        )  # fmt: skip
+
+    def sides(self, sides: Sides) -> str:
+        """`sides` of the image as Pad counts them."""
+        top, left, bottom, right = sides
+        amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        return self.constant(f"around_{top}_{left}_{bottom}_{right}", amounts)
+
     def pad(self, node: nodes.Pad) -> None:
-        """Edges first, then channels of the value zero."""
-        tensor, e = self.tensors[node.name], node.edge
-        source = self.tensors[node.inputs[0]]
+        """Rows and columns first, then channels of the value zero."""
+        tensor, source = self.tensors[node.name], self.tensors[node.inputs[0]]
         more = node.channels - self.widths[node.inputs[0]]
-        if e:
-            sides = self.constant(f"edge_{e}", np.array([0, 0, e, e, 0, 0, e, e], np.int64))
-            target = self.names.tensor(f"{tensor}.edged") if more else tensor
-            source = self.put("Pad", [source, sides], target, mode="edge")
+        zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
+        if node.sides != NO_SIDES or node.multiple != (1, 1) or not more:
+            target = self.names.tensor(f"{tensor}.around") if more else tensor
+            given, mode = ([zero], "constant") if node.mode == "zero" else ([], node.mode)
+            source = self.put("Pad", [source, self.margins(node, source), *given], target, mode=mode)
         if more:
             sides = self.constant(f"channels_{more}", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
-            zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
             self.put("Pad", [source, sides, zero], tensor)
+
+    def margins(self, node: nodes.Pad, source: str) -> str:
+        """What `node` puts around tensor `source`, as ONNX counts it."""
+        (top, left, bottom, right), name = node.sides, self.tensors[node.name]
+        if node.multiple == (1, 1):
+            return self.sides(node.sides)
+        size = self.node("Shape", [source], f"{name}.size", start=2, end=4)
+        around = self.constant(f"{name}.sides", np.array([top + bottom, left + right], np.int64))
+        less = self.node("Neg", [self.node("Add", [size, around], f"{name}.around")], f"{name}.less")
+        multiple = self.constant(f"{name}.multiple", np.array(node.multiple, np.int64))
+        missing = self.node("Mod", [less, multiple], f"{name}.missing")
+        behind = self.node(
+            "Add", [missing, self.constant(f"{name}.behind", np.array([bottom, right], np.int64))],
+            f"{name}.all_behind",
+        )  # fmt: skip
+        before = self.constant(f"{name}.before", np.array([0, 0, top, left, 0, 0], np.int64))
+        return self.node("Concat", [before, behind], f"{name}.margins", axis=0)
+
+    def crop(self, node: Crop) -> None:
+        """A Slice to places counted from the end."""
+        top, left, bottom, right = node.sides
+        ends = [-n if n else LAST for n in (bottom, right)]
+        self.sliced(node, (2, 3), (top, left), self.constant(f"{node.name}.ends", np.array(ends, np.int64)))
+
+    def crop_to(self, node: CropTo) -> None:
+        """A Slice to a place that another tensor's size gives."""
+        name, axis = self.tensors[node.name], node.axis
+        end = self.node("Shape", [self.tensors[node.inputs[1]]], f"{name}.size", start=axis, end=axis + 1)
+        if node.times > 1:
+            times = self.constant(f"times_{node.times}", np.array([node.times], np.int64))
+            end = self.node("Mul", [end, times], f"{name}.times_size")
+        if node.start:
+            start = self.constant(f"{name}.start", np.array([node.start], np.int64))
+            end = self.node("Add", [end, start], f"{name}.end")
+        self.sliced(node, (axis,), (node.start,), end)
+
+    def sliced(self, node: nodes.IntegerNode, axes: Sequence[int], start: Sequence[int], ends: str) -> None:
+        name = self.tensors[node.name]
+        places = [("start", start), ("axes", axes)]
+        begin, along = (self.constant(f"{name}.{what}", np.array(at, np.int64)) for what, at in places)
+        self.put("Slice", [self.tensors[node.inputs[0]], begin, ends, along], name)
 
 
 def _window(node: Conv) -> dict[str, Any]:
     """The attributes of a convolution."""
     return {
-        "kernel_shape": list(node.weight.shape[2:]), "strides": [node.stride] * 2,
-        "pads": [*node.padding, *node.padding], "group": node.groups,
-    }  # fmt: skip
+        "kernel_shape": list(node.weight.shape[2:]), "strides": list(node.stride), "pads": list(node.padding),
+        "group": node.groups,
+    } | ({"dilations": list(node.dilation)} if node.dilation != (1, 1) else {})  # fmt: skip
 
 
 # Class of a node -> what writes the nodes of the graph that make its tensor.
@@ -277,9 +338,9 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[[_Writer, Any], object]] = {
     nodes.Table: _Writer.table,
     nodes.Concat: lambda w, node: w.moved(node, "Concat", axis=1),
     nodes.DepthToSpace: lambda w, node: w.moved(node, "DepthToSpace", blocksize=node.factor, mode="CRD"),
-    nodes.MaxPool: lambda w, node: w.moved(
-        node, "MaxPool", kernel_shape=list(node.kernel), strides=[node.stride] * 2
-    ),
+    nodes.MaxPool: _Writer.max_pool,
     nodes.Interpolate: _Writer.interpolate,
     nodes.Pad: _Writer.pad,
+    Crop: _Writer.crop,
+    CropTo: _Writer.crop_to,
 }

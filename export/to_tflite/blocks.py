@@ -8,12 +8,14 @@ Operators that requantize clamp with the ends of int8 as far as these suffice:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.export.to_tflite.file import Grid, OpName, TfliteFile
+from qnas.integer.nodes import PadMode
+from qnas.integer.windows import NO_SIDES, Sides, Size
 from qnas.quantization.quantizers import QuantParams
 
 MOST_PARTS = 5  # XNNPACK concatenates up to five tensors
@@ -30,6 +32,11 @@ class Tensor:
     scale: np.float32
     zero_point: int
     shape: tuple[int, ...]
+
+    @property
+    def grid(self) -> QuantParams:
+        """The grid of its bytes as they are, which counts from the zero point."""
+        return QuantParams(np.asarray(self.scale), 0, -128 - self.zero_point, 127 - self.zero_point)
 
 
 @dataclass(frozen=True)
@@ -105,18 +112,20 @@ class Blocks:
             )
         return self.computed("CONV_2D", name, grid, inputs, shape, **window)
 
-    def rescaled(self, name: str, x: Tensor, grid: QuantParams, factor: float, bias: int = 0) -> Tensor:
+    def rescaled(self, name: str, x: Tensor, grid: QuantParams, factor: float, bias: int = 0,
+                 stride: Size = (1, 1)) -> Tensor:  # fmt: skip
         """`(x + bias steps) * factor` on `grid`: a depthwise 1x1 convolution of weights 1."""
         channels = x.shape[3]
         ones, steps = np.ones((1, 1, 1, channels), np.int8), np.full(channels, bias, np.int32)
         kernel = Kernel(ones, np.full(channels, factor, np.float32), steps, depthwise=True)
-        return self.convolved(name, x, grid, kernel, x.shape)
+        shape = [1, *(-(-n // s) for n, s in zip(x.shape[1:3], stride, strict=True)), channels]
+        return self.convolved(name, x, grid, kernel, shape, strideH=stride[0], strideW=stride[1])
 
     def relabelled(self, name: str, x: Tensor, scale: np.float32, zero_point: int) -> Tensor:
         """The bytes of `x` as they are, said to be on another grid."""
         if (x.scale, x.zero_point) == (scale, zero_point):
             return x
-        grid = QuantParams(np.asarray(scale), 0, -128 - zero_point, 127 - zero_point)
+        grid = replace(x, scale=scale, zero_point=zero_point).grid
         return self.rescaled(name, x, grid, float(scale / x.scale), x.zero_point - zero_point)
 
     def concat(self, name: str, parts: Sequence[Tensor], axis: int) -> Tensor:
@@ -136,6 +145,21 @@ class Blocks:
         shape[axis] = sum(x.shape[axis] for x in parts)
         return self.moved("CONCATENATION", name, parts, shape, axis=axis)
 
+    def pooled(self, name: str, x: Tensor, kernel: Size, stride: Size, padding: int) -> Tensor:
+        """The largest value of each window; SAME goes with a stride of 1.
+
+        XNNPACK takes no steps beyond the window: a convolution does, behind it.
+        """
+        (height, width), far = kernel, stride[0] > kernel[0] or stride[1] > kernel[1]
+        step = (1, 1) if far else stride
+        whole = x.shape[1:3] if padding == SAME else (x.shape[1] - height + 1, x.shape[2] - width + 1)
+        shape = [1, *(-(-n // s) for n, s in zip(whole, step, strict=True)), x.shape[3]]
+        y = self.moved(
+            "MAX_POOL_2D", f"{name}.all" if far else name, (x,), shape, padding=padding,
+            filterHeight=height, filterWidth=width, strideH=step[0], strideW=step[1],
+        )  # fmt: skip
+        return self.rescaled(name, y, y.grid, 1.0, stride=stride) if far else y
+
     def transposed(self, name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
         shape = [x.shape[axis] for axis in axes]
         return self.moved("TRANSPOSE", name, (x,), shape, (self.ints(f"{name}.axes", axes),))
@@ -145,14 +169,36 @@ class Blocks:
         shape = [n + sum(each) for n, each in zip(x.shape, margins, strict=True)]
         return self.moved("PAD", name, (x,), shape, (self.ints(f"{name}.margins", margins),))
 
-    def edged(self, name: str, x: Tensor, axis: int) -> Tensor:
-        """The first and the last row (axis 1) or column (2) once more."""
-        shape, last = list(x.shape), x.shape[axis] - 1
-        shape[axis] = 1
-        size = self.ints(f"{name}.size", shape)
-        ends = []
-        for end, start in (("first", 0), ("last", last)):
-            begin = [start if i == axis else 0 for i in range(4)]
-            bounds = (self.ints(f"{name}.{end}.begin", begin), size)
-            ends.append(self.moved("SLICE", f"{name}.{end}", (x,), shape, bounds))
-        return self.concat(name, (ends[0], x, ends[1]), axis)
+    def taken(self, name: str, x: Tensor, begin: Sequence[int], end: Sequence[int]) -> Tensor:
+        """Rows begin[0] to end[0] and columns begin[1] to end[1]: negative ones count from the end, and an
+        end of 0 is the end."""
+        spans = [range(n)[b : e or None] for n, b, e in zip(x.shape[1:3], begin, end, strict=True)]
+        shape = [1, *map(len, spans), x.shape[3]]
+        begins, ends = ((0, *places, 0) for places in (begin, end))
+        bounds = [self.ints(f"{name}.{what}", at) for what, at in (("begin", begins), ("end", ends))]
+        whole = 0b1001 | sum(1 << axis for axis in (1, 2) if not ends[axis])
+        strides = self.ints(f"{name}.strides", [1] * 4)
+        return self.moved(
+            "STRIDED_SLICE", name, (x,), shape, (*bounds, strides), beginMask=0b1001, endMask=whole
+        )
+
+    def around(self, name: str, x: Tensor, sides: Sides, mode: PadMode) -> Tensor:
+        """`x` with `sides` around it as a Pad node puts them; a tensor called `name` if there are any."""
+        top, left, bottom, right = sides
+        if mode == "zero" and sides != NO_SIDES:
+            return self.padded(name, x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        step = int(mode == "reflect")  # from one line to the next, places counted from the end below zero
+        for axis, before, behind in ((1, top, bottom), (2, left, right)):
+            places = [step * i for i in range(before, 0, -1)], [-1 - step * i for i in range(1, behind + 1)]
+            if before or behind:
+                last = axis == 2 or not (left or right)
+                x = self._with_lines(name if last else f"{name}.rows", x, axis, *places)
+        return x
+
+    def _with_lines(self, name: str, x: Tensor, axis: int, before: list[int], behind: list[int]) -> Tensor:
+        """`x` between some of its rows (axis 1) or columns (axis 2)."""
+        lines: dict[int, Tensor] = {}
+        for place in dict.fromkeys((*before, *behind)):
+            begin, end = ((at, 0) if axis == 1 else (0, at) for at in (place, place + 1))
+            lines[place] = self.taken(f"{name}.line{len(lines)}", x, begin, end)
+        return self.concat(name, [*(lines[i] for i in before), x, *(lines[i] for i in behind)], axis)

@@ -17,7 +17,8 @@ ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 
 OpName = Literal[
     "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "FULLY_CONNECTED", "GATHER",
-    "CAST", "LOGISTIC", "MAX_POOL_2D", "MUL", "PAD", "QUANTIZE", "RESHAPE", "SLICE", "TRANSPOSE",
+    "CAST", "LOGISTIC", "MAX_POOL_2D", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
+    "TRANSPOSE",
 ]  # fmt: skip
 
 # Operator -> (the version whose first kernel takes int8 tensors, its table of options).
@@ -36,7 +37,7 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "PAD": (2, "PadOptions"),
     "QUANTIZE": (2, "QuantizeOptions"),
     "RESHAPE": (1, "ReshapeOptions"),
-    "SLICE": (2, "SliceOptions"),
+    "STRIDED_SLICE": (2, "StridedSliceOptions"),
     "TRANSPOSE": (2, "TransposeOptions"),
 }
 

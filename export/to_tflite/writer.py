@@ -21,9 +21,11 @@ from qnas.export.to_tflite.file import Grid
 from qnas.export.to_tflite.logistic import logistic_table
 from qnas.integer import nodes
 from qnas.integer.convolution import Conv
+from qnas.integer.crops import Crop, CropTo
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
+from qnas.integer.windows import NO_SIDES
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
 
 METADATA = "qnas"  # the entry that holds the properties, as JSON
@@ -138,14 +140,17 @@ class _Writer:
 
     def conv(self, node: Conv, x: Tensor) -> Tensor:
         """Padding is SAME where that means the same, otherwise a PAD."""
-        (ph, pw), (_, part, kh, kw) = node.padding, node.weight.shape
-        same = node.stride == 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1)
-        if not same and (ph or pw):
-            x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+        (top, left, bottom, right), part = node.padding, node.weight.shape[1]
+        if not node.keeps_size and node.padding != NO_SIDES:
+            x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (top, bottom), (left, right), (0, 0)))
         depthwise = node.groups > 1 and part == 1 and node.groups == x.shape[3]
         weight = node.weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
         kernel = Kernel(weight, node.weight_scale, node.bias, depthwise)
-        window = {"strideH": node.stride, "strideW": node.stride, "padding": SAME if same else VALID}
+        (sh, sw), (dh, dw) = node.stride, node.dilation
+        window = {
+            "strideH": sh, "strideW": sw, "dilationHFactor": dh, "dilationWFactor": dw,
+            "padding": SAME if node.keeps_size else VALID,
+        }  # fmt: skip
         return self.blocks.convolved(node.name, x, node.output, kernel, self.shape(node), **window)
 
     def add(self, node: nodes.Add, a: Tensor, b: Tensor) -> Tensor:
@@ -269,20 +274,31 @@ class _Writer:
         return self.blocks.moved("DEPTH_TO_SPACE", node.name, [x], self.shape(node), blockSize=node.factor)
 
     def max_pool(self, node: nodes.MaxPool, x: Tensor) -> Tensor:
-        (kh, kw), stride = node.kernel, node.stride
-        return self.blocks.moved(
-            "MAX_POOL_2D", node.name, [x], self.shape(node), padding=VALID,
-            filterHeight=kh, filterWidth=kw, strideH=stride, strideW=stride,
-        )  # fmt: skip
+        """Zeros around it where no value is below, otherwise repeated edges: each window has these anyway."""
+        (kh, kw), grid = node.kernel, self.named[node.inputs[0]].output
+        same = node.stride == (1, 1) and node.padding == ((kh - 1) // 2, (kw - 1) // 2, kh // 2, kw // 2)
+        if not same and node.padding != NO_SIDES:
+            lowest = grid.low == grid.zero_point
+            x = self.blocks.around(f"{node.name}.padded", x, node.padding, "zero" if lowest else "edge")
+        return self.blocks.pooled(node.name, x, node.kernel, node.stride, SAME if same else VALID)
 
     def pad(self, node: nodes.Pad, x: Tensor) -> Tensor:
-        more = node.channels - x.shape[3]
-        for step in range(node.edge):
+        if node.multiple != (1, 1):
             self.fixed(node)
-            x = self.blocks.edged(f"{node.name}.rows{step}", x, 1)
-            done = step == node.edge - 1 and not more
-            x = self.blocks.edged(node.name if done else f"{node.name}.columns{step}", x, 2)
+        sides, more = node.around((x.shape[1], x.shape[2])), node.channels - x.shape[3]
+        x = self.blocks.around(f"{node.name}.around" if more else node.name, x, sides, node.mode)
         return self.blocks.padded(node.name, x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
+
+    def crop(self, node: Crop, x: Tensor) -> Tensor:
+        top, left, bottom, right = node.sides
+        return self.blocks.taken(node.name, x, (top, left), (-bottom, -right))
+
+    def crop_to(self, node: CropTo, x: Tensor) -> Tensor:
+        """The sizes of a file are constants."""
+        self.fixed(node)
+        height, width = self.size[node.name]
+        begin = (node.start, 0) if node.axis == 2 else (0, node.start)
+        return self.blocks.taken(node.name, x, begin, (begin[0] + height, begin[1] + width))
 
 
 def _read(network: IntegerNetwork) -> set[str]:
@@ -340,4 +356,6 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[..., Tensor]] = {
     nodes.MaxPool: _Writer.max_pool,
     nodes.Interpolate: _Writer.interpolate,
     nodes.Pad: _Writer.pad,
+    Crop: _Writer.crop,
+    CropTo: _Writer.crop_to,
 }

@@ -27,6 +27,7 @@ from qnas.images.files import write_png
 from qnas.integer.convolution import Conv, convolution_words
 from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import DepthToSpace, ImageInput, Pad, Table
+from qnas.integer.windows import NO_SIDES, Size
 from qnas.quantization.quantizers import QuantParams
 from qnas.terminal import Terminal
 from qnas.testing.random_networks import random_found
@@ -56,7 +57,7 @@ def two_layers(name: str = "first") -> IntegerNetwork:
             Conv(
                 name, ("image",), 2, grid(-2, high=15),
                 weight=first, weight_scale=np.float32([0.5, 0.25]), bias=np.int32([1000, 0]),
-                bits=4, padding=(1, 1),
+                bits=4, padding=(1, 1, 1, 1),
             ),
             Conv(
                 "second", (name,), 12, PIXELS,
@@ -122,7 +123,7 @@ def test_an_image_without_anything_left_is_refused() -> None:
     network = two_layers()
     image, first, *rest = network.nodes
     assert isinstance(first, Conv)
-    unpadded = replace(network, nodes=(image, replace(first, padding=(0, 0)), *rest))
+    unpadded = replace(network, nodes=(image, replace(first, padding=NO_SIDES), *rest))
     with pytest.raises(UsageError, match="2x9 pixels are too few"):
         network_rows(unpadded, 2, 9, ())
     with pytest.raises(UsageError, match="1x6 pixels are too few"):
@@ -132,15 +133,16 @@ def test_an_image_without_anything_left_is_refused() -> None:
 @pytest.mark.parametrize(
     ("weight", "groups", "stride", "words"),
     [
-        ((8, 3, 5, 5), 1, 1, "conv 5x5"),
-        ((6, 2, 3, 1), 3, 1, "conv 3x1 /3 groups"),
-        ((6, 1, 3, 3), 6, 2, "depthwise 3x3 stride 2"),
-        ((6, 1, 1, 1), 6, 1, "depthwise 1x1"),
-        ((1, 1, 1, 1), 1, 1, "conv 1x1"),
+        ((8, 3, 5, 5), 1, (1, 1), "conv 5x5"),
+        ((6, 2, 3, 1), 3, (1, 1), "conv 3x1 /3 groups"),
+        ((6, 1, 3, 3), 6, (2, 2), "depthwise 3x3 stride 2"),
+        ((6, 3, 3, 3), 1, (1, 2), "conv 3x3 stride 1x2"),
+        ((6, 1, 1, 1), 6, (1, 1), "depthwise 1x1"),
+        ((1, 1, 1, 1), 1, (1, 1), "conv 1x1"),
     ],
 )
 def test_a_convolution_is_said_in_words(
-    weight: tuple[int, ...], groups: int, stride: int, words: str
+    weight: tuple[int, ...], groups: int, stride: Size, words: str
 ) -> None:
     assert convolution_words(weight, groups, stride) == words
 
@@ -148,7 +150,7 @@ def test_a_convolution_is_said_in_words(
 def test_operations_that_hold_something_say_what() -> None:
     table_node = Table("t", ("x",), 3, PIXELS, table=np.zeros(256, np.uint8), function="sigmoid")
     assert table_node.words == "table sigmoid"
-    assert Pad("p", ("x",), 3, PIXELS, edge=1).words == "pad edge 1"
+    assert Pad("p", ("x",), 3, PIXELS, (1, 1, 1, 1), "edge").words == "pad edge 1"
     assert Pad("p", ("x",), 4, PIXELS).words == "pad channels"
     norm = Conv(
         "n", ("x",), 2, PIXELS, np.ones((2, 1, 1, 1), np.int8), np.ones(2, np.float32), np.zeros(2, np.int32),

@@ -74,7 +74,8 @@ def test_a_table_concatenation_and_padding_move_bytes() -> None:
     assert only(table).tolist() == [245, 244, 55]
     assert only(Concat("c", ("image", "image"), 6, PIXELS)).tolist() == [10, 11, 200, 10, 11, 200]
     padded = run(
-        network(image(1), Pad("p", ("image",), 2, grid(1, 7), edge=1)), np.array([[[[1, 2]]]], np.uint8)
+        network(image(1), Pad("p", ("image",), 2, grid(1, 7), (1, 1, 1, 1), "edge")),
+        np.array([[[[1, 2]]]], np.uint8),
     )
     # The zeros of an image have q = 0: its own zero point, not that of the output.
     assert padded[0, 0].tolist() == [[1, 1, 2, 2]] * 3
@@ -91,7 +92,7 @@ def test_a_pixel_shuffle_follows_depth_to_space_crd() -> None:
 @settings(max_examples=20, deadline=None)
 def test_pooling_equals_torch(height: int, width: int, kernel: int, stride: int) -> None:
     x = pixels(height, width)
-    pooled = run(network(image(), MaxPool("p", ("image",), 3, PIXELS, (kernel, kernel), stride)), x)
+    pooled = run(network(image(), MaxPool("p", ("image",), 3, PIXELS, (kernel, kernel), (stride, stride))), x)
     expected = F.max_pool2d(torch.from_numpy(x).float(), kernel, stride).byte().numpy()
     np.testing.assert_array_equal(pooled, expected)
 
@@ -167,7 +168,7 @@ def test_bilinear_upscaling_is_a_convolution_of_whole_steps(factor: int) -> None
     assert (weight.sum(axis=(1, 2, 3)) == 4 * factor**2).all()
     output = grid(2**-8)
     nodes = (
-        Pad("edged", ("image",), 3, PIXELS, edge=1),
+        Pad("edged", ("image",), 3, PIXELS, (1, 1, 1, 1), "edge"),
         conv("phases", "edged", weight, output, scale=1 / (2 * factor) ** 2, padding=(0, 0)),
         DepthToSpace("large", ("phases",), 3, output, factor),
     )
@@ -178,7 +179,7 @@ def test_bilinear_upscaling_is_a_convolution_of_whole_steps(factor: int) -> None
 
 def test_interpolation_rounds_after_each_axis() -> None:
     tall = Interpolate("tall", ("small", "image"), 3, PIXELS, 2)
-    small = MaxPool("small", ("image",), 3, PIXELS, (2, 2), 2)
+    small = MaxPool("small", ("image",), 3, PIXELS, (2, 2), (2, 2))
     x = np.zeros((1, 3, 4, 2), np.uint8)
     x[:, :, :2], x[:, :, 2:] = 10, 21
     # half-pixel centres at -0.25, 0.25, 0.75, 1.25 of rows 10 and 21: 10, 12.75, 18.25, 21

@@ -20,6 +20,7 @@ CONSTANTS = {
     "float_w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
     "slopes": np.array([0.1, 0.2, 0.3], np.float32).reshape(3, 1, 1), "scales3": np.float32([0.5, 1, 2]),
     "zeros3": np.zeros(3, np.int8), "up2": np.float32([1, 1, 2, 2]), "k12": np.ones((12, 3, 1, 1), np.int8),
+    "i0_i0": np.array([0, 0]), "ends": np.array([9, 9]), "axes": np.array([2, 3]), "steps": np.array([-1, 1]),
     "edges": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "more": np.array([0, 0, 0, 0, 0, 1, 0, 0]),
     "u_eye": (128 + 5 * np.eye(3)).astype(np.uint8).reshape(3, 3, 1, 1), "z128": np.uint8(128),
     "huge": np.array([2**31 - 1] * 3, np.int32), "s16": np.int16(0), "tiny": np.float32(1e-5),

@@ -27,8 +27,8 @@ def conv(
     out, _, kh, kw = weight.shape
     return Conv(
         name, (read,), out, output, weight.astype(np.int8), np.full(out, scale, np.float32),
-        np.zeros(out, np.int32) if bias is None else bias.astype(np.int32), bits, stride,
-        (kh // 2, kw // 2) if padding is None else padding, groups,
+        np.zeros(out, np.int32) if bias is None else bias.astype(np.int32), bits, (stride, stride),
+        2 * ((kh // 2, kw // 2) if padding is None else padding), groups,
     )  # fmt: skip
 
 

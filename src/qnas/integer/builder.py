@@ -166,8 +166,9 @@ class _Builder:
         return Conv(
             layer.name, read + source, layer.channels, output,
             integers.weight, integers.weight_scale, integers.bias,
-            bits=8 if norm else layer.bits, stride=layer.stride, padding=layer.padding,
-            groups=layer.channels if norm else layer.groups, image_gain=gain,
+            bits=8 if norm else layer.bits, stride=(layer.stride, layer.stride),
+            padding=(*layer.padding, *layer.padding), groups=layer.channels if norm else layer.groups,
+            image_gain=gain,
         )  # fmt: skip
 
     def image_gain(self, layer: Layer, factor: Sequence[str]) -> tuple[tuple[str, ...], ImageGain | None]:
@@ -190,7 +191,7 @@ class _Builder:
     def upscale(self, layer: Layer, output: QuantParams) -> nodes.DepthToSpace:
         """Case 7."""
         (read,), name, c = self.reads(layer), layer.name, layer.channels
-        edged = nodes.Pad(f"{name}.edged", (read,), c, self.written[read].output, edge=1)
+        edged = nodes.Pad(f"{name}.edged", (read,), c, self.written[read].output, (1, 1, 1, 1), "edge")
         phases = bilinear_convolution(f"{name}.phases", edged.name, c, layer.factor, output)
         self.written |= {edged.name: edged, phases.name: phases}
         return nodes.DepthToSpace(name, (phases.name,), c, output, layer.factor)
@@ -212,7 +213,9 @@ _MOVERS: dict[str, Callable[[Layer, tuple[str, ...], QuantParams], IntegerNode]]
     "concat": lambda y, inputs, grid: nodes.Concat(y.name, inputs, y.channels, grid),
     "repeat": lambda y, inputs, grid: nodes.Concat(y.name, inputs * y.factor, y.channels, grid),
     "pixel_shuffle": lambda y, inputs, grid: nodes.DepthToSpace(y.name, inputs, y.channels, grid, y.factor),
-    "max_pool": lambda y, inputs, grid: nodes.MaxPool(y.name, inputs, y.channels, grid, y.kernel, y.stride),
+    "max_pool": lambda y, inputs, grid: nodes.MaxPool(
+        y.name, inputs, y.channels, grid, y.kernel, (y.stride,) * 2
+    ),
 }
 _COMPUTED: dict[str, Callable[[_Builder, Layer, QuantParams], IntegerNode]] = {
     "conv": _Builder.conv,

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.integer.interpolation import bilinear_weights
-from qnas.integer.nodes import GainedNode, IntegerNode, Size, window_words, windows_along
+from qnas.integer.nodes import GainedNode, IntegerNode
 from qnas.integer.requantization import Bytes, Read, Steps, Watch, requantized
+from qnas.integer.windows import NO_SIDES, Sides, Size, padded, span, window_words, windows_along
 from qnas.quantization.quantizers import QuantParams
 
 INT16_MAX = 2**15 - 1
@@ -25,17 +26,18 @@ ONE = np.float32(1)
 class Conv(GainedNode, scope="tensor"):
     """weight int8 [O, I / groups, kh, kw], weight_scale float32 [O], bias int32 [O].
 
-    `padding` (top = bottom, left = right) holds the value zero; `bits` of the weights, stored in as many.
-    A 1x1 depthwise one is a batch norm.
+    `padding` holds the value zero; the taps of the kernel lie `dilation` pixels apart. `bits` of the weights,
+    stored in as many. A 1x1 depthwise one is a batch norm.
     """
 
     weight: NDArray[np.int8]
     weight_scale: NDArray[np.float32]
     bias: NDArray[np.int32]
     bits: int
-    stride: int = 1
-    padding: tuple[int, int] = (0, 0)
+    stride: Size = (1, 1)
+    padding: Sides = NO_SIDES
     groups: int = 1
+    dilation: Size = (1, 1)
 
     @property
     def depthwise(self) -> bool:
@@ -44,7 +46,7 @@ class Conv(GainedNode, scope="tensor"):
 
     @property
     def words(self) -> str:
-        words = convolution_words(self.weight.shape, self.groups, self.stride)
+        words = convolution_words(self.weight.shape, self.groups, self.stride, self.dilation)
         return "batch norm" if words == "depthwise 1x1" else words
 
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
@@ -53,16 +55,28 @@ class Conv(GainedNode, scope="tensor"):
         return requantized(convolution_sums(self, x, grid), factor, self.output, watch)
 
     def size(self, reads: Sequence[Size]) -> Size:
-        (height, width), (ph, pw) = reads[0], self.padding
-        return windows_along((height + 2 * ph, width + 2 * pw), self.weight.shape[2:], self.stride)
+        return windows_along(padded(reads[0], self.padding), self.reach, self.stride)
+
+    @property
+    def reach(self) -> Size:
+        """The rows and columns that a sum reaches over."""
+        return span(self.weight.shape[2:], self.dilation)
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether each pixel is a sum of those around it, as many before as behind."""
+        (top, left, *behind), (height, width) = self.padding, self.reach
+        return (
+            self.stride == (1, 1) and (height, width) == (2 * top + 1, 2 * left + 1) and behind == [top, left]
+        )
 
 
-def convolution_words(weight: Sequence[int], groups: int, stride: int) -> str:
+def convolution_words(weight: Sequence[int], groups: int, stride: Size, dilation: Size = (1, 1)) -> str:
     """`words` of a convolution with weights of shape [O, I / groups, kh, kw]: "conv 3x3 /3 groups"."""
     channels, part, kh, kw = weight
     depthwise = groups == channels and part == 1 and groups > 1
     grouped = f" /{groups} groups" if groups > 1 and not depthwise else ""
-    return f"{'depthwise' if depthwise else 'conv'} {window_words(kh, kw, stride)}{grouped}"
+    return f"{'depthwise' if depthwise else 'conv'} {window_words(kh, kw, stride, dilation)}{grouped}"
 
 
 def picked(name: str, source: IntegerNode, rows: NDArray[np.signedinteger[Any]]) -> Conv:
@@ -70,6 +84,16 @@ def picked(name: str, source: IntegerNode, rows: NDArray[np.signedinteger[Any]])
     weight = np.eye(source.channels, dtype=np.int8)[rows].reshape(len(rows), source.channels, 1, 1)
     one, zero = np.ones(len(rows), np.float32), np.zeros(len(rows), np.int32)
     return Conv(name, (source.name,), len(rows), source.output, weight, one, zero, bits=8)
+
+
+def unshuffled(name: str, source: IntegerNode, factor: int) -> Conv:
+    """The pixels of blocks of `factor` f squared as channels: c f^2 + i f + j from pixel (i, j) of channel c.
+    A convolution whose sums are one value each; what is no whole block is left out."""
+    width = source.channels * factor**2
+    weight = np.eye(width, dtype=np.int8).reshape(width, source.channels, factor, factor)
+    one, zero = np.ones(width, np.float32), np.zeros(width, np.int32)
+    stride = (factor, factor)
+    return Conv(name, (source.name,), width, source.output, weight, one, zero, bits=8, stride=stride)
 
 
 def bilinear_convolution(name: str, edged: str, channels: int, factor: int, grid: QuantParams) -> Conv:
@@ -91,23 +115,20 @@ def multiplier(
 def convolution_sums(node: Conv, x: Bytes, grid: QuantParams) -> Steps:
     """`sum(weight * (x - zero_point)) + bias`, exactly. uint8 [N, C, H, W] -> whole [N, O, H', W']."""
     kind = _exact_type(node, grid)
-    (ph, pw), (out, part, kh, kw) = node.padding, node.weight.shape
+    (top, left, bottom, right), (out, part, kh, kw) = node.padding, node.weight.shape
     centred: NDArray[Any] = x.astype(kind) - grid.zero_point
-    centred = np.pad(centred, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    centred = np.pad(centred, ((0, 0), (0, 0), (top, bottom), (left, right)))
     n, channels, height, width = centred.shape
-    rows, columns = windows_along((height, width), (kh, kw), node.stride)
+    (rows, columns), (sh, sw) = windows_along((height, width), node.reach, node.stride), node.stride
     grouped = centred.reshape(n, node.groups, channels // node.groups, height, width)
     weight = node.weight.astype(kind).reshape(node.groups, out // node.groups, part, kh, kw)
     sums = np.zeros((n, node.groups, out // node.groups, rows * columns), kind)
-    for dy in range(kh):
-        for dx in range(kw):
-            window = grouped[
-                ..., dy : dy + (rows - 1) * node.stride + 1 : node.stride,
-                dx : dx + (columns - 1) * node.stride + 1 : node.stride,
-            ]  # fmt: skip
-            taps = window.reshape(n, node.groups, part, rows * columns)
-            tap = weight[..., dy, dx]
-            sums += tap * taps if part == out // node.groups == 1 else tap @ taps
+    for dy, dx in np.ndindex(kh, kw):
+        top, left = dy * node.dilation[0], dx * node.dilation[1]
+        window = grouped[..., top : top + (rows - 1) * sh + 1 : sh, left : left + (columns - 1) * sw + 1 : sw]
+        taps = window.reshape(n, node.groups, part, rows * columns)
+        tap = weight[..., dy, dx]
+        sums += tap * taps if part == out // node.groups == 1 else tap @ taps
     sums = sums.reshape(n, out, rows, columns)
     sums += node.bias.astype(kind).reshape(-1, 1, 1)
     return sums

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import IntegerNode, Size
+from qnas.integer.nodes import IntegerNode
 from qnas.integer.requantization import Bytes
+from qnas.integer.windows import Size
 
+LARGE = 512  # a multiple of any block of pixels, and larger than any window
 TIE = 2.0**-20  # relative distance from a tie within which float32 may round to the other side
 
 
@@ -62,6 +64,18 @@ def upscaler(network: IntegerNetwork) -> Callable[[Bytes], Bytes]:
         return pixels
 
     return upscale
+
+
+def whole_sides(network: IntegerNetwork) -> int:
+    """The least power of two whose multiples are sides that the network enlarges by its scale, but for what
+    it leaves out of every image."""
+    last = network.nodes[-1].name
+
+    def missing(side: int) -> int:
+        return network.scale * side - min(sizes(network, side, side)[last])
+
+    steps = (1, 2, 4, 8, 16, 32)
+    return next((n for n in steps if missing(LARGE + n) == missing(LARGE + 2 * n) == missing(LARGE)), 64)
 
 
 def sizes(network: IntegerNetwork, height: int, width: int) -> Mapping[str, Size]:

@@ -13,9 +13,10 @@ onnxruntime and XNNPACK alike.
     Table         output[q]: 256 bytes, whatever function they hold
     Concat        channels of tensors on one grid, one behind the other
     DepthToSpace  ONNX mode CRD
-    MaxPool       no padding
+    MaxPool       of the pixels of each window that lie in the image
     Interpolate   bilinear along one axis to the length of `inputs[1]`, in 64ths, requantized
-    Pad           channels of the value 0 behind the last, or rows and columns that repeat the edge
+    Pad           rows and columns around the image, or channels of the value 0 behind the last
+    Crop, CropTo  a part of the image: in `qnas.integer.crops`
 """
 
 from abc import ABC, abstractmethod
@@ -26,16 +27,18 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qnas.errors import ModelError
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.requantization import Bytes, Read, Watch, centred, requantized, rounded
+from qnas.integer.windows import NO_SIDES, Sides, Size, padded, window_words, windows_along
 from qnas.quantization.image_gain import ImageGain, variance
 from qnas.quantization.quantizers import QuantParams
 
-Size = tuple[int, int]  # height, width
 # What a value of the output hangs on. "value": the values at its place in the operands, by one function for
 # all places. "channel": its channel of the operands, by one function for all channels. "tensor": more, or by
 # functions that differ: passes that do not know the class leave what it reads and writes as it is.
 Scope = Literal["value", "channel", "tensor"]
+PadMode = Literal["zero", "edge", "reflect"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare
@@ -178,22 +181,26 @@ class DepthToSpace(IntegerNode, scope="tensor"):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(IntegerNode, scope="channel"):
-    """No padding; rounds the size down."""
+    """Pixels outside the image do not count; `padding` says how far windows reach beyond it, less than
+    `kernel` on each side. Rounds the size down."""
 
     kernel: Size
-    stride: int
+    stride: Size
+    padding: Sides = NO_SIDES
 
     @property
     def words(self) -> str:
         return f"max pool {window_words(*self.kernel, self.stride)}"
 
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
-        windows = np.lib.stride_tricks.sliding_window_view(reads[0][0], self.kernel, axis=(2, 3))
-        pooled: Bytes = windows[:, :, :: self.stride, :: self.stride].max(axis=(4, 5))
+        (x, _), (top, left, bottom, right), (sh, sw) = reads[0], self.padding, self.stride
+        wide = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))  # no byte is below 0
+        windows = np.lib.stride_tricks.sliding_window_view(wide, self.kernel, axis=(2, 3))
+        pooled: Bytes = windows[:, :, ::sh, ::sw].max(axis=(4, 5))
         return pooled
 
     def size(self, reads: Sequence[Size]) -> Size:
-        return windows_along(reads[0], self.kernel, self.stride)
+        return windows_along(padded(reads[0], self.padding), self.kernel, self.stride)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,30 +234,44 @@ class Interpolate(IntegerNode, scope="channel"):
 
 @dataclass(frozen=True, eq=False)
 class Pad(IntegerNode, scope="tensor"):
-    """`edge` rows and columns on each side that repeat the border, then zeros up to `channels`."""
+    """`sides` around the image, and more rows below and columns to the right until height and width are
+    multiples of `multiple`; then channels of the value 0 up to `channels`.
 
-    edge: int = 0
+    The new pixels have the value 0 (zero), that of the nearest one (edge), or mirror the image around its
+    outermost ones (reflect), which reaches less than its height and width.
+    """
+
+    sides: Sides = NO_SIDES
+    mode: PadMode = "zero"
+    multiple: Size = (1, 1)
 
     @property
     def words(self) -> str:
-        return f"pad edge {self.edge}" if self.edge else "pad channels"
+        if self.sides == NO_SIDES and self.multiple == (1, 1):
+            return "pad channels"
+        sides = str(self.sides[0]) if len(set(self.sides)) == 1 else " ".join(map(str, self.sides))
+        multiples = "x".join(map(str, dict.fromkeys(self.multiple)))
+        return f"pad {self.mode} {sides}" + (f" to multiples of {multiples}" if multiples != "1" else "")
 
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
-        (x, grid), e = reads[0], self.edge
-        wide = np.pad(x, ((0, 0), (0, 0), (e, e), (e, e)), mode="edge")
+        (x, grid), (height, width) = reads[0], reads[0][0].shape[2:]
+        top, left, bottom, right = self.around((height, width))
+        sides = ((0, 0), (0, 0), (top, bottom), (left, right))
+        zero = grid.zero_point
+        x = np.pad(x, sides, constant_values=zero) if self.mode == "zero" else np.pad(x, sides, self.mode)
         more = self.channels - x.shape[1]
-        return np.pad(wide, ((0, 0), (0, more), (0, 0), (0, 0)), constant_values=grid.zero_point)
+        return np.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)), constant_values=zero)
+
+    def around(self, size: Size) -> Sides:
+        """What it puts around an image of `size`."""
+        (top, left, bottom, right), (height, width) = self.sides, padded(size, self.sides)
+        return top, left, bottom + -height % self.multiple[0], right + -width % self.multiple[1]
 
     def size(self, reads: Sequence[Size]) -> Size:
-        return reads[0][0] + 2 * self.edge, reads[0][1] + 2 * self.edge
-
-
-def windows_along(size: Size, kernel: Sequence[int], stride: int) -> Size:
-    """How many windows of `kernel` fit into `size`, `stride` apart: rows, columns."""
-    height, width = ((length - k) // stride + 1 for length, k in zip(size, kernel, strict=True))
-    return height, width
-
-
-def window_words(height: int, width: int, stride: int) -> str:
-    """The window of a convolution or a pooling: "3x3 stride 2"."""
-    return f"{height}x{width}" + (f" stride {stride}" if stride > 1 else "")
+        """Raises ModelError where the image is too small to be mirrored."""
+        sides, (height, width) = self.around(reads[0]), reads[0]
+        if self.mode == "reflect" and (max(sides[::2]) >= height or max(sides[1::2]) >= width):
+            raise ModelError(
+                f"{self.name} mirrors more than there is of {height}x{width}: use a larger image"
+            )
+        return padded(reads[0], sides)

@@ -443,7 +443,7 @@ def test_an_image_smaller_than_the_fixed_size_repeats_its_edge_and_only_itself_i
 def pooling(kernel: int) -> IntegerNetwork:
     """Twice the size of the image plus its own maximum; needs `kernel` pixels a side."""
     image, phases, large = doubling().nodes
-    small = MaxPool("small", ("image",), 3, GREY, (kernel, kernel), 1)
+    small = MaxPool("small", ("image",), 3, GREY, (kernel, kernel), (1, 1))
     tall = Interpolate("tall", ("small", "image"), 3, GREY, 2)
     wide = Interpolate("wide", ("tall", "image"), 3, GREY, 3)
     total = Add("total", ("image", "wide"), 3, GREY)

@@ -12,9 +12,11 @@ from onnx.reference import ReferenceEvaluator
 from qnas.export.targets import ONNX_TARGETS, TARGETS, Layout, Target
 from qnas.export.to_onnx.writer import tensor_names, write_onnx
 from qnas.integer.convolution import Conv
-from qnas.integer.interpreter import run
+from qnas.integer.crops import Crop, CropTo
+from qnas.integer.interpreter import run, sizes
 from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, Table
+from qnas.integer.nodes import Add, Concat, DepthToSpace, Interpolate, MaxPool, Multiply, Pad, PadMode, Table
+from qnas.integer.windows import Sides, Size
 from qnas.onnx.cost import model_cost
 from qnas.onnx.session import open_session
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
@@ -86,14 +88,44 @@ def test_moved_bytes_and_interpolated_ones_are_exact() -> None:
     signed = grid(2**-6, 128)
     nodes = (
         conv("a", "image", weights(np.random.default_rng(0), 8, 3, 3, 3), signed, scale=2**-6),
-        MaxPool("pool", ("a",), 8, signed, (3, 2), 2),
+        MaxPool("pool", ("a",), 8, signed, (3, 2), (2, 2)),
         Interpolate("tall", ("pool", "a"), 8, signed, 2),
         Interpolate("wide", ("tall", "a"), 8, grid(2**-5, 128), 3),
-        Pad("edged", ("wide",), 8, grid(2**-5, 128), edge=1),
+        Pad("edged", ("wide",), 8, grid(2**-5, 128), (1, 1, 1, 1), "edge"),
         Concat("both", ("edged", "edged"), 16, grid(2**-5, 128)),
         DepthToSpace("large", ("both",), 4, grid(2**-5, 128), 2),
     )
     assert_exact(network(image(), *nodes), pixels(9, 8))
+
+
+around = st.tuples(*[st.integers(0, 2)] * 4)
+two = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    padding=around, stride=two, dilation=two, reach=around, mode=st.sampled_from(["zero", "edge", "reflect"]),
+    multiple=two, sides=around, size=st.tuples(st.integers(7, 11), st.integers(7, 11)),
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # onnx's pool pads uint8 with NaN
+def test_windows_borders_and_crops_are_exact(
+    padding: Sides, stride: Size, dilation: Size, reach: Sides, mode: PadMode, multiple: Size, sides: Sides,
+    size: Size,
+) -> None:  # fmt: skip
+    signed, rng = grid(2**-6, 128), np.random.default_rng(0)
+    window = conv("a", "wide", weights(rng, 8, 3, 3, 3), signed, scale=2**-6)
+    net = network(
+        image(),
+        Pad("wide", ("image",), 3, PIXELS, reach, mode, multiple),
+        replace(window, stride=stride, padding=padding, dilation=dilation),
+        MaxPool("pool", ("a",), 8, signed, (3, 3), stride, padding),
+        DepthToSpace("large", ("pool",), 2, signed, 2),
+        CropTo("part", ("large", "pool"), 2, signed, 2, 1, 2),
+        Pad("spread", ("part",), 2, signed, (1, 1, 1, 1), "edge"),
+        Crop("cut", ("spread",), 2, signed, sides),
+    )
+    if min(min(each) for each in sizes(net, *size).values()) > 0:
+        assert_exact(net, pixels(*size))
 
 
 def test_levels_are_looked_up_and_count_as_their_bits() -> None:
@@ -132,7 +164,7 @@ def every_form() -> IntegerNetwork:
     spread = weights(rng, 3, 3, 3, 3, bits=4)
     return network(
         image(), conv("c", "image", spread, signed, bits=4, padding=(1, 1)),
-        MaxPool("m", ("c",), 3, signed, (2, 2), 2), Pad("p", ("m",), 4, signed, edge=1),
+        MaxPool("m", ("c",), 3, signed, (2, 2), (2, 2)), Pad("p", ("m",), 4, signed, (1, 1, 1, 1), "edge"),
         conv("d", "p", weights(rng, 3, 4, 3, 3), grid(2**-7, 0, 0, 200)),
         Interpolate("i", ("d", "c"), 3, signed, 2), Interpolate("j", ("i", "c"), 3, signed, 3),
         Table("t", ("j",), 3, grid(2**-8), requantized(signed, grid(2**-8)), "requantize"),

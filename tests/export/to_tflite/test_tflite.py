@@ -16,7 +16,8 @@ from qnas.export.integers import integer_network
 from qnas.export.to_tflite.channel_order import dcr_order, in_runtime_order, shuffled_back
 from qnas.export.to_tflite.writer import METADATA, write_tflite
 from qnas.integer import interpreter
-from qnas.integer.convolution import Conv
+from qnas.integer.convolution import Conv, unshuffled
+from qnas.integer.crops import Crop, CropTo
 from qnas.integer.network import IntegerNetwork
 from qnas.integer.nodes import (
     Add,
@@ -28,8 +29,10 @@ from qnas.integer.nodes import (
     MaxPool,
     Multiply,
     Pad,
+    PadMode,
     Table,
 )
+from qnas.integer.windows import NO_SIDES
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 from qnas.testing.random_networks import noise, random_found
 from qnas.tflite.check import check_tflite
@@ -44,6 +47,8 @@ def grid(scale: float = 2.0**-8, bits: int = 8, signed: bool = False) -> QuantPa
     return QuantParams(np.asarray(scale, np.float32), 2 ** (bits - 1) if signed else 0, 0, 2**bits - 1)
 
 
+two = st.tuples(st.integers(1, 3), st.integers(1, 3))  # of height and width
+sides = st.tuples(*[st.integers(0, 3)] * 4)
 grids = st.builds(grid, st.integers(-12, 3).map(lambda e: 2.0**e), st.integers(2, 8), st.booleans())
 lengths = st.integers(1, 7)
 
@@ -69,7 +74,7 @@ def conv(name: str, source: str, inputs: int, outputs: int, output: QuantParams,
     weight = rng.integers(-127, 128, (outputs, inputs // groups, *kernel)).astype(np.int8)  # type: ignore[misc]
     scale = np.ldexp(rng.integers(8, 16, outputs), -10).astype(np.float32)
     bias = rng.integers(-3000, 3000, outputs).astype(np.int32)
-    options = {"bits": 8, "padding": (1, 1)} | options
+    options = {"bits": 8, "padding": (1, 1, 1, 1)} | options
     return Conv(name, (source,), outputs, output, weight, scale, bias, **options)  # type: ignore[arg-type]
 
 
@@ -82,21 +87,27 @@ def check(integers: IntegerNetwork, images: NDArray[np.uint8], left_out: tuple[s
     assert session.left_out == left_out
 
 
+def check_any_size(integers: IntegerNetwork, images: NDArray[np.uint8]) -> None:
+    """The same in a file of another size, which is resized."""
+    session = LiteRtSession(write_tflite(integers, 32, 33, resizable=True).data)
+    np.testing.assert_array_equal(session.run(images), interpreter.run(integers, images))
+    assert session.left_out == ()
+
+
 # Nodes one by one ------------------------------------------------------------------------------------------
 
 
 @few
 @given(grids, grids, lengths, lengths, st.data())
-def test_a_convolution_is_exact_whatever_its_grids_kernel_padding_stride_and_groups(
+def test_a_convolution_is_exact_whatever_its_grids_window_and_groups(
     read: QuantParams, output: QuantParams, height: int, width: int, data: st.DataObject
 ) -> None:
     kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    padding = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    height, width = (max(n, k - 2 * p) for n, k, p in zip((height, width), kernel, padding, strict=True))
     node = conv(
-        "conv", "image", 4, 8, output, kernel=kernel, padding=padding,
-        stride=data.draw(st.integers(1, 3)), groups=data.draw(st.sampled_from([1, 2, 4])),
+        "conv", "image", 4, 8, output, kernel=kernel, padding=data.draw(sides), stride=data.draw(two),
+        dilation=data.draw(two), groups=data.draw(st.sampled_from([1, 2, 4])),
     )  # fmt: skip
+    height, width = height + node.reach[0] - 1, width + node.reach[1] - 1
     top = max(float(np.abs(node.weight_scale).max()) * float(read.scale), 1e-9)
     output = replace(output, scale=np.asarray(data.draw(st.floats(top * 2, top * 2000)), np.float32))
     check(network(image(4, read), replace(node, output=output)), pixels(4, height, width, read.high))
@@ -222,11 +233,17 @@ def test_parts_of_4_and_8_bits_on_one_scale_join() -> None:
 
 
 @few
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), lengths, lengths)
-def test_a_max_pool_rounds_its_size_down(kh: int, kw: int, stride: int, height: int, width: int) -> None:
-    node = MaxPool("pool", ("image",), 2, grid(), (kh, kw), stride)
-    left_out = ("MAX_POOL_2D",) if stride > min(kh, kw) else ()
-    check(network(image(2), node), pixels(2, height + kh - 1, width + kw - 1), left_out)
+@given(two, two, sides, st.booleans(), lengths, lengths)
+def test_a_max_pool_is_exact_whatever_its_window(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, ...], signed: bool,
+    height: int, width: int,
+) -> None:  # fmt: skip
+    inside = tuple(min(p, k - 1) for p, k in zip(padding, kernel * 2, strict=True))
+    read = grid(signed=signed)
+    net = network(image(2, read), MaxPool("pool", ("image",), 2, read, kernel, stride, inside))
+    x = pixels(2, height + kernel[0] - 1, width + kernel[1] - 1)
+    check(net, x)
+    check_any_size(net, x)
 
 
 @few
@@ -237,9 +254,11 @@ def test_interpolation_is_exact_whatever_the_sizes(
     """From the image's size to that of a wider image: both are read from one, by valid convolutions."""
     h, w = max(height, rows), max(width, columns)
     small = conv(
-        "small", "image", 2, 3, grid(2.0**-2), kernel=(h - height + 1, w - width + 1), padding=(0, 0)
+        "small", "image", 2, 3, grid(2.0**-2), kernel=(h - height + 1, w - width + 1), padding=NO_SIDES
     )
-    like = conv("like", "image", 2, 1, grid(2.0**-2), kernel=(h - rows + 1, w - columns + 1), padding=(0, 0))
+    like = conv(
+        "like", "image", 2, 1, grid(2.0**-2), kernel=(h - rows + 1, w - columns + 1), padding=NO_SIDES
+    )
     output = replace(output, scale=np.asarray(2.0**-1, np.float32))
     tall = Interpolate("tall", ("small", "like"), 3, output, 2)
     check(
@@ -253,8 +272,58 @@ def test_interpolation_is_exact_whatever_the_sizes(
 def test_padding_repeats_edges_and_adds_channels_of_zero(
     edge: int, channels: int, height: int, width: int
 ) -> None:
-    node = Pad("pad", ("image",), channels, grid(signed=True), edge)
+    node = Pad("pad", ("image",), channels, grid(signed=True), (edge,) * 4, "edge")
     check(network(image(3, grid(signed=True)), node), pixels(3, height, width))
+
+
+modes = st.sampled_from(["zero", "edge", "reflect"])
+
+
+@few
+@given(sides, modes, lengths, lengths, st.booleans())
+def test_padding_is_exact_in_every_mode_on_every_side_at_any_size(
+    around: tuple[int, int, int, int], mode: PadMode, height: int, width: int, signed: bool
+) -> None:
+    read = grid(signed=signed)
+    net = network(image(3, read), Pad("pad", ("image",), 4, read, around, mode))
+    x = pixels(3, height + 3, width + 3)
+    check(net, x)
+    check_any_size(net, x)
+
+
+@few
+@given(sides, modes, st.integers(2, 5), lengths, lengths)
+def test_an_image_padded_to_a_multiple_and_cut_to_twice_its_size_is_exact(
+    around: tuple[int, int, int, int], mode: PadMode, multiple: int, height: int, width: int
+) -> None:
+    net = network(
+        image(3),
+        Pad("pad", ("image",), 3, grid(), around, mode, (multiple, multiple + 1)),
+        conv("more", "pad", 3, 8, grid(), kernel=(1, 1), padding=NO_SIDES),
+        DepthToSpace("large", ("more",), 2, grid(), 2),
+        CropTo("rows", ("large", "image"), 2, grid(), 2, 1, 2),
+        CropTo("cut", ("rows", "image"), 2, grid(), 3, 0, 2),
+    )
+    check(net, pixels(3, height + 7, width + 7))
+
+
+@few
+@given(sides, lengths, lengths)
+def test_a_crop_is_exact_at_any_size(around: tuple[int, int, int, int], height: int, width: int) -> None:
+    net = network(image(3), Crop("cut", ("image",), 3, grid(), around))
+    x = pixels(3, height + 6, width + 6)
+    check(net, x)
+    check_any_size(net, x)
+
+
+@pytest.mark.parametrize(("channels", "factor"), [(1, 2), (3, 2), (4, 3)])
+def test_pixels_become_channels_and_come_back(channels: int, factor: int) -> None:
+    source = image(channels, grid(signed=True))
+    shuffle = DepthToSpace("back", ("deep",), channels, source.output, factor)
+    net, x = network(source, unshuffled("deep", source, factor), shuffle), pixels(channels, 6, 12)
+    np.testing.assert_array_equal(interpreter.run(net, x), x)
+    check(net, x)
+    check_any_size(net, x)
 
 
 # Pixel shuffles --------------------------------------------------------------------------------------------
@@ -268,10 +337,10 @@ def joined_in_front() -> IntegerNetwork:
     """Convolutions, a batch norm, a pool and a table share the order of the shuffle behind them; another
     convolution and a second shuffle read it too."""
     signed = grid(2.0**-2, signed=True)
-    norm = conv("norm", "b", 12, 12, signed, kernel=(1, 1), padding=(0, 0), groups=12)
+    norm = conv("norm", "b", 12, 12, signed, kernel=(1, 1), padding=NO_SIDES, groups=12)
     total = Add("sum", ("a", "norm"), 12, signed)
     table = Table("table", ("sum",), 12, grid(2.0**-3), requantize(signed, grid(2.0**-3)), "requantize")
-    pool = MaxPool("pool", ("table",), 12, grid(2.0**-3), (2, 2), 1)
+    pool = MaxPool("pool", ("table",), 12, grid(2.0**-3), (2, 2), (1, 1))
     third = DepthToSpace("third", ("pool",), 3, grid(2.0**-3), 2)
     end = DepthToSpace("end", ("last",), 3, grid(), 2)
     first = (conv("a", "image", 3, 12, signed), conv("b", "image", 3, 12, signed))
@@ -363,9 +432,13 @@ def test_an_addition_that_rounds_is_exact_at_any_size_too() -> None:
 @pytest.mark.parametrize(
     "nodes",
     [
-        (Pad("fixed", ("image",), 3, grid(), 1),),
+        (Pad("fixed", ("image",), 3, grid(), multiple=(8, 1)),),
         (
-            conv("small", "image", 3, 3, grid(), stride=2),
+            conv("small", "image", 3, 3, grid(), stride=(2, 2)),
+            CropTo("fixed", ("image", "small"), 3, grid(), 2),
+        ),
+        (
+            conv("small", "image", 3, 3, grid(), stride=(2, 2)),
             Interpolate("fixed", ("small", "image"), 3, grid(), 2),
         ),
     ],
@@ -423,7 +496,7 @@ def test_a_file_is_the_same_every_time(espcn: IntegerNetwork) -> None:
 
 
 def test_an_image_too_small_for_a_window_is_refused_by_the_windows_name() -> None:
-    pool = MaxPool("pool", ("image",), 3, grid(), (7, 7), 3)
+    pool = MaxPool("pool", ("image",), 3, grid(), (7, 7), (3, 3))
     with pytest.raises(ModelError, match="pool has nothing to read in an image of 6x9"):
         write_tflite(network(image(), pool), 6, 9)
 
@@ -462,8 +535,8 @@ def test_what_is_no_tflite_file_is_refused(data: bytes) -> None:
 SMALL_FILE = write_tflite(
     network(
         image(),
-        Pad("pad", ("image",), 4, grid(), 1),
-        conv("a", "pad", 4, 4, grid(0.5, 4), kernel=(1, 1), padding=(1, 0)),
+        Pad("pad", ("image",), 4, grid(), (1, 1, 1, 1), "edge"),
+        conv("a", "pad", 4, 4, grid(0.5, 4), kernel=(1, 1), padding=(1, 0, 1, 0)),
         Table("levels", ("a",), 4, grid(0.5), np.arange(256, dtype=np.uint8)[::-1].copy(), "levels"),
         Interpolate("wide", ("levels", "image"), 4, grid(), 3),
     ),

@@ -1,0 +1,57 @@
+"""Nodes that keep a part of the image: their definition."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qnas.integer.nodes import IntegerNode
+from qnas.integer.requantization import Bytes, Read, Watch
+from qnas.integer.windows import Sides, Size
+
+
+@dataclass(frozen=True, eq=False)
+class Crop(IntegerNode, scope="channel"):
+    """The image without `sides`."""
+
+    sides: Sides
+
+    @property
+    def words(self) -> str:
+        return f"crop {' '.join(map(str, self.sides))}"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        x, (top, left, bottom, right) = reads[0][0], self.sides
+        return x[:, :, top : max(x.shape[2] - bottom, 0), left : max(x.shape[3] - right, 0)]
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        (height, width), (top, left, bottom, right) = reads[0], self.sides
+        return height - top - bottom, width - left - right
+
+
+@dataclass(frozen=True, eq=False)
+class CropTo(IntegerNode, scope="channel"):
+    """Of the rows (`axis` 2) or columns (3) of inputs[0], from `start` on `times` as many as inputs[1] has;
+    all that are left where these are fewer."""
+
+    axis: Literal[2, 3]
+    start: int = 0
+    times: int = 1
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return self.inputs[:1]
+
+    @property
+    def words(self) -> str:
+        return "crop rows" if self.axis == 2 else "crop columns"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, _), (like, _) = reads
+        kept = slice(self.start, self.start + self.times * like.shape[self.axis])
+        return x[:, :, kept] if self.axis == 2 else x[:, :, :, kept]
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        (height, width), (rows, columns) = reads
+        if self.axis == 2:
+            return min(self.times * rows, height - self.start), width
+        return height, min(self.times * columns, width - self.start)
