@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.integer.nodes import IntegerNode, Table
+from qnas.integer.nodes import IntegerNode, Size, Table
 from qnas.integer.tables import sigmoid
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
@@ -28,6 +28,7 @@ ALL = np.arange(256, dtype=np.int32)
 SMALLEST, LARGEST = 1e-9, 1e9  # scales whose products and ratios stay well inside float32
 MOST_CHANNELS = 1024
 DIGITS = 9  # that a float32 has
+PROBED: Size = (48, 64)  # the size of an image, for what tells tensors of other sizes apart
 SAME = 1e-6  # relative difference of values that float32 computed in two ways
 
 
@@ -119,6 +120,7 @@ class Draft:
     nodes: dict[str, IntegerNode] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     tables: dict[tuple[object, ...], str] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)  # for an image of PROBED
 
     def put(self, node: IntegerNode) -> str:
         """Add `node`, under another name when there is one of its name; return the name."""
@@ -131,6 +133,7 @@ class Draft:
             self.copies[node.name] = self.copies.get(node.name, 1) + 1
             name = f"{node.name}.{self.copies[node.name]}"
         self.nodes[name] = replace(node, name=name)
+        self.sizes[name] = node.size([self.sizes[each] for each in node.inputs] or [PROBED])
         return name
 
     def reach(self, name: str) -> slice:
