@@ -1,7 +1,7 @@
-"""What a float model is as a super-resolution network: found out by running it.
+"""What a float model is as a super-resolution or restoration network: found out by running it.
 
 1. layout, channels and scale: the declared shapes leave few possibilities; the first whose output is an image
-   of the same layout and channels, a whole number of times larger, is it.
+   of as many channels, a whole number of times larger, is it.
 2. the value of a white pixel: an image is upscaled in either unit, and the one whose result is nearer to the
    bicubic upscaling is it. The bound of a final clip goes before that; where there is none and both are as
    near, as in a network without biases, it is 1. So it is where neither is near enough to be sure: in 0..255
@@ -50,7 +50,7 @@ class SrShape:
     """`size` = fixed (height, width) of the input, None where these are free; `probe` = one that it takes.
 
     `others`: more that it takes, an uneven one and a larger one. What is found by running the network has to
-    hold at all of them.
+    hold at all of them. `written`: the layout of the output.
     """
 
     layout: Layout
@@ -59,6 +59,7 @@ class SrShape:
     size: tuple[int, int] | None
     probe: tuple[int, int]
     others: tuple[tuple[int, int], ...] = ()
+    written: Layout = "nchw"
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -91,7 +92,8 @@ def from_layout(output: NDArray[Number], layout: Layout) -> NDArray[Number]:
 def find_shape(model: ModelProto, name: str) -> SrShape:
     """Layout, channels and scale of a model of one input and one output; `name` is for the messages.
 
-    Raises ModelError when it reads or writes no images, or does not upscale by one whole factor.
+    Raises ModelError when it reads or writes no images, or does not enlarge both sides by one whole factor:
+    1 of a network that restores.
     """
     source = Graph(model.graph).inputs[0]
     dims = _checked_dims(source, name)
@@ -109,9 +111,12 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
             if not failed.startswith("onnxruntime"):  # the likeliest possibility's is told
                 failed = f"onnxruntime says: {first_line(error)}"
             continue
+        out: Layout = "nhwc" if layout == "nchw" else "nchw"
         scale = _scale(written, layout, channels, size)
-        if isinstance(scale, int):
-            found = SrShape(layout, channels, scale, None, size)
+        turned = _scale(written, out, channels, size)
+        if isinstance(scale, int) or isinstance(turned, int):
+            out, factor = (layout, scale) if isinstance(scale, int) else (out, turned)
+            found = SrShape(layout, channels, int(factor), None, size, written=out)
             if None not in _spatial(dims, layout):
                 return replace(found, size=size)
             return replace(found, others=_others(found, partial(output, layout, channels)))
@@ -144,7 +149,7 @@ def _others(shape: SrShape, output: Callable[[tuple[int, int]], NDArray[Any]]) -
 
     def taken(size: tuple[int, int]) -> bool:
         try:
-            return _scale(output(size), shape.layout, shape.channels, size) == shape.scale
+            return _scale(output(size), shape.written, shape.channels, size) == shape.scale
         except Exception:  # onnxruntime's many exception types share no base but Exception
             return False
 
@@ -180,9 +185,7 @@ def _scale(output: NDArray[Any], layout: Layout, channels: int, size: tuple[int,
     shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {written}"
     if height is None or width is None or written != channels:
         return f"{shown}: the channels have to be the same"
-    if (height, width) == size:
-        return f"{shown}: there is no upscaling in it"
-    if height % size[0] or width % size[1] or height // size[0] != width // size[1]:
+    if not height or height % size[0] or width % size[1] or height // size[0] != width // size[1]:
         return f"{shown}: one whole factor for both sides is needed"
     return height // size[0]
 
@@ -227,7 +230,8 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
         hint = "is it trained on images of another range? then say which: --input-range 0..1 or 0..255"
         if nearness[best] >= NEAR_DB:
             hint = f"it seems to read 0..{best[0]:g} and to write 0..{best[1]:g}: let it write what it reads"
-        raise ModelError(f"{name} upscales no image ({seen}): {hint}")
+        does = "upscales no image" if shape.scale > 1 else "makes no image of the one that it reads"
+        raise ModelError(f"{name} {does} ({seen}): {hint}")
     if bound in same and same[bound] >= NEAR_DB:
         return White(bound, f"images are read as 0..{bound:g}, where the final clip ends")
     return _nearer(same, seen)

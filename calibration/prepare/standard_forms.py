@@ -16,11 +16,11 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from qnas.cost.macs import Shape
 from qnas.onnx.builder import GraphNodes
+from qnas.onnx.channels_first import TO_FIRST, TO_LAST
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
 from qnas.onnx.shapes import Shapes
 
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 # Where the axes N, C, H, W and the factors of height and width stand in a Reshape to six, and the Transpose
 # behind it -> the mode of DepthToSpace that it is, and whether channels are last. f: a factor.
 SHUFFLES = {
@@ -76,11 +76,11 @@ def _put_shuffle(made: GraphNodes, read: str, last: NodeProto, mode: str, nhwc: 
     written = target
     if nhwc:
         nchw, written = names.tensor(f"{target}.nchw"), names.tensor(f"{target}.shuffled")
-        read = made.put("Transpose", [read], nchw, names.node(f"{name}.to_nchw"), perm=TO_NCHW)
+        read = made.put("Transpose", [read], nchw, names.node(f"{name}.to_nchw"), perm=TO_FIRST)
     shuffle = names.node(f"{name}.shuffle")
     made.put("DepthToSpace", [read], written, shuffle, blocksize=factor, mode=mode)
     if nhwc:
-        made.put("Transpose", [written], target, names.node(f"{name}.to_nhwc"), perm=TO_NHWC)
+        made.put("Transpose", [written], target, names.node(f"{name}.to_nhwc"), perm=TO_LAST)
 
 
 # One node at a time --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.options import Options
 from qnas.export.sources.source import Source
 from qnas.onnx.files import read_model
-from qnas.onnx.operations import QUANTIZING
+from qnas.onnx.stored_weights import is_quantized
 
 Kind = Literal["found", "qdq", "float"]
 
@@ -23,8 +23,8 @@ def kind_of(path: Path) -> Kind:
 
 
 def onnx_kind(model: ModelProto) -> Kind:
-    """Return whether anything in it is quantized."""
-    return "qdq" if any(node.op_type in QUANTIZING for node in model.graph.node) else "float"
+    """Return whether anything in it is quantized besides stored weights."""
+    return "qdq" if is_quantized(model) else "float"
 
 
 def refuse_unfit(kind: Kind, path: Path, options: Options) -> None:

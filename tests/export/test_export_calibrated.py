@@ -115,10 +115,10 @@ def test_the_file_ends_without_a_clip_and_its_bytes_are_the_pixels(folder: Path)
 def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = every_operation(channels=4)
-    export_module(module, Path("small.onnx"), size=(16, 16))  # of one size: small patches
+    export_module(module, Path("small.onnx"), size=(16, 16))
     Path("images").mkdir()
     for seed in range(3):
-        write_png(Path("images") / f"{seed}.png", noise(80, 72, seed))
+        write_png(Path("images") / f"{seed}.png", noise(112, 104, seed))
     Path("images/broken.png").write_bytes(b"no image")
     result = export("small.onnx", "--images", "images")
     assert result.exit_code == 0, result.output
