@@ -12,11 +12,19 @@ import onnx.inliner
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from qnas.errors import ModelError
+from qnas.files import read_input
 from qnas.onnx.files import damage_refused, external_files, read_model
 from qnas.onnx.graph import STANDARD, Graph, node_name
 from qnas.onnx.operations import QUANTIZING
-from qnas.onnx.shapes import check_constants, op_name
+from qnas.onnx.session import open_session
+from qnas.onnx.shapes import check_constants, declared_sizes, op_name
 from qnas.onnx.stored_weights import as_float32, is_quantized
+from qnas.tflite.reader import is_tflite, read_tflite
+from qnas.tflite.session import LiteRtSession
+from qnas.tflite.to_onnx.convert import onnx_of
+
+NEAR = 1e-4  # of the largest output: float32 sums in another order
+FREE_SIDES = (24, 40)  # of an image that is compared, where a file leaves them free
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +45,10 @@ def read_float_file(path: Path) -> FloatFile:
     Raises ModelError when it cannot be read, is quantized, has other than one input and one output, or
     operations that are not ONNX's own or hold graphs of their own.
     """
-    files, model = external_files(path), read_model(path)
+    tflite = is_tflite(path)
+    files = [] if tflite else external_files(path)
     with damage_refused(path):
+        model = onnx_of(read_tflite(path)) if tflite else read_model(path)
         for function in model.functions:
             _check_branches(function.node, path.name)
         plain = onnx.inliner.inline_local_functions(model) if model.functions else model
@@ -46,10 +56,33 @@ def read_float_file(path: Path) -> FloatFile:
         check_constants(plain)
         remarks = as_float32(plain)
         _check_tensors(plain, path.name)
+        if tflite:
+            remarks += _compared_with_litert(path, plain, hybrid=bool(remarks))
     digest = sha256(path.read_bytes())
     for file in files:
         digest.update(file.read_bytes())
     return FloatFile(plain, digest.hexdigest(), remarks)
+
+
+def _compared_with_litert(path: Path, model: ModelProto, hybrid: bool) -> tuple[str, ...]:
+    """A remark that the graph computes what LiteRT does. Raises ModelError where it does not.
+
+    `hybrid`: only weights are integers, and LiteRT rounds activations as it runs: nothing can be equal then.
+    """
+    if hybrid:
+        return ()
+    sizes = declared_sizes(model.graph.input[0])
+    shape = [size or default for size, default in zip(sizes, (1, *FREE_SIDES, 3), strict=True)]
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    wanted = LiteRtSession(read_input(path)).raw(image)
+    session = open_session(model.SerializeToString(), threads=1)
+    found = session.run(None, {model.graph.input[0].name: image})[0]
+    off = np.inf if found.shape != wanted.shape else float(np.abs(found - wanted).max(initial=0))
+    if not off <= NEAR * max(1.0, float(np.abs(wanted).max(initial=0))):
+        raise ModelError(
+            f"{path.name} is not read as LiteRT runs it (values differ by {off:g}): export it as ONNX"
+        )
+    return (f"read from TFLite: onnxruntime is within {off:.1g} of LiteRT on a random image",)
 
 
 def _check_branches(nodes: Iterable[NodeProto], name: str) -> None:

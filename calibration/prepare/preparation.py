@@ -151,6 +151,7 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
         standard_forms.unread_nodes_removed(graph)
     standard_forms.explicit_paddings(graph)
     standard_forms.means_as_pools(graph)
+    standard_forms.differences_as_sums(graph)
     standard_forms.batch_norms_as_convolutions(graph)
     standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)

@@ -64,25 +64,23 @@ def _bent(graph: Graph, node: NodeProto, known: dict[str, _Bent]) -> _Bent | Non
         first, second = (known.get(name, _Bent(name, ONE, ONE)) for name in node.input)
         if first.source != second.source:
             return None
-        positive, negative = JOINING[node.op_type]
+        above, below = JOINING[node.op_type]
         return _Bent(
-            first.source,
-            positive(first.positive, second.positive),
-            negative(first.negative, second.negative),
+            first.source, above(first.positive, second.positive), below(first.negative, second.negative)
         )
     if node.op_type in ("Mul", "Div"):
         return _times(graph, node, known)
     if node.op_type not in ("Abs", "LeakyRelu", "Neg", "Relu"):
         return None
     x = known.get(node.input[0], _Bent(node.input[0], ONE, ONE))
-    above, below = {  # what becomes of a positive value, and of a negative one
+    slope_above, slope_below = {  # what becomes of a positive value, and of a negative one
         "Abs": (1, -1),
         "LeakyRelu": (1, attributes(node).get("alpha", 0.01)),
         "Neg": (-1, -1),
         "Relu": (1, 0),
     }[node.op_type]
-    positive = x.positive * np.where(x.positive > 0, above, below)
-    return _Bent(x.source, positive, x.negative * np.where(x.negative < 0, above, below))
+    positive = x.positive * np.where(x.positive > 0, slope_above, slope_below)
+    return _Bent(x.source, positive, x.negative * np.where(x.negative < 0, slope_above, slope_below))
 
 
 def _times(graph: Graph, node: NodeProto, known: dict[str, _Bent]) -> _Bent | None:
