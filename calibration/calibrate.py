@@ -170,6 +170,7 @@ def run(
     size = f"{mine.patch[1]}x{mine.patch[0]}"
     used = f"{count} patches of {size} made the ranges, {len(held_out.crops)} the scores"
     notices = (
+        *original.remarks,
         original.white_found,
         used,
         *chosen.notices(),

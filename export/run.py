@@ -12,7 +12,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.html import check_page
 from qnas.export.checks.report import CheckReport
-from qnas.export.formats.table import FORMATS, files_of
+from qnas.export.formats.table import FILE_KINDS, FORMATS, files_of
 from qnas.export.options import Options
 from qnas.export.sources.calibrated import CalibratedSource, compared_images
 from qnas.export.sources.read import Kind, kind_of, read_source, refuse_unfit
@@ -114,7 +114,7 @@ def _outputs(source: Path, options: Options, output: Path | None) -> tuple[Path,
     suffixes = [each.suffix for each in formats]
     if output is not None and output.suffix != suffixes[0]:
         raise UsageError(f"{output} does not end in {suffixes[0]}: name such a file with -o")
-    stem = source.with_suffix("") if source.suffix != ".onnx" else source.with_suffix(".qnas")
+    stem = source.with_suffix(".qnas" if source.suffix in FILE_KINDS else "")
     return (output,) if output else tuple(stem.with_name(stem.name + suffix) for suffix in suffixes)
 
 

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from qnas.calibration.prepare.final_clip import find_final_clip, without_final_rounding
-from qnas.calibration.prepare.preparation import finished, prepared, read_float_file, simplified
+from qnas.calibration.prepare.float_file import read_float_file
+from qnas.calibration.prepare.preparation import finished, prepared, simplified
 from qnas.calibration.prepare.size_dependence import size_dependent
 from qnas.calibration.prepare.sr_shape import (
     SIZES,
     WHITES,
     InputRange,
     Layout,
+    SrShape,
     White,
     find_white,
     from_layout,
@@ -41,7 +43,7 @@ class FloatModel:
 
     `name` is that of its file, `sha256` of the file and of the weights beside it. `white` is the value of a
     white pixel, in and out; `size` the fixed (height, width) of its input, None where these are free.
-    `white_found` says how that was found.
+    `white_found` says how that was found, `remarks` how the file was read, a sentence each.
     `size_dependent`: tensors whose values depend on the image's size, so that no patch shows their range.
     """
 
@@ -57,6 +59,7 @@ class FloatModel:
     size: tuple[int, int] | None
     size_dependent: frozenset[str] = frozenset()
     white_found: str = ""
+    remarks: tuple[str, ...] = ()
 
     def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The shape of one image as the network reads it; a network of one size reads that."""
@@ -82,9 +85,9 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
     Without `input_range` the value of white is found out by upscaling an image. Raises ModelError for what
     is no float32 super-resolution network of one image in and one out, saying what it is instead.
     """
-    original, digest = read_float_file(path)
+    file = read_float_file(path)
     with damage_refused(path):
-        model, shape = prepared(original, path.name)
+        model, shape = prepared(file.model, path.name)
         if input_range is not None:
             white = White(WHITES[input_range], f"images are read as {input_range}, as was said")
         else:
@@ -93,7 +96,7 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
             model = finished(simplified(model), shape)
     network = FloatModel(
         name=path.name,
-        sha256=digest,
+        sha256=file.sha256,
         model=model,
         input=model.graph.input[0].name,
         output=model.graph.output[0].name,
@@ -103,12 +106,25 @@ def read_float_model(path: Path, input_range: InputRange | None = None) -> Float
         white=white.value,
         white_found=white.explanation,
         size=shape.size,
+        remarks=(*file.remarks, *_freed(file.model, shape)),
     )
     if shape.size is not None:
         return network
     image = network.feed(probe_image(min(shape.sizes, key=prod), shape.channels)[None])
     axes = (2, 3) if shape.layout == "nchw" else (1, 2)
     return replace(network, size_dependent=size_dependent(model, activations(network), image, axes))
+
+
+def _freed(model: ModelProto, shape: SrShape) -> tuple[str, ...]:
+    """A remark where the file names a size that the network does not need."""
+    declared = declared_sizes(model.graph.input[0])
+    height, width = declared[2:] if shape.layout == "nchw" else declared[1:3]
+    if shape.size is not None or height is None or width is None:
+        return ()
+    return (
+        f"the file says images of {width}x{height} alone, which none of its operations needs: it is read for "
+        "any size, and computes the same at that one",
+    )
 
 
 class Runner:

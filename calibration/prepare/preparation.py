@@ -7,32 +7,31 @@ nothing and moves transpositions out of the way, with operations of ONNX alone; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import deepcopy
-from hashlib import sha256
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx.inliner
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_converter
+from onnx import ModelProto, TensorProto, version_converter
 
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.channel_terms import channel_terms_folded
 from qnas.calibration.prepare.final_clip import find_final_clip
+from qnas.calibration.prepare.free_sizes import freed
 from qnas.calibration.prepare.pixel_moves import pixel_moves
+from qnas.calibration.prepare.rectifiers import rectifiers_as_one
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
-from qnas.onnx.files import damage_refused, external_files, read_model
+from qnas.onnx.builder import GraphNodes
+from qnas.onnx.channels_first import TO_FIRST, TO_LAST, channels_first
 from qnas.onnx.graph import STANDARD, Graph, node_name, opset_versions
 from qnas.onnx.names import Names
-from qnas.onnx.operations import QUANTIZING
 from qnas.onnx.session import open_session
-from qnas.onnx.shapes import check_constants, infer_shapes, op_name
+from qnas.onnx.shapes import infer_shapes
 from qnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -41,85 +40,15 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 21, 10  # the exporter's: INT4 tensors
 MOST_PASSES = 16  # of its optimizations, each of which leaves fewer nodes; most networks need two
 NEEDED_OPSET = 13  # scales per channel
-OTHER_FLOATS: dict[int, str] = {
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-    TensorProto.DOUBLE: "float64",
-}
 NEAR = 1e-4  # of the largest output: float32 sums in another order
 ROUNDED = 1e-3  # share of the values that may fall to the other side of a half
 LARGEST_WHITE = 1024.0  # of what is an image
 
 
-def read_float_file(path: Path) -> tuple[ModelProto, str]:
-    """The model of a file with its weights in it, functions inlined; and the SHA-256 of all that it lies in.
-
-    Raises ModelError when it cannot be read, is quantized, is not float32, has other than one input and one
-    output, or operations that are not ONNX's own or hold graphs of their own.
-    """
-    files, model = external_files(path), read_model(path)
-    with damage_refused(path):
-        for function in model.functions:
-            _check_branches(function.node, path.name)
-        plain = onnx.inliner.inline_local_functions(model) if model.functions else model
-        _check_operations(plain, path.name)
-        _check_tensors(plain, path.name)
-        check_constants(plain)
-    digest = sha256(path.read_bytes())
-    for file in files:
-        digest.update(file.read_bytes())
-    return plain, digest.hexdigest()
-
-
-def _check_branches(nodes: Iterable[NodeProto], name: str) -> None:
-    for node in nodes:
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise ModelError(
-                f"{name} has the operation {op_name(node)} (node {node_name(node)}), which repeats or "
-                "chooses parts of the network: export it without branches"
-            )
-
-
-def _check_operations(model: ModelProto, name: str) -> None:
-    nodes = model.graph.node
-    if not nodes:
-        raise ModelError(f"{name} has no operations: export it again")
-    quantized = [node for node in nodes if node.op_type in QUANTIZING]
-    if quantized:
-        raise ModelError(
-            f"{name} is quantized already ({len(quantized)} nodes such as {op_name(quantized[0])}): "
-            "qnas-export takes it as it is, or calibrate the float model that it was made of"
-        )
-    for node in nodes:
-        if node.domain not in STANDARD:
-            raise ModelError(
-                f"{name} has the operation {op_name(node)} (node {node_name(node)}), which is not of ONNX: "
-                "export it with ONNX's own operations"
-            )
-    _check_branches(nodes, name)
-
-
-def _check_tensors(model: ModelProto, name: str) -> None:
-    graph = Graph(model.graph)
-    for what, values in (("inputs", graph.inputs), ("outputs", model.graph.output)):
-        if len(values) != 1:
-            shown = ", ".join(value.name for value in values) or "none"
-            raise ModelError(
-                f"{name} has {len(values)} {what} ({shown}): a network of one image in and one image out can "
-                "be calibrated, export it so"
-            )
-    # Fewer dimensions: sizes and factors of a Resize may be float64 in a float32 network.
-    kinds = {tensor.data_type for tensor in graph.constants.values() if len(tensor.dims) > 1}
-    kinds |= {value.type.tensor_type.elem_type for value in [*graph.inputs, *model.graph.output]}
-    if wrong := sorted(kinds & OTHER_FLOATS.keys()):
-        raise ModelError(f"{name} is a {OTHER_FLOATS[wrong[0]]} model: export it in float32")
-    for key, tensor in graph.constants.items():
-        if tensor.data_type == TensorProto.FLOAT and np.isnan(graph.array(key)).any():
-            raise ModelError(f"{name}: the weights {key!r} hold NaN: export the network again")
-
-
 def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
     """The model ready for calibration, and what it is as a network; `name` is for the messages.
+
+    One of a single size that can be freed is. The output has the layout of the input.
 
     Ensures: opset 21 where onnx can convert to it, at least 13; constants are initializers; every node has a
     name of its own; the number of images at once is free where the operations allow it, which the declared
@@ -128,6 +57,8 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
     model.ir_version = min(model.ir_version, IR_VERSION)  # a newer onnx writes what onnxruntime does not read
     _give_names(model)  # onnxruntime loads no two nodes of one name
     shape = find_shape(model, name)
+    if shape.written != shape.layout:
+        shape = _one_layout(model, shape)
     opset = opset_of(model, name)
     failure = f"onnx cannot convert its opset {opset}"
     for target, free_batch in product(dict.fromkeys((OPSET, opset)), (True, False)):
@@ -136,11 +67,26 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
         try:
             result = finished(_converted(simplified(_declared(model, shape, free_batch)), target), shape)
             if _same(model, result, shape, free_batch):
-                return result, shape
+                free = freed(result, shape)
+                return free if free and _same(model, free[0], shape, free_batch) else (result, shape)
             failure = f"it computes something else in opset {target}"
         except ModelError as error:
             failure = str(error)
     raise ModelError(f"{name} cannot be prepared ({failure}): export it again, with opset {OPSET}")
+
+
+def _one_layout(model: ModelProto, shape: SrShape) -> SrShape:
+    """Let the output have the layout of the input, under its name."""
+    name, made = model.graph.output[0].name, GraphNodes(Names.of(model.graph))
+    turned = made.names.tensor(f"{name}.as_written")
+    for node in model.graph.node:
+        node.input[:] = [turned if each == name else each for each in node.input]
+        node.output[:] = [turned if each == name else each for each in node.output]
+    made.nodes.extend(model.graph.node)
+    made.put("Transpose", [turned], name, perm=TO_LAST if shape.layout == "nhwc" else TO_FIRST)
+    made.rewrite(model.graph)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return replace(shape, written=shape.layout)
 
 
 def opset_of(model: ModelProto, name: str) -> int:
@@ -193,16 +139,22 @@ def _declared(model: ModelProto, shape: SrShape, free_batch: bool) -> ModelProto
 def finished(model: ModelProto, shape: SrShape) -> ModelProto:
     """`model` in standard forms, small again, every node named."""
     graph = model.graph
-    if channel_copies(model, shape):
-        standard_forms.unread_nodes_removed(graph)
-    standard_forms.single_concatenations_removed(graph)
-    standard_forms.explicit_paddings(graph)
-    standard_forms.means_as_pools(graph)
-    standard_forms.batch_norms_as_convolutions(graph)
-    if any(node.op_type == "Transpose" for node in graph.node):
+    if shape.layout == "nhwc" or any(node.op_type == "Transpose" for node in graph.node):
         shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
         if pixel_moves(graph, shapes):
             standard_forms.unread_nodes_removed(graph)
+            shapes = infer_shapes(model, {graph.input[0].name: shape.input_shape()})
+        if channels_first(graph, shapes, graph.input[0].name if shape.layout == "nhwc" else None):
+            standard_forms.unread_nodes_removed(graph)
+    if channel_copies(model, shape):
+        standard_forms.unread_nodes_removed(graph)
+    standard_forms.single_concatenations_removed(graph)
+    if rectifiers_as_one(graph):
+        standard_forms.unread_nodes_removed(graph)
+    standard_forms.explicit_paddings(graph)
+    standard_forms.means_as_pools(graph)
+    standard_forms.differences_as_sums(graph)
+    standard_forms.batch_norms_as_convolutions(graph)
     standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)
     channel_terms_folded(graph)

@@ -1,7 +1,7 @@
-"""What a float model is as a super-resolution network: found out by running it.
+"""What a float model is as a super-resolution or restoration network: found out by running it.
 
 1. layout, channels and scale: the declared shapes leave few possibilities; the first whose output is an image
-   of the same layout and channels, a whole number of times larger, is it. A network that does not pad its
+   of as many channels, a whole number of times larger, is it. A network that does not pad its
    convolutions leaves out a border of the image: by how much its output grows with its input is its scale.
 2. the value of a white pixel: an image is upscaled in either unit, and the one whose result is nearer to the
    bicubic upscaling is it. The bound of a final clip goes before that; where there is none and both are as
@@ -53,7 +53,7 @@ class SrShape:
 
     `missing`: how many rows and columns its output has less than `scale` times those of its input.
     `others`: more that it takes, an uneven one and a larger one. What is found by running the network has to
-    hold at all of them.
+    hold at all of them. `written`: the layout of the output.
     """
 
     layout: Layout
@@ -63,6 +63,7 @@ class SrShape:
     probe: tuple[int, int]
     others: tuple[tuple[int, int], ...] = ()
     missing: int = 0
+    written: Layout = "nchw"
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -99,7 +100,8 @@ def from_layout(output: NDArray[Number], layout: Layout) -> NDArray[Number]:
 def find_shape(model: ModelProto, name: str) -> SrShape:
     """Layout, channels and scale of a model of one input and one output; `name` is for the messages.
 
-    Raises ModelError when it reads or writes no images, or does not upscale by one whole factor.
+    Raises ModelError when it reads or writes no images, or does not enlarge both sides by one whole factor:
+    1 of a network that restores.
     """
     source = Graph(model.graph).inputs[0]
     dims = _checked_dims(source, name)
@@ -118,10 +120,12 @@ def find_shape(model: ModelProto, name: str) -> SrShape:
                 failed = f"onnxruntime says: {first_line(error)}"
             continue
         other_sizes = partial(output, layout, channels) if None in _spatial(dims, layout) else None
-        found = _enlarging(written, layout, channels, size, other_sizes)
-        if isinstance(found, SrShape):
-            return found if other_sizes is None else replace(found, others=_others(found, other_sizes))
-        no_image = no_image or found
+        turned: Layout = "nhwc" if layout == "nchw" else "nchw"
+        for out in (layout, turned):
+            found = _enlarging(written, SrShape(layout, channels, 1, None, size, written=out), other_sizes)
+            if isinstance(found, SrShape):
+                return found if other_sizes is None else replace(found, others=_others(found, other_sizes))
+            no_image = no_image or found
     raise ModelError(f"{name} is no super-resolution network that can be calibrated: {no_image or failed}")
 
 
@@ -153,7 +157,7 @@ def _others(shape: SrShape, output: Output) -> tuple[tuple[int, int], ...]:
             made = output(size)
         except Exception:  # onnxruntime's many exception types share no base but Exception
             return False
-        return _spatial(list(made.shape), shape.layout) == shape.output_sides(size)
+        return _spatial(list(made.shape), shape.written) == shape.output_sides(size)
 
     uneven = next(filter(taken, UNEVEN), None)
     return tuple(size for size in (uneven, (2 * height, 2 * width)) if size is not None and taken(size))
@@ -178,37 +182,37 @@ def _spatial(dims: list[int | None], layout: Layout) -> tuple[int | None, int | 
     return (dims[2], dims[3]) if layout == "nchw" else (dims[1], dims[2])
 
 
-def _enlarging(
-    written: NDArray[Any], layout: Layout, channels: int, size: tuple[int, int], output: Output | None
-) -> SrShape | str:
-    """What a network is that makes `written` of an image of `size`, or why it enlarges none.
+def _enlarging(written: NDArray[Any], shape: SrShape, output: Output | None) -> SrShape | str:
+    """What a network is that makes `written` of the probe of `shape`, if in that layout; or why it is not.
 
     `output`: what it makes of an image of another size; None where it takes no other.
     """
     if written.dtype != np.float32 or written.ndim != 4:
         return f"it writes {written.dtype} {list(written.shape)}, not float32 images"
-    sides, made = _spatial(list(written.shape), layout), _channels(list(written.shape), layout)
-    height, width = (side or 0 for side in sides)
+    dims, channels, size = list(written.shape), shape.channels, shape.probe
+    made, (height, width) = (
+        _channels(dims, shape.written),
+        (side or 0 for side in _spatial(dims, shape.written)),
+    )
     shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {made}"
     if made != channels:
         return f"{shown}: the channels have to be the same"
-    if (height, width) == size:
-        return f"{shown}: there is no upscaling in it"
-    scale = _growth(size, (height, width), layout, output)
+    scale = _growth(shape, (height, width), output)
     missing = scale * size[0] - height
-    if scale < 2 or not 0 <= missing < scale * min(size) or scale * size[1] - width != missing:
+    if scale < 1 or not 0 <= missing < scale * min(size) or scale * size[1] - width != missing:
         return f"{shown}: one whole factor for both sides is needed"
-    return SrShape(layout, channels, scale, size if output is None else None, size, missing=missing)
+    return replace(shape, scale=scale, missing=missing, size=size if output is None else None)
 
 
-def _growth(size: tuple[int, int], made: tuple[int, int], layout: Layout, output: Output | None) -> int:
+def _growth(shape: SrShape, made: tuple[int, int], output: Output | None) -> int:
     """By how much the output grows with the input: of a network of one size the next whole factor, 0 where it
     is none."""
+    size = shape.probe
     if not (made[0] % size[0] or made[1] % size[1]) or output is None:
         return -(-made[0] // size[0])
     larger = (2 * size[0], 2 * size[1])
     try:
-        height, width = _spatial(list(output(larger).shape), layout)
+        height, width = _spatial(list(output(larger).shape), shape.written)
     except Exception:  # onnxruntime's many exception types share no base but Exception
         return 0
     growth = {((height or 0) - made[0]) / size[0], ((width or 0) - made[1]) / size[1]}
@@ -258,7 +262,8 @@ def find_white(model: ModelProto, shape: SrShape, bound: float | None, name: str
         hint = "is it trained on images of another range? then say which: --input-range 0..1 or 0..255"
         if nearness[best] >= NEAR_DB:
             hint = f"it seems to read 0..{best[0]:g} and to write 0..{best[1]:g}: let it write what it reads"
-        raise ModelError(f"{name} upscales no image ({seen}): {hint}")
+        does = "upscales no image" if shape.scale > 1 else "makes no image of the one that it reads"
+        raise ModelError(f"{name} {does} ({seen}): {hint}")
     if bound in same and same[bound] >= NEAR_DB:
         return White(bound, f"images are read as 0..{bound:g}, where the final clip ends")
     return _nearer(same, seen)

@@ -16,6 +16,7 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
+from qnas.onnx.operations import PERMUTING
 
 # One node at a time --------------------------------------------------------------------------------------
 
@@ -71,6 +72,35 @@ def means_as_pools(proto: GraphProto) -> bool:
             node.CopyFrom(helper.make_node("GlobalAveragePool", node.input[:1], node.output, node.name))
             changed = True
     return changed
+
+
+def differences_as_sums(proto: GraphProto) -> bool:
+    """Let a - b be a + b', where a convolution whose weights are negated writes b', for Sub alone."""
+    graph, names = Graph(proto), Names.of(proto)
+    changed = False
+    for node in graph.nodes:
+        if node.op_type != "Sub" or not graph.constants.keys().isdisjoint(node.input):
+            continue
+        conv = _alone_behind(graph, node.input[1])
+        if conv is None or not graph.constants.keys() >= set(conv.input[1:]):
+            continue
+        for place, name in enumerate(conv.input[1:], 1):
+            conv.input[place] = store(proto, names, f"{name}.negated", -graph.array(name))
+        node.op_type = "Add"
+        changed = True
+    return changed
+
+
+def _alone_behind(graph: Graph, name: str) -> NodeProto | None:
+    """The convolution whose values tensor `name` has, at whatever places, if nothing else reads them."""
+    while name in graph.producers and graph.uses[name] == 1:
+        node = graph.producers[name]
+        if node.op_type in ("Conv", "ConvTranspose"):
+            return node
+        if node.op_type not in PERMUTING:
+            return None
+        name = node.input[0]
+    return None
 
 
 def single_concatenations_removed(proto: GraphProto) -> bool:

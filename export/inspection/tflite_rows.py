@@ -4,17 +4,16 @@ Its types say 8 bits where fewer are used, so the bits are those of the values (
 """
 
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 
-from qnas.cost.macs import convolution
-from qnas.errors import ModelError
+from qnas.cost.file_cost import NodeCost
 from qnas.export.inspection.layer_rows import LayerRow, convolution_row
 from qnas.integer.convolution import Conv, convolution_words
-from qnas.tflite.cost import FREE
+from qnas.quantization.quantizers import QuantParams
+from qnas.tflite.cost import FORMULAS, stored_bytes, tflite_cost, unpacked_constants
 from qnas.tflite.levels import Grids, tensor_levels, value_bits, weight_bits
-from qnas.tflite.reader import BITS, TfliteModel, TfliteOperator, TfliteTensor
+from qnas.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
 
 _ACTIVATIONS = {1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh", 5: "sign"}
 _WORDS = {"CONCATENATION": "concat", "MAX_POOL_2D": "max pool", "MUL": "multiply"}
@@ -24,50 +23,61 @@ _PRODUCTS = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_
 
 def tflite_rows(model: TfliteModel) -> tuple[tuple[LayerRow, ...], tuple[str, ...]]:
     """(a row for every operation, the operations whose cost is not known). Raises ModelError."""
-    grids = tensor_levels(model)
-    rows = tuple(_row(model, operator, grids) for operator in model.operators)
-    return rows, tuple(sorted({each.name for each in model.operators} - _PRODUCTS.keys() - FREE))
+    cost, grids = tflite_cost(model), tensor_levels(model)
+    stored = unpacked_constants(model)
+    counted = iter(cost.layers)  # in the order of the operators that are counted
+    rows = []
+    for operator in model.operators:
+        row = _row(model, operator, grids)
+        found = next(counted) if operator.name in FORMULAS else None
+        if found is not None:
+            inputs = [model.tensors[stored.get(index, index)] for index in operator.inputs if index >= 0]
+            row = _product(operator, inputs, _counted(row, found), grids.get(operator.inputs[0]))
+        rows.append(row)
+    return tuple(rows), cost.uncovered
 
 
 def _row(model: TfliteModel, operator: TfliteOperator, grids: Grids) -> LayerRow:
     output = model.tensors[operator.outputs[0]]
     computed = [i for i in operator.inputs if i >= 0 and model.tensors[i].data is None]
     bits = (value_bits(model.tensors[i], grids.get(i)) for i in computed)
-    row = LayerRow(
+    return LayerRow(
         name=output.name,
         operation=_words(operator),
         shape=_one_image(output.shape),
         activation_bits=max(bits, default=None),
         output=grids.get(operator.outputs[0]),
     )
-    return _product(model, operator, row, grids) if operator.name in _PRODUCTS else row
 
 
-def _product(model: TfliteModel, operator: TfliteOperator, row: LayerRow, grids: Grids) -> LayerRow:
-    """The row of what multiplies by weights; `row` is what is known without these."""
-    inputs = [model.tensors[index] for index in operator.inputs[:3] if index >= 0]
-    axes = _PRODUCTS[operator.name]
-    if len(inputs) < 2 or len(inputs[1].shape) != len(axes) or len(inputs[0].shape) < len(axes):
-        raise ModelError(f"{operator.name} {row.name!r} lacks weights of {len(axes)} dimensions")
-    read, weight, *bias = inputs
-    shape = (*(weight.shape[axis] for axis in axes), 1, 1)[:4]
-    if 0 in shape:
-        raise ModelError(f"{operator.name} {row.name!r} has weights of shape {weight.shape}")
-    row = replace(
+def _counted(row: LayerRow, cost: NodeCost) -> LayerRow:
+    """`row` with what the one count of TFLite files says of an operator that multiplies."""
+    return replace(
         row,
-        operation=_words(operator, _convolution(operator, shape, read)),
-        weight_bits=BITS[weight.kind],
-        macs=convolution(model.tensors[operator.outputs[0]].shape, shape),
-        weight_bytes=_bytes(weight),
-        bias_bytes=sum(map(_bytes, bias)),
+        macs=cost.macs,
+        weight_bits=cost.weight_bits,
+        activation_bits=cost.activation_bits,
+        weight_bytes=cost.weight_bytes,
     )
-    grid = grids.get(operator.inputs[0])
+
+
+def _product(
+    operator: TfliteOperator, inputs: list[TfliteTensor], row: LayerRow, grid: QuantParams | None
+) -> LayerRow:
+    """The row of what multiplies by weights; `row` has its cost. `inputs`: constants as they are stored."""
+    if operator.name not in _PRODUCTS:
+        return row
+    axes = _PRODUCTS[operator.name]
+    read, weight, *bias = inputs[:3]
+    shape = (*(weight.shape[axis] for axis in axes), 1, 1)[:4]
+    words = _words(operator, _convolution(operator, shape, read))
+    row = replace(row, operation=words, bias_bytes=sum(map(stored_bytes, bias)))
     node = _integers(row, axes, weight, bias)
     if node is None or grid is None:
         return row
     full = convolution_row(node, grid, row.shape or ())
-    kept = {name: getattr(row, name) for name in ("operation", "activation_bits", "macs", "weight_bytes")}
-    return replace(full, **kept)
+    kept = ("operation", "activation_bits", "macs", "weight_bytes")
+    return replace(full, **{name: getattr(row, name) for name in kept})
 
 
 def _convolution(operator: TfliteOperator, shape: tuple[int, ...], read: TfliteTensor) -> str:
@@ -103,10 +113,6 @@ def _integers(
         bias=bias,
         bits=weight_bits(weight),
     )
-
-
-def _bytes(tensor: TfliteTensor) -> int:
-    return -(-prod(tensor.shape) * BITS[tensor.kind] // 8)
 
 
 def _words(operator: TfliteOperator, what: str | None = None) -> str:

@@ -69,6 +69,7 @@ class CalibratedSource(Source):
         kept = ", ".join(found.options.float_layers)
         return (
             f"calibrated ({found.chosen}): {found.fidelity:.2f} dB against the float model on other patches",
+            *self.network.remarks,
             *([self.range_found] if self.range_found else []),
             found.source.clip.explanation,
             *([f"layers kept in float: {kept}"] if kept else []),

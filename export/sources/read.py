@@ -3,28 +3,38 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from zipfile import is_zipfile
 
 from onnx import ModelProto
 
 from qnas.calibration.progress import Display
-from qnas.errors import UsageError
+from qnas.errors import ModelError, UsageError
 from qnas.export.options import Options
-from qnas.export.sources.qdq import read_qdq_source
 from qnas.export.sources.source import Source
 from qnas.onnx.files import read_model
-from qnas.onnx.operations import QUANTIZING
+from qnas.onnx.other_files import what_it_is
+from qnas.onnx.stored_weights import is_quantized
+from qnas.tflite.reader import is_tflite, read_tflite
+from qnas.tflite.to_onnx.convert import onnx_of
 
 Kind = Literal["found", "qdq", "float"]
 
 
 def kind_of(path: Path) -> Kind:
-    """Return what kind of file it is: a found.pt, or one of two kinds of ONNX model. Raises ModelError."""
-    return "found" if path.suffix != ".onnx" else onnx_kind(read_model(path))
+    """Return what kind of file it is: a found.pt, or one of two kinds of model. Raises ModelError."""
+    if is_tflite(path):
+        return onnx_kind(onnx_of(read_tflite(path)))
+    if path.suffix == ".onnx":
+        return onnx_kind(read_model(path))
+    what = what_it_is(path)
+    if what and not is_zipfile(path):
+        raise ModelError(f"{path} is {what}")
+    return "found"
 
 
 def onnx_kind(model: ModelProto) -> Kind:
-    """Return whether anything in it is quantized."""
-    return "qdq" if any(node.op_type in QUANTIZING for node in model.graph.node) else "float"
+    """Return whether anything in it is quantized besides stored weights."""
+    return "qdq" if is_quantized(model) else "float"
 
 
 def refuse_unfit(kind: Kind, path: Path, options: Options) -> None:
@@ -32,11 +42,11 @@ def refuse_unfit(kind: Kind, path: Path, options: Options) -> None:
     if kind != "found" and "onnx-float32" in options.formats:
         raise UsageError("--format onnx-float32 needs a found.pt: an integer model has no float twin")
     if kind != "float" and options.calibration is not None:
-        raise UsageError(f"--calibration is for a float model.onnx, and {path} is none: leave it out")
+        raise UsageError(f"--calibration is for a float model, and {path} is none: leave it out")
     if kind == "float" and options.calibration is None and options.images is None:
         raise UsageError(
-            f"{path} is a float model: calibrate it with --images IMAGES, photographs like those to come, or "
-            "give --calibration of qnas-calibrate"
+            f"{path} computes in float: calibrate it with --images IMAGES, photographs like those to come, "
+            "or give --calibration of qnas-calibrate"
         )
 
 
@@ -54,6 +64,12 @@ def _found(path: Path, options: Options, display: Display) -> Source:
     return read_found(path, options)
 
 
+def _qdq(path: Path, options: Options, display: Display) -> Source:
+    from qnas.export.sources.quantized import read_quantized
+
+    return read_quantized(path, options)
+
+
 def _float(path: Path, options: Options, display: Display) -> Source:
     from qnas.export.sources.calibrated import read_calibrated
 
@@ -62,6 +78,6 @@ def _float(path: Path, options: Options, display: Display) -> Source:
 
 _READERS: dict[Kind, Callable[[Path, Options, Display], Source]] = {
     "found": _found,
-    "qdq": read_qdq_source,
+    "qdq": _qdq,
     "float": _float,
 }

@@ -141,10 +141,10 @@ def test_the_file_ends_without_a_clip_and_its_bytes_are_the_pixels(folder: Path)
 def test_images_calibrate_and_are_compared_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = every_operation(channels=4)
-    export_module(module, Path("small.onnx"), size=(16, 16))  # of one size: small patches
+    export_module(module, Path("small.onnx"), size=(16, 16))
     Path("images").mkdir()
     for seed in range(3):
-        write_png(Path("images") / f"{seed}.png", noise(80, 72, seed))
+        write_png(Path("images") / f"{seed}.png", noise(112, 104, seed))
     Path("images/broken.png").write_bytes(b"no image")
     result = export("small.onnx", "--images", "images")
     assert result.exit_code == 0, result.output
@@ -248,7 +248,7 @@ def test_four_bit_weights_stay_four_bits(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (["espcn.onnx"], "is a float model: calibrate it with --images IMAGES"),
+        (["espcn.onnx"], "computes in float: calibrate it with --images IMAGES"),
         (["espcn.onnx", "--calibration", "normed.json"], "calibrate espcn.onnx with qnas-calibrate"),
         (["espcn.onnx", "--calibration", "missing.json"], "missing.json cannot be read"),
         (["espcn.onnx", "--calibration", "espcn.json", "--format", "onnx-float32"], "needs a found.pt"),

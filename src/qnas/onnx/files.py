@@ -24,6 +24,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from qnas.errors import ModelError, QnasError
 from qnas.files import open_input, read_input
+from qnas.onnx.other_files import what_it_is
 
 MOST_NODES = 20_000  # a large network has ten thousand, before anything is simplified
 _Call = tuple[str, str, str]  # domain, name, overload of a function
@@ -94,6 +95,8 @@ def _checked(path: Path) -> tuple[ModelProto, list[_Stored]]:
     try:
         model = ModelProto.FromString(read_input(path))
     except Exception as error:  # protobuf and the file system each raise their own
+        if what := what_it_is(path):
+            raise ModelError(f"{path} is no ONNX model but {what}") from error
         kind = type(error).__name__
         raise ModelError(f"{path} is no readable ONNX model ({kind}): export it again") from error
     nodes, tensors = parts(model)

@@ -71,6 +71,16 @@ def _changed(model: TfliteModel, shapes: Mapping[str, Sequence[int]]) -> dict[in
     return wanted
 
 
+def unpacked_constants(model: TfliteModel) -> dict[int, int]:
+    """Tensor that is computed of constants alone -> the constant, such as the float16 behind a DEQUANTIZE."""
+    unpacks: dict[int, int] = {}
+    for operator in model.operators:
+        reads = [unpacks.get(index, index) for index in operator.inputs if index >= 0]
+        if reads and all(model.tensors[index].data is not None for index in reads):
+            unpacks |= dict.fromkeys(operator.outputs, reads[0])
+    return unpacks
+
+
 class _Counter:
     """One file at one size."""
 
@@ -78,11 +88,7 @@ class _Counter:
         self.model = model
         self.grids: Grids = tensor_levels(model)
         self.counted: set[int] = set()
-        self.unpacks: dict[int, int] = {}  # what is computed from one constant -> the constant
-        for operator in model.operators:
-            reads = [self.unpacks.get(index, index) for index in operator.inputs if index >= 0]
-            if reads and all(model.tensors[index].data is not None for index in reads):
-                self.unpacks |= dict.fromkeys(operator.outputs, reads[0])
+        self.unpacks = unpacked_constants(model)
 
     def cost(self) -> FileCost:
         rows = [self.row(each, FORMULAS[each.name]) for each in self.model.operators if each.name in FORMULAS]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError, UsageError
-from qnas.files import read_input
+from qnas.files import open_input, read_input
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 7
 MOST_DIMENSIONS = 8
@@ -27,14 +27,36 @@ MOST_SHARED = 16  # times that a file's bytes may be read: what looks like much 
 OPTIONS: dict[str, tuple[str, ...]] = {  # table of options -> what is read from it
     "AddOptions": ("FusedActivationFunction",),
     "BatchMatMulOptions": ("AdjX",),
-    "ConcatenationOptions": ("FusedActivationFunction",),
-    "Conv2DOptions": ("StrideH", "StrideW", "FusedActivationFunction"),
+    "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
+    "Conv2DOptions": (
+        "Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor", "FusedActivationFunction",
+    ),
     "DepthToSpaceOptions": ("BlockSize",),
-    "DepthwiseConv2DOptions": ("StrideH", "StrideW", "FusedActivationFunction"),
-    "FullyConnectedOptions": ("FusedActivationFunction",),
+    "DepthwiseConv2DOptions": (
+        "Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor", "FusedActivationFunction",
+    ),
+    "DivOptions": ("FusedActivationFunction",),
+    "FullyConnectedOptions": ("FusedActivationFunction", "KeepNumDims"),
+    "GatherOptions": ("Axis",),
+    "GeluOptions": ("Approximate",),
+    "MirrorPadOptions": ("Mode",),
     "MulOptions": ("FusedActivationFunction",),
-    "Pool2DOptions": ("FilterHeight", "FilterWidth", "StrideH", "StrideW", "FusedActivationFunction"),
-}
+    "PackOptions": ("Axis",),
+    "Pool2DOptions": (
+        "Padding", "FilterHeight", "FilterWidth", "StrideH", "StrideW", "FusedActivationFunction",
+    ),
+    "ReducerOptions": ("KeepDims",),
+    "ResizeBilinearOptions": ("AlignCorners", "HalfPixelCenters"),
+    "ResizeNearestNeighborOptions": ("AlignCorners", "HalfPixelCenters"),
+    "SpaceToDepthOptions": ("BlockSize",),
+    "StridedSliceOptions": (
+        "BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset",
+    ),
+    "SubOptions": ("FusedActivationFunction",),
+    "TransposeConvOptions": ("Padding", "StrideH", "StrideW", "FusedActivationFunction"),
+    "UnpackOptions": ("Axis",),
+}  # fmt: skip
+FRACTIONS: dict[str, tuple[str, ...]] = {"LeakyReluOptions": ("Alpha",), "SoftmaxOptions": ("Beta",)}
 _DTYPES = {  # types whose constants are read; of others only shape and bits are known
     "FLOAT32": "<f4", "FLOAT16": "<f2", "INT8": "i1", "UINT8": "u1", "INT16": "<i2", "INT32": "<i4",
     "INT64": "<i8",
@@ -75,12 +97,16 @@ class TfliteTensor:
 
 @dataclass(frozen=True)
 class TfliteOperator:
-    """`inputs` and `outputs` are indices of tensors, -1: left out. `options` are those of `OPTIONS`."""
+    """`inputs` and `outputs` are indices of tensors, -1: left out.
+
+    `options` are those of `OPTIONS`, `fractions` those of `FRACTIONS`.
+    """
 
     name: str  # "CONV_2D"
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, int]
+    fractions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +130,16 @@ def load_schema() -> ModuleType:
         raise UsageError(f".tflite files need {error.name}: pip install 'qnas[tflite]'") from error
     schema: ModuleType = schema_py_generated
     return schema
+
+
+def is_tflite(path: Path) -> bool:
+    """Whether the file at `path` says of itself that it is a TFLite model, or is named so."""
+    if path.suffix.lower() == ".tflite":
+        return True
+    if not path.is_file():
+        return False
+    with open_input(path) as stream:
+        return stream.read(8)[4:] == IDENTIFIER
 
 
 def read_tflite(source: Path | bytes) -> TfliteModel:
@@ -242,16 +278,19 @@ class _Reader:
         outputs = self._indices(operator.OutputsLength(), operator.OutputsAsNumpy, tensors)
         if not outputs or min(outputs) < 0:
             raise ModelError(f"{self.codes[index]} writes nothing")
-        return TfliteOperator(self.codes[index], inputs, outputs, self._options(operator))
-
-    def _options(self, operator: Any) -> dict[str, int]:
         kind = _names(self.schema.BuiltinOptions).get(operator.BuiltinOptionsType(), "")
+        found = {name: int(value) for name, value in self._options(operator, kind, OPTIONS).items()}
+        fractions = {name: float(value) for name, value in self._options(operator, kind, FRACTIONS).items()}
+        return TfliteOperator(self.codes[index], inputs, outputs, found, fractions)
+
+    def _options(self, operator: Any, kind: str, wanted: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+        """What the table of options `kind` says of the fields that are `wanted` of it."""
         table = operator.BuiltinOptions()
-        if kind not in OPTIONS or table is None:
+        if kind not in wanted or table is None:
             return {}
         options = getattr(self.schema, kind)()
         options.Init(table.Bytes, table.Pos)
-        return {field: int(getattr(options, field)()) for field in OPTIONS[kind]}
+        return {field: getattr(options, field)() for field in wanted[kind]}
 
 
 @cache

@@ -16,7 +16,7 @@ from qnas.tflite.reader import TfliteModel, read_tflite
 
 
 class LiteRtSession:
-    """A model of one image in and one image out, uint8 or int8 [1, H, W, C].
+    """A model of one image in and one image out, uint8 or int8 [1, H, W, C]; `raw` runs float ones too.
 
     `xnnpack`: with the delegate that LiteRT uses by default, or with its built-in kernels alone, which round
     differently and are there for comparison.
@@ -39,13 +39,19 @@ class LiteRtSession:
         except (RuntimeError, ValueError) as error:
             raise _unusable(error) from error
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(self, images: NDArray[np.uint8], any_size: bool = False) -> NDArray[np.uint8]:
         """uint8 [N, C, H, W] -> uint8 [N, C', s H, s W].
 
-        Raises ModelError when the file was made for another size.
+        Raises ModelError when the file was made for another size; with `any_size` when it cannot run on it.
         """
-        self._resize(images.shape)
+        if not any_size:
+            self._resize(images.shape)
         return np.concatenate([self._one(image) for image in images])
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether an image is uint8 or int8 to it."""
+        return bool(np.dtype(self._input["dtype"]).itemsize == 1)
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -65,14 +71,24 @@ class LiteRtSession:
         inside = delegated_operators(self._runtime)
         return tuple(node["op_name"] for node in operators(self._runtime) if node["index"] not in inside)
 
-    def _one(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        pixels = np.ascontiguousarray(image.transpose(1, 2, 0)[None])
+    def raw(self, image: NDArray[Any]) -> NDArray[Any]:
+        """[1, H, W, C] of the input's type -> what the model writes.
+
+        A file for one size runs on others where its operators can. Raises ModelError elsewhere.
+        """
         try:
-            self._runtime.set_tensor(self._input["index"], _signed(pixels, self._input["dtype"]))
+            if tuple(self._runtime.get_input_details()[0]["shape"]) != image.shape:
+                self._runtime.resize_tensor_input(self._input["index"], image.shape)
+                self._runtime.allocate_tensors()
+            self._runtime.set_tensor(self._input["index"], np.ascontiguousarray(image))
             self._runtime.invoke()
         except (RuntimeError, ValueError) as error:
             raise _unusable(error) from error
-        result: NDArray[np.uint8] = self._runtime.get_tensor(self._output["index"])
+        return np.asarray(self._runtime.get_tensor(self._output["index"]))
+
+    def _one(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        pixels = image.transpose(1, 2, 0)[None]
+        result: NDArray[np.uint8] = self.raw(_signed(np.ascontiguousarray(pixels), self._input["dtype"]))
         return (result.view(np.uint8) ^ _flip(self._output["dtype"])).transpose(0, 3, 1, 2)
 
     def _resize(self, shape: Sequence[int]) -> None:

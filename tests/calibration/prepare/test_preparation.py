@@ -198,3 +198,19 @@ def test_the_same_file_is_prepared_to_the_same_bytes(tmp_path: Path) -> None:
     path = export(every_operation(), tmp_path / "network.onnx")
     first, second = (read_float_model(path, "0..1").model.SerializeToString(deterministic=True) for _ in "12")
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("c = Conv (image, k) v = Sub (image, c)", ["Conv", "Add"]),
+        ("c = Conv (image, l) d = DepthToSpace <blocksize = 2> (c) e = Resize (image, , s) v = Sub (e, d)",
+         ["Conv", "DepthToSpace", "Resize", "Add"]),
+        ("c = Conv (image, k) d = Relu (c) v = Sub (d, c)", ["Conv", "Relu", "Sub"]),
+    ],
+)  # fmt: skip
+def test_a_residual_that_is_taken_off_is_one_that_is_added(
+    tmp_path: Path, body: str, wanted: list[str]
+) -> None:
+    _, network = prepared_text(tmp_path, body, ", float[3, 3, 1, 1] k, float[12, 3, 1, 1] l")
+    assert kinds(network) == [*wanted, "Resize"]

@@ -1,0 +1,1 @@
+"""TFLite files as ONNX graphs: floats as floats, integers between quantizers."""
