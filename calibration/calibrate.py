@@ -30,6 +30,7 @@ from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_
 from qnas.calibration.ptq.weights import IntegerWeights, WeightBits
 from qnas.calibration.sensitivity import fallback
 from qnas.errors import CalibrationError, ImageError, UsageError
+from qnas.images.files import passed_over
 
 Weights = Mapping[str, IntegerWeights]
 HELD_OUT = 0.25  # of the patches: they make the scores
@@ -173,11 +174,20 @@ def run(
         *original.remarks,
         original.white_found,
         used,
+        *_of_images(original, images),
         *chosen.notices(),
         *taming.notices(),
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
+
+
+def _of_images(network: FloatModel, images: Sequence[Path]) -> tuple[str, ...]:
+    """What there is to say about the images before any is read."""
+    said = [sentence for path in images if path.is_dir() for sentence in passed_over(path)]
+    if network.scale == 1:
+        said.append("it restores images: calibrate with such as it is for, noisy ones for a denoiser")
+    return tuple(said)
 
 
 def _chosen(

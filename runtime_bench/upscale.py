@@ -30,7 +30,8 @@ BICUBIC_REACH = 3  # LR pixels that a bicubic output pixel can read on either si
 
 @dataclass(frozen=True)
 class Upscaler:
-    """A model that was seen to enlarge images by `scale`: RGB ones, or with one of `channels` their luma.
+    """A model that was seen to enlarge images by `scale`, 1 of one that restores: RGB ones, or with one of
+    `channels` their luma.
 
     `input_scale` is what one grey level is in a float model, None for a uint8 model. Sides below `smallest`
     pixels, and those that are no multiple of `multiple`, are what the model cannot run on: such images are
@@ -123,7 +124,7 @@ def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
             error = failure if multiple == 1 else error
             continue
         scale, missing = _enlargement(probe, *outputs)
-        if scale >= 2:
+        if scale >= 1:
             return Upscaler(session, scale, input_scale, size, channels, multiple, missing)
         if multiple == 1:
             error = ModelError(f"it makes {_size(outputs[0])} pixels of {_size(probe)}")

@@ -32,7 +32,7 @@ FILE = click.Path(path_type=Path)
 def main(
     model: Path, image: Path, output: Path, tile: int, overlap: int | None, threads: int, force: bool
 ) -> None:
-    """Upscale IMAGE with the ONNX super-resolution MODEL.
+    """Upscale IMAGE with the ONNX super-resolution MODEL; one of scale 1 restores it.
 
     Memory is bounded: the model never sees more than TILE x TILE pixels at once. Besides that one run, memory
     holds the image and the result, 8 bytes a pixel while it is written. A smaller TILE needs less memory

@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from qnas.errors import ImageError, OutputError, UsageError
-from qnas.images.files import crop_to_multiple, list_images, read_image, read_image_with_alpha, write_png
+from qnas.images.files import (
+    FORMATS,
+    crop_to_multiple,
+    list_images,
+    passed_over,
+    read_image,
+    read_image_with_alpha,
+    write_png,
+)
 from qnas.images.samples import sample_photographs
 
 COLOURS = np.array(
@@ -227,3 +235,24 @@ def test_without_scikit_image_the_pip_command_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr("qnas.images.samples.find_spec", lambda _: None)
     with pytest.raises(UsageError, match="pip install scikit-image"):
         sample_photographs()
+
+
+def test_folders_and_types_that_are_passed_over_are_counted(tmp_path: Path) -> None:
+    for name in ("a.heic", "b.heic", "c.CR2", "notes.txt", ".hidden.heic"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ("one", "two", ".git"):
+        (tmp_path / name).mkdir()
+    assert passed_over(tmp_path) == (
+        f"folders inside {tmp_path} are not read, and there are 2 (one, two): name them too",
+        f"images in {tmp_path} are of types that are not read (2 .heic, 1 .cr2): save them as PNG",
+    )
+    with pytest.raises(ImageError, match=r"holds no image: .*; folders inside .*; images in "):
+        list_images(tmp_path)
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_reads_it(tmp_path: Path) -> None:
+    pixels = np.full((32, 48, 3), (200, 90, 30), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.avif", quality=100)
+    (found,) = list_images(tmp_path)
+    assert np.abs(read_image(found).astype(int) - pixels).max() <= 3

@@ -264,9 +264,10 @@ REFUSED = {
         "2 inputs",
     ),
     "int": ("g (int32[n, 3, h, w] x) => (int32[n, 3, h, w] y) { y = Identity (x) }", r"tensor\(int32\)"),
-    "same size": (
-        "g (uint8[n, 3, h, w] x) => (uint8[n, 3, h, w] y) { y = Identity (x) }",
-        "makes 65x64 pixels of 65x64",
+    "smaller": (
+        "g (uint8[n, 3, h, w] x) => (uint8[n, 3, i, j] y) "
+        "{ y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }",
+        "makes 32x32 pixels of 65x64",
     ),
     "classes": (
         "g (float[n, 3, h, w] x) => (float[n, 3, 1, 1] y) { y = GlobalAveragePool (x) }",
@@ -278,6 +279,15 @@ REFUSED = {
         "not finite",  # the probe is black
     ),
 }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_that_restores_keeps_the_size_and_the_colours(tmp_path: Path, channels: int) -> None:
+    shape = f"uint8[n, {channels}, h, w]"
+    upscaler = load_upscaler(save(tmp_path, f"g ({shape} x) => ({shape} y) {{ y = Identity (x) }}"))
+    image = photograph(70, 61)
+    assert upscaler.scale == 1
+    assert np.array_equal(upscale(upscaler, image, tile=48, overlap=8), image)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -350,7 +360,7 @@ def test_the_command_replaces_its_output_only_when_forced(tmp_path: Path) -> Non
     [
         (("model.onnx", "gone.png", "-o", "out.png"), "gone.png is not a file"),
         (("gone.onnx", "in.png", "-o", "out.png"), "gone.onnx is not a file"),
-        (("in.png", "in.png", "-o", "out.png"), "in.png is no readable ONNX model"),
+        (("in.png", "in.png", "-o", "out.png"), "in.png is no ONNX model but an image"),
         (("model.onnx", "in.png", "-o", "out.jpg"), "let its name end in .png"),
         (("model.onnx", "in.png", "-o", "nowhere/out.png"), "does not exist"),
         (("model.onnx", "in.png", "-o", "out.png", "--tile", "8", "--overlap", "4"), "raise --tile"),

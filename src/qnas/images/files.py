@@ -2,8 +2,10 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,29 @@ from qnas.errors import ImageError, OutputError
 from qnas.files import atomic_write, open_input
 from qnas.images.jpeg import has_more_scans
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+
+def _newer_formats() -> tuple[str, ...]:
+    """AVIF and JPEG XL ("JXL"), where this Pillow can read them, by itself or with a plugin."""
+    found = []
+    for module, name in (("PIL.AvifImagePlugin", "AVIF"), ("pillow_jxl", "JXL")):
+        with suppress(ImportError):
+            if getattr(import_module(module), "SUPPORTED", True):
+                found.append(name)
+    return tuple(found)
+
+
+NEWER = _newer_formats()
 # Named, because others of Pillow's readers start programs (EPS runs ghostscript).
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF", *NEWER)
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif",
+    *(f".{name.lower()}" for name in NEWER),
+)  # fmt: skip
+OTHER_SUFFIXES = frozenset({  # of images that are not read
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf",
+    ".psd", ".raw", ".rw2", ".svg", ".tga",
+}) - {*SUFFIXES}  # fmt: skip
+NAMED = 3  # folders in a sentence
 MOST_PIXELS = 1 << 25  # 7680x4320 is less; to read it takes less than 1 GiB, however few bytes say so
 MOST_SCANS = 100  # of a progressive JPEG file: ten are usual, and each takes time however few bytes say so
 DIRECT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -104,8 +126,27 @@ def list_images(folder: Path) -> list[Path]:
     files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     found = sorted(file for file in files if not file.name.startswith("."))
     if not found:
-        raise ImageError(f"{folder} holds no image: put files of type {' '.join(SUFFIXES)} there")
+        more = "".join(f"; {sentence}" for sentence in passed_over(folder))
+        raise ImageError(f"{folder} holds no image: put files of type {' '.join(SUFFIXES)} there{more}")
     return found
+
+
+def passed_over(folder: Path) -> tuple[str, ...]:
+    """What may be images in `folder` and `list_images` leaves out, a sentence each: folders, other types."""
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    folders = [path.name for path in visible if path.is_dir()]
+    types = Counter(path.suffix.lower() for path in visible if path.is_file())
+    others = {suffix: count for suffix, count in types.items() if suffix in OTHER_SUFFIXES}
+    said = []
+    if folders:
+        named = ", ".join(folders[:NAMED]) + (", ..." if len(folders) > NAMED else "")
+        said.append(
+            f"folders inside {folder} are not read, and there are {len(folders)} ({named}): name them too"
+        )
+    if others:
+        counted = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+        said.append(f"images in {folder} are of types that are not read ({counted}): save them as PNG")
+    return tuple(said)
 
 
 def file_sha256(path: Path) -> str:

@@ -103,6 +103,36 @@ def test_a_network_whose_four_dimensions_are_all_free_is_found_by_running_it(tmp
     assert (network.layout, network.channels, network.scale) == ("nchw", 3, 2)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_that_restores_has_the_scale_1(tmp_path: Path, channels: int) -> None:
+    shape = f"float[n, {channels}, h, w]"
+    graph = (
+        f"net ({shape} image) => ({shape} r) {{ s = Sigmoid (image) t = Mul (s, image) r = Add (t, image) }}"
+    )
+    network = read_float_model(saved(tmp_path, graph), "0..1")
+    assert (network.scale, network.channels) == (1, channels)
+    assert Runner(network)(np.zeros((2, 21, 17, channels), np.float32)).shape == (2, 21, 17, channels)
+
+
+def test_a_network_that_makes_no_image_is_refused(tmp_path: Path) -> None:
+    noise = SAME_SIZE.replace("Relu (image)", "Neg (image)")
+    assert "makes no image of the one that it reads" in refusal(saved(tmp_path, noise))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_may_be_last_in_front_and_first_behind(tmp_path: Path, channels: int) -> None:
+    graph = f"""
+net (float[1, h, w, {channels}] image) => (float[1, {channels}, y, x] upscaled) <float[4] s = {{1, 1, 2, 2}}>
+{{
+    first = Transpose <perm = [0, 3, 1, 2]> (image)
+    upscaled = Resize <mode = "nearest"> (first, , s)
+}}"""
+    network = read_float_model(saved(tmp_path, graph))
+    assert (network.layout, network.channels, network.scale) == ("nhwc", channels, 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 21, 17, channels)).astype(np.float32)
+    np.testing.assert_allclose(Runner(network)(pixels), pixels.repeat(2, axis=1).repeat(2, axis=2), atol=1e-3)
+
+
 def test_a_size_that_the_operations_need_is_kept_and_any_number_of_images_goes_in(tmp_path: Path) -> None:
     network = read_float_model(saved(tmp_path, OF_ONE_SIZE), "0..1")
     assert (network.size, network.batched) == ((20, 20), True)

@@ -38,7 +38,7 @@ class Stored:
     axis: int
 
     def permuted(self, perm: Sequence[int]) -> Stored:
-        """The same constant with its axes in another order."""
+        """Return this constant with its axes in another order."""
         axis = perm.index(self.axis) if self.scale.size > 1 else 0
         return replace(self, values=np.ascontiguousarray(self.values.transpose(perm)), axis=axis)
 
