@@ -74,7 +74,11 @@ def _convolution(operator: TfliteOperator, shape: tuple[int, ...], read: TfliteT
     if operator.name == "FULLY_CONNECTED":
         return "fully connected"
     groups = shape[0] if operator.name == "DEPTHWISE_CONV_2D" else max(1, read.shape[3] // shape[1])
-    return convolution_words(shape, groups, operator.options.get("StrideH", 1))
+    stride, dilation = (
+        (operator.options.get(f"{name}H{rest}", 1), operator.options.get(f"{name}W{rest}", 1))
+        for name, rest in (("Stride", ""), ("Dilation", "Factor"))
+    )
+    return convolution_words(shape, groups, stride, dilation)
 
 
 def _integers(
