@@ -32,6 +32,7 @@ from qnas.runtimes.onnxruntime import execute
 from qnas.runtimes.runtime import Runner, pixels, planes
 from qnas.runtimes.table import CHECKS, checks_of
 
+SIDE = 64  # of an image that shows the scale of a reference
 FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
 NEAR = 40.0  # dB: what differs more than by roundings is another network
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
@@ -155,8 +156,14 @@ def _interpreted(network: IntegerNetwork, ties: NearTies, image: Image) -> Image
 
 
 def _scale(reference: Runner, channels: int) -> int:
-    height, width = reference.size or (SMALLEST_SIDE, SMALLEST_SIDE)
-    return len(reference.upscale(np.zeros((height, width, channels), np.uint8))) // height
+    """By how much its output grows with its input: a border of the image may be missing in it."""
+
+    def made(height: int, width: int) -> int:
+        return len(reference.upscale(np.zeros((height, width, channels), np.uint8)))
+
+    if reference.size is not None:
+        return -(-made(*reference.size) // reference.size[0])
+    return (made(2 * SIDE, 2 * SIDE) - made(SIDE, SIDE)) // SIDE
 
 
 def _effort(integer: IntegerNetwork | None, trained: Trained | None, images: int) -> Effort:

@@ -118,7 +118,7 @@ def crop(graph: QdqGraph, node: NodeProto) -> Value:
                 rows = np.arange(graph.draft.nodes[read].channels)[first[0] : last[0] : step]
                 read = graph.pick(written_name(node), read, rows)
             else:
-                read = _every(graph, node, cut(graph, node, read, axis % 4, first, last), axis % 4, step)
+                read = every(graph, node, cut(graph, node, read, axis % 4, first, last), axis % 4, step)
         return read
 
     return graph.draft.moved(graph.tensor(node), written_name(node), write)
@@ -154,7 +154,7 @@ def cut(
     raise refused(node, f"keeps {spans[0]} of one image and {spans[-1]} of another: no tensor has that size")
 
 
-def _every(graph: QdqGraph, node: NodeProto, read: str, axis: int, step: int) -> str:
+def every(graph: QdqGraph, node: NodeProto, read: str, axis: int, step: int) -> str:
     """Every `step`-th row or column."""
     if step == 1:
         return read

@@ -246,7 +246,8 @@ class QdqGraph:
             if node.op_type == op and node.input[0] in names:
                 fixed = all(isinstance(self.values.get(name), Constant) for name in node.input[1:] if name)
                 return node if fixed else None
-            if node.op_type in PICKING - {"Gather"} and not names.isdisjoint(node.input):
+            data = node.input[:1] if node.op_type == "Gather" else node.input  # not what a table is read by
+            if node.op_type in PICKING and not names.isdisjoint(data):
                 names.update(node.output)
         return None
 

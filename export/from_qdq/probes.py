@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from qnas.errors import QnasError
+from qnas.errors import ModelError
 from qnas.integer.windows import Size
 from qnas.onnx.graph import Graph
 from qnas.onnx.shapes import declared_sizes, infer_shapes
@@ -24,7 +24,8 @@ MEASURING = frozenset({"Shape", "Size"})
 def derived_values(model: ModelProto, last: bool) -> tuple[tuple[Size, ...], Mapping[str, tuple[Array, ...]]]:
     """The sizes (height, width) tried, and of each tensor that these alone determine its value for each.
 
-    `last`: the channels of the image are. A model of one size is tried at that alone.
+    `last`: the channels of the image are. A model of one size is tried at that alone. Raises ModelError for
+    one that takes no image of these sizes.
     """
     (image,) = Graph(model.graph).inputs
     batch, *others = declared_sizes(image)
@@ -35,8 +36,10 @@ def derived_values(model: ModelProto, last: bool) -> tuple[tuple[Size, ...], Map
     found: dict[Size, Mapping[str, Array]] = {}
     for size in tried:
         shape = (*size, channels or 3) if last else (channels or 3, *size)
-        with suppress(QnasError):
+        with suppress(Exception):  # a size that it does not take, or a graph tampered with, breaks anywhere
             found[size] = infer_shapes(model, {image.name: (batch or 1, *shape)}).derived
+    if not found:
+        raise ModelError(f"the model takes none of the images {[*tried]}: export it again, for any size")
     names: set[str] = set().union(*found.values())
     taken = {size: values for size, values in found.items() if names == values.keys()}
     return tuple(taken), {name: tuple(values[name] for values in taken.values()) for name in names}

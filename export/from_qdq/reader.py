@@ -236,7 +236,10 @@ def _read(graph: QdqGraph, node: NodeProto) -> None:
 
 
 def _gather(graph: QdqGraph, node: NodeProto) -> Value:
-    """Read a table, or a pick of channels."""
+    """Read a table, a pick of channels, or places that sizes decide."""
+    places = graph.value(node, 1)
+    if isinstance(places, Derived):
+        return upscaling.nearest_gather(graph, node, places)
     table = isinstance(graph.value(node, 0), Constant)
     return quantizers.gather(graph, node) if table else moving.channels_picked(graph, node)
 

@@ -85,8 +85,8 @@ def _convolution(operator: TfliteOperator, shape: tuple[int, ...], read: TfliteT
         return "fully connected"
     groups = shape[0] if operator.name == "DEPTHWISE_CONV_2D" else max(1, read.shape[3] // shape[1])
     stride, dilation = (
-        (operator.options.get(f"{what}H", 1), operator.options.get(f"{what}W", 1))
-        for what in ("Stride", "DilationFactor")
+        (operator.options.get(f"{name}H{rest}", 1), operator.options.get(f"{name}W{rest}", 1))
+        for name, rest in (("Stride", ""), ("Dilation", "Factor"))
     )
     return convolution_words(shape, groups, stride, dilation)
 

@@ -17,7 +17,7 @@ from qnas.export.targets import Layout, Target
 from qnas.export.to_onnx.image_gains import image_gain_nodes
 from qnas.integer import nodes
 from qnas.integer.convolution import Conv
-from qnas.integer.crops import Crop, CropTo
+from qnas.integer.crops import Crop, CropTo, Nearest
 from qnas.integer.network import IntegerNetwork, form_of, image_gain
 from qnas.integer.windows import NO_SIDES, Sides
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
@@ -256,12 +256,11 @@ class _Writer(GraphNodes):
         self.rounded(node, "MatMul", inputs)
 
     def max_pool(self, node: nodes.MaxPool) -> None:
-        """No byte is below 0. onnx's reference mixes up sides that differ, so these are padded before."""
+        """onnx's reference mixes up sides that differ: they repeat edges, which windows hold anyway."""
         source, pads = self.tensors[node.inputs[0]], node.padding
         if pads[:2] != pads[2:]:
-            lowest = self.constant("uint8_0", np.uint8(0))
-            source = self.node("Pad", [source, self.sides(pads), lowest], f"{self.tensors[node.name]}.padded")
-            pads = NO_SIDES
+            padded = f"{self.tensors[node.name]}.padded"
+            source, pads = self.node("Pad", [source, self.sides(pads)], padded, mode="edge"), NO_SIDES
         self.put(
             "MaxPool", [source], self.tensors[node.name],
             kernel_shape=list(node.kernel), strides=list(node.stride), pads=list(pads),
@@ -321,6 +320,21 @@ class _Writer(GraphNodes):
             end = self.node("Add", [end, start], f"{name}.end")
         self.sliced(node, (axis,), (node.start,), end)
 
+    def nearest(self, node: Nearest) -> None:
+        """A Gather of places in whole numbers: a Resize computes them in float."""
+        name, axis = self.tensors[node.name], node.axis
+        x, like = (self.tensors[read] for read in node.inputs)
+        length, target = (
+            self.node("Shape", [tensor], f"{name}.{what}", start=axis, end=axis + 1)
+            for tensor, what in ((x, "length"), (like, "target"))
+        )
+        zero, one = (self.constant(f"int_{n}", np.int64(n)) for n in (0, 1))
+        scalar = self.node("Squeeze", [target], f"{name}.target_number")
+        places = self.node("Range", [zero, scalar, one], f"{name}.range")
+        places = self.node("Mul", [places, length], f"{name}.times_length")
+        places = self.node("Div", [places, target], f"{name}.places")
+        self.put("Gather", [x, places], name, axis=axis)
+
     def sliced(self, node: nodes.IntegerNode, axes: Sequence[int], start: Sequence[int], ends: str) -> None:
         name = self.tensors[node.name]
         places = [("start", start), ("axes", axes)]
@@ -352,4 +366,5 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[[_Writer, Any], object]] = {
     nodes.Pad: _Writer.pad,
     Crop: _Writer.crop,
     CropTo: _Writer.crop_to,
+    Nearest: _Writer.nearest,
 }

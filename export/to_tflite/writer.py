@@ -21,7 +21,7 @@ from qnas.export.to_tflite.file import Grid
 from qnas.export.to_tflite.logistic import logistic_table
 from qnas.integer import nodes
 from qnas.integer.convolution import Conv
-from qnas.integer.crops import Crop, CropTo
+from qnas.integer.crops import Crop, CropTo, Nearest, nearest_places
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
@@ -199,12 +199,21 @@ class _Writer:
         return self.blocks.moved("MEAN", node.name, [x], self.shape(node), axes, keepDims=True)
 
     def interpolate(self, node: nodes.Interpolate, x: Tensor) -> Tensor:
-        """A matrix product along the last axis: the axis goes there and back."""
+        axis = node.axis - 1
+        return self.product(node, x, interpolation_steps(x.shape[axis], self.shape(node)[axis]), 1 / STEPS)
+
+    def nearest(self, node: Nearest, x: Tensor) -> Tensor:
+        axis = node.axis - 1
+        places = nearest_places(x.shape[axis], self.shape(node)[axis])
+        return self.product(node, x, np.eye(x.shape[axis], dtype=np.int64)[places], 1)
+
+    def product(
+        self, node: nodes.Interpolate | Nearest, x: Tensor, weight: NDArray[np.int64], step: float
+    ) -> Tensor:
+        """`weight` steps [out, in] times the rows or columns, as the last axis: it goes there and back."""
         self.fixed(node)
         there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if node.axis == 2 else ((0, 1, 3, 2), (0, 1, 3, 2))
-        axis = node.axis - 1
-        weight = interpolation_steps(x.shape[axis], self.shape(node)[axis]).astype(np.int8)
-        scale = np.full(len(weight), 1 / STEPS, np.float32)
+        weight, scale = weight.astype(np.int8), np.full(len(weight), step, np.float32)
         matrix = self.blocks.file.constant(f"{node.name}.weight", weight, Grid(scale, 0))
         turned = self.blocks.transposed(f"{node.name}.turned", x, there)
         product = self.blocks.computed(
@@ -366,4 +375,5 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[..., Tensor]] = {
     nodes.Pad: _Writer.pad,
     Crop: _Writer.crop,
     CropTo: _Writer.crop_to,
+    Nearest: _Writer.nearest,
 }

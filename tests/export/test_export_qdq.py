@@ -57,7 +57,8 @@ def test_the_integers_are_compared_with_the_model_itself(folder: Path, white: fl
     assert result.exit_code == 0, result.output
     assert f"images are read as {found}: their quantizer spans {white:g}" in " ".join(result.output.split())
     report = json.loads(Path("theirs.qnas.parity.json").read_text())
-    assert [each["runtime"] for each in report["references"]] == ["interpreter", "source model in onnxruntime"]
+    names = [each["runtime"] for each in report["references"]]
+    assert names == ["interpreter", "source model in onnxruntime"]
     against = report["references"][1]["against"]["interpreter"]
     assert against["values"] == 64 * 48 * 3
     assert against["largest_difference"] <= 1

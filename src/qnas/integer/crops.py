@@ -1,8 +1,11 @@
-"""Nodes that keep a part of the image: their definition."""
+"""Nodes that take a part of the rows and columns of an image, or some of them several times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qnas.integer.nodes import IntegerNode
 from qnas.integer.requantization import Bytes, Read, Watch
@@ -30,8 +33,8 @@ class Crop(IntegerNode, scope="channel"):
 
 @dataclass(frozen=True, eq=False)
 class CropTo(IntegerNode, scope="channel"):
-    """Of the rows (`axis` 2) or columns (3) of inputs[0], from `start` on `times` as many as inputs[1] has;
-    all that are left where these are fewer."""
+    """`times` as many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has, from `start` on; all that
+    are left where these are fewer."""
 
     axis: Literal[2, 3]
     start: int = 0
@@ -55,3 +58,32 @@ class CropTo(IntegerNode, scope="channel"):
         if self.axis == 2:
             return min(self.times * rows, height - self.start), width
         return height, min(self.times * columns, width - self.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest(IntegerNode, scope="channel"):
+    """As many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has: the i-th of `target` is number
+    `i * length // target`."""
+
+    axis: Literal[2, 3]
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return self.inputs[:1]
+
+    @property
+    def words(self) -> str:
+        return "nearest rows" if self.axis == 2 else "nearest columns"
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        (x, _), (like, _) = reads
+        return x.take(nearest_places(x.shape[self.axis], like.shape[self.axis]), self.axis)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        x, like = reads
+        return (like[0], x[1]) if self.axis == 2 else (x[0], like[1])
+
+
+def nearest_places(length: int, target: int) -> NDArray[np.int64]:
+    """int64 [target]: which of `length` each of `target` pixels is, where both begin at 0."""
+    return np.arange(target) * length // target

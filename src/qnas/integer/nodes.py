@@ -19,6 +19,7 @@ onnxruntime and XNNPACK alike.
     Interpolate   bilinear along one axis to the length of `inputs[1]`, in 64ths, requantized
     Pad           rows and columns around the image, or channels of the value 0 behind the last
     Crop, CropTo  a part of the image: in `qnas.integer.crops`
+    Nearest       rows or columns, some left out or taken several times: there too
 """
 
 from abc import ABC, abstractmethod
