@@ -22,6 +22,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_con
 
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
+from qnas.calibration.prepare.channels_first import dense_layers_as_convolutions
 from qnas.calibration.prepare.final_clip import find_final_clip
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
 from qnas.errors import ModelError
@@ -194,6 +195,9 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
     if channel_copies(model, shape):
         standard_forms.unread_nodes_removed(graph)
     standard_forms.single_concatenations_removed(graph)
+    standard_forms.sums_of_two(graph)
+    if dense_layers_as_convolutions(model, shape):
+        standard_forms.unread_nodes_removed(graph)
     standard_forms.explicit_paddings(graph)
     standard_forms.means_as_pools(graph)
     standard_forms.batch_norms_as_convolutions(graph)

@@ -139,6 +139,25 @@ def means_as_pools(proto: GraphProto) -> bool:
     return changed
 
 
+def sums_of_two(proto: GraphProto) -> bool:
+    """A Sum or a Mean of several tensors -> an Add of two after another, and a factor."""
+    graph, made, changed = Graph(proto), GraphNodes(Names.of(proto)), False
+    for node in graph.nodes:
+        if node.op_type not in ("Sum", "Mean"):
+            made.nodes.append(node)
+            continue
+        total, last, count = node.input[0], node.output[0], len(node.input)
+        for index, name in enumerate(node.input[1:], 2):
+            ends = index == count and node.op_type == "Sum"
+            total = made.put("Add", [total, name], last if ends else made.names.tensor(f"{last}.sum{index}"))
+        if total != last:
+            share = made.constant(f"{last}.share", np.float32(1 / count if node.op_type == "Mean" else 1))
+            made.put("Mul", [total, share], last, made.names.node(f"{last}.mean"))
+        changed = True
+    made.rewrite(proto)
+    return changed
+
+
 def single_concatenations_removed(proto: GraphProto) -> bool:
     """A Concat of one tensor is that tensor: an Identity, which onnxruntime takes out."""
     found = [node for node in proto.node if node.op_type == "Concat" and len(node.input) == 1]
