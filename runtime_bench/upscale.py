@@ -1,25 +1,24 @@
-"""Upscales images of any size with an ONNX super-resolution model, in tiles, so that memory stays bounded.
+"""Upscales images of any size with a super-resolution model, in tiles, so that memory stays bounded.
 
 What a tile reads around the part that is kept has to reach as far as the model looks. How far that is, is
 found by running it; a model that looks at the whole image (squeeze-and-excite, normalization by the image's
 own statistics) runs in one piece.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.errors import ModelError, UsageError
 from qnas.images.evaluation import Image
 from qnas.images.files import full_range_luma
 from qnas.images.resize import resize_bicubic
-from qnas.onnx.session import first_line, open_session
+from qnas.runtime_bench.image_models import open_image_model, size_text
 
 TILE = 256
 OVERLAPS = (16, 32, 64)  # tried in this order
@@ -33,19 +32,19 @@ class Upscaler:
     """A model that was seen to enlarge images by `scale`, 1 of one that restores: RGB ones, or with one of
     `channels` their luma.
 
-    `input_scale` is what one grey level is in a float model, None for a uint8 model. Sides below `smallest`
-    pixels, and those that are no multiple of `multiple`, are what the model cannot run on: such images are
-    padded by repeating the edge. So are all for a model whose output has `missing` rows and columns less than
-    `scale` times as many: it leaves out as many on each side.
+    `run`: the model itself. Sides below `smallest` pixels, and those that are no multiple of `multiple`, are
+    what it cannot run on: such images are padded by repeating the edge. So are all for a model whose output
+    has `missing` rows and columns less than `scale` times as many: it leaves out as many on each side.
+    `note`: how its images are read, where that was found out.
     """
 
-    session: Any  # onnxruntime.InferenceSession, which has no types
+    run: Callable[[Image], Image]
     scale: int
-    input_scale: float | None
     smallest: int
     channels: int
     multiple: int = 1
     missing: int = 0
+    note: str = ""
 
     @cached_property
     def overlap(self) -> int | None:
@@ -92,10 +91,10 @@ class Upscaler:
         border = -(-self.missing // (2 * self.scale))
         run = [self._side_run(side + 2 * border) for side in (height, width)]
         around = [(border, n - border - side) for n, side in zip(run, (height, width), strict=True)]
-        output = _run(self.session, self.input_scale, np.pad(image, [*around, (0, 0)], mode="edge"))
+        output = self.run(np.pad(image, [*around, (0, 0)], mode="edge"))
         if list(output.shape[:2]) != [self.scale * n - self.missing for n in run]:
             raise ModelError(
-                f"the model made {_size(output)} pixels of {_size(image)}, not {self.scale} times "
+                f"the model made {size_text(output)} pixels of {size_text(image)}, not {self.scale} times "
                 "as many a side: use a super-resolution model"
             )
         first = self.scale * border - self.missing // 2
@@ -106,28 +105,28 @@ class Upscaler:
         return -(-max(self.smallest, side) // self.multiple) * self.multiple
 
 
-def load_upscaler(model: Path, threads: int = 0) -> Upscaler:
-    """Open an ONNX model of [N, C, H, W], C 3 or 1, uint8 or float32; run it on a small tile for its scale.
+def load_upscaler(model: Path, threads: int = 0, input_range: InputRange | None = None) -> Upscaler:
+    """Open a model file of any kind, and run it on small images for what it does to their size.
 
-    Raises ModelError when it cannot be loaded or is no super-resolution model of free height and width.
+    Raises ModelError when it cannot be loaded or is no super-resolution model of free height and width,
+    UsageError where what runs such files is not installed.
     """
-    session = open_session(model, threads)
-    channels, input_scale = _input(model, session)
+    opened = open_image_model(model, input_range, threads)
     error: Exception | None = None
     for multiple, size in product(MULTIPLES, PROBE_SIZES):  # pooling layers refuse the smallest
         if size % multiple:
             continue
-        probe = np.zeros((size, size + multiple, channels), np.uint8)
+        probe = np.zeros((size, size + multiple, opened.channels), np.uint8)
         try:
-            outputs = [_run(session, input_scale, each) for each in (probe, np.tile(probe, (2, 2, 1)))]
+            outputs = [opened.run(each) for each in (probe, np.tile(probe, (2, 2, 1)))]
         except ModelError as failure:
             error = failure if multiple == 1 else error
             continue
         scale, missing = _enlargement(probe, *outputs)
         if scale >= 1:
-            return Upscaler(session, scale, input_scale, size, channels, multiple, missing)
+            return Upscaler(opened.run, scale, size, opened.channels, multiple, missing, opened.note)
         if multiple == 1:
-            error = ModelError(f"it makes {_size(outputs[0])} pixels of {_size(probe)}")
+            error = ModelError(f"it makes {size_text(outputs[0])} pixels of {size_text(probe)}")
     raise ModelError(f"{model} is no super-resolution model: {error}; use one that `qnas-export` wrote")
 
 
@@ -138,63 +137,6 @@ def _enlargement(image: Image, output: Image, of_twice: Image) -> tuple[int, int
     scale = int(min(growth))
     missing = {scale * image.shape[k] - output.shape[k] for k in (0, 1)}
     return (scale, min(missing)) if growth == {scale} and len(missing) == 1 and min(missing) >= 0 else (0, 0)
-
-
-def _input(model: Path, session: Any) -> tuple[int, float | None]:
-    """Check the model's input and output; return its channels and its input scale, None for uint8."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    advice = (
-        "use a super-resolution model with one image input and one image output, [N, 3, H, W] or [N, 1, H, W]"
-    )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(f"{model} has {len(inputs)} inputs and {len(outputs)} outputs: {advice}")
-    shape = inputs[0].shape
-    if len(shape) != 4 or shape[1] not in (1, 3) or (isinstance(shape[0], int) and shape[0] != 1):
-        raise ModelError(f"{model} has an input of shape {shape}: {advice}")
-    if isinstance(shape[2], int) or isinstance(shape[3], int):
-        raise ModelError(
-            f"{model} takes only images of {shape[3]}x{shape[2]}: export it with free height and width"
-        )
-    kinds = (inputs[0].type, outputs[0].type)
-    if kinds == ("tensor(uint8)", "tensor(uint8)"):
-        return shape[1], None
-    if kinds != ("tensor(float)", "tensor(float)"):
-        raise ModelError(f"{model} maps {kinds[0]} to {kinds[1]}: use a model of uint8 or float32 images")
-    written = session.get_modelmeta().custom_metadata_map.get("qnas.input_scale", "")
-    try:
-        scale = float(written)
-    except ValueError:
-        scale = math.nan
-    if not (math.isfinite(scale) and scale > 0):
-        raise ModelError(
-            f"{model} does not say what a grey level is: set its metadata qnas.input_scale, "
-            f"such as 0.00390625, to a positive number (it is {written!r})"
-        )
-    return shape[1], scale
-
-
-def _run(session: Any, input_scale: float | None, image: Image) -> Image:
-    """Run the model on uint8 [H, W, C]; return uint8 [H', W', C], rounded half to even and clipped."""
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-    feed = planes if input_scale is None else planes.astype(np.float32) * np.float32(input_scale)
-    try:
-        output = session.run(None, {session.get_inputs()[0].name: feed})[0]
-    except Exception as error:  # onnxruntime's exception types share no base but Exception
-        raise ModelError(f"the model cannot run on {_size(image)} pixels: {first_line(error)}") from error
-    if output.ndim != 4 or output.shape[:2] != planes.shape[:2]:
-        raise ModelError(
-            f"the model's output has shape {list(output.shape)}, not [1, {planes.shape[1]}, H, W]"
-        )
-    if input_scale is not None:
-        if not np.isfinite(output).all():
-            raise ModelError("the model's output holds values that are not finite: export it again")
-        output = np.clip(np.rint(output / np.float32(input_scale)), 0, 255).astype(np.uint8)
-    pixels: Image = output[0].transpose(1, 2, 0)
-    return pixels
-
-
-def _size(image: Image) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def upscale(upscaler: Upscaler, image: Image, tile: int = TILE, overlap: int | None = None) -> Image:

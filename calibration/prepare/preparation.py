@@ -20,6 +20,7 @@ from onnx import ModelProto, TensorProto, version_converter
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
 from qnas.calibration.prepare.channel_terms import channel_terms_folded
+from qnas.calibration.prepare.dense_layers import dense_layers_as_convolutions
 from qnas.calibration.prepare.final_clip import find_final_clip
 from qnas.calibration.prepare.free_sizes import freed
 from qnas.calibration.prepare.pixel_moves import pixel_moves
@@ -149,7 +150,10 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
     if channel_copies(model, shape):
         standard_forms.unread_nodes_removed(graph)
     standard_forms.single_concatenations_removed(graph)
+    standard_forms.sums_of_two(graph)
     if rectifiers_as_one(graph):
+        standard_forms.unread_nodes_removed(graph)
+    if dense_layers_as_convolutions(model, shape):
         standard_forms.unread_nodes_removed(graph)
     standard_forms.explicit_paddings(graph)
     standard_forms.means_as_pools(graph)

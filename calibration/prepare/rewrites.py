@@ -4,7 +4,8 @@
    rows and columns, is a convolution to the phases of each pixel, and a DepthToSpace: onnxruntime has no
    integer kernel for it as it is.
 2. A bilinear Resize to another tensor's size is two products (`bilinear.py`).
-3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c).
+3. PRelu with one slope is a LeakyRelu. x - c is x + (-c), x / c is x * (1 / c). x to the power of 2 is x * x,
+   unless what computes in float alone reads it.
 """
 
 from copy import deepcopy
@@ -20,6 +21,7 @@ from qnas.calibration.prepare.float_model import FloatModel
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
+from qnas.onnx.operations import FLOAT_ONLY
 
 Array = NDArray[np.float32]
 
@@ -51,9 +53,15 @@ def _rewritten(made: GraphNodes, graph: Graph, node: NodeProto) -> bool:
             _put(made, "Add", node, -constant)
         case "Div" if (constant != 0).all():
             _put(made, "Mul", node, np.float32(1) / constant)
+        case "Pow" if (constant == 2).all() and _read_in_integers(graph, node):
+            made.put("Mul", [node.input[0]] * 2, node.output[0], node.name)
         case _:
             return False
     return True
+
+
+def _read_in_integers(graph: Graph, node: NodeProto) -> bool:
+    return all(reader.op_type not in FLOAT_ONLY for reader in graph.readers.get(node.output[0], ()))
 
 
 def _floats(graph: Graph, name: str) -> Array | None:

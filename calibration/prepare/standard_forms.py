@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
 from qnas.onnx.operations import PERMUTING
@@ -101,6 +102,25 @@ def _alone_behind(graph: Graph, name: str) -> NodeProto | None:
             return None
         name = node.input[0]
     return None
+
+
+def sums_of_two(proto: GraphProto) -> bool:
+    """A Sum or a Mean of several tensors -> an Add of two after another, and a factor."""
+    graph, made, changed = Graph(proto), GraphNodes(Names.of(proto)), False
+    for node in graph.nodes:
+        if node.op_type not in ("Sum", "Mean"):
+            made.nodes.append(node)
+            continue
+        total, last, count = node.input[0], node.output[0], len(node.input)
+        for index, name in enumerate(node.input[1:], 2):
+            ends = index == count and node.op_type == "Sum"
+            total = made.put("Add", [total, name], last if ends else made.names.tensor(f"{last}.sum{index}"))
+        if total != last:
+            share = made.constant(f"{last}.share", np.float32(1 / count if node.op_type == "Mean" else 1))
+            made.put("Mul", [total, share], last, made.names.node(f"{last}.mean"))
+        changed = True
+    made.rewrite(proto)
+    return changed
 
 
 def single_concatenations_removed(proto: GraphProto) -> bool:

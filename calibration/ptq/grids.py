@@ -8,12 +8,15 @@
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
 5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ): the sum
    is then exact in float32, and every runtime rounds the same number.
-6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC.
+6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC. Where
+   a constant is added to that, the zero point moves, and no byte changes.
+7. The scales of a product are such that every runtime rounds all products of two bytes alike: a little larger
+   where they would not be.
 """
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import NodeProto
@@ -21,6 +24,7 @@ from onnx import NodeProto
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError
+from qnas.integer.requantization import products_agree
 from qnas.quantization.quantizers import QuantParams, quantize
 
 TOP = 255
@@ -31,6 +35,8 @@ FAMILY_BITS = 9
 FLOAT32_BITS = 24
 SIGMOID = Range(0.0, 255 / 256)
 NOTCHES = 16
+GROWTH = 1 + 2**-9  # of scales whose products runtimes would round differently: other mantissas
+MOST_ATTEMPTS = 24
 
 
 @dataclass
@@ -90,13 +96,20 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
         if node.op_type == "Sigmoid" and group in spans and 0.5 < spans[group].high <= 1:
             spans[group] = SIGMOID
     pixels = pixel_grid(graph.network.white)
-    params = {group: span.params() for group, span in spans.items()}
-    needed = {group: float(grid.scale) * TOP / EVEN_TOP for group, grid in params.items()}
+    needed = {group: float(span.params().scale) * TOP / EVEN_TOP for group, span in spans.items()}
     needed |= dict.fromkeys(pinned, float(pixels.scale))
-    for family in _families(graph, groups, dict.fromkeys(pinned, pixels)):
-        scales = _family_scales(family, needed)
-        params |= {g: grid_of_step(spans[g], scale) for g, scale in scales.items() if g not in pinned}
-    return Grids(groups, params | dict.fromkeys(pinned, pixels))
+    known = dict.fromkeys(pinned, pixels)
+    families = _families(graph, groups, known)
+    known |= {group: span.params() for group, span in spans.items() if span == SIGMOID}
+    known |= _shifted(graph, groups, spans)
+    for family in families:
+        known = {
+            group: grid for group, grid in known.items() if group in pinned or group not in family.groups
+        }
+    params = {group: span.params() for group, span in spans.items()} | known
+    for family in families:
+        params |= _family_grids(family, needed, spans, known)
+    return Grids(groups, _agreeing(_products(graph, groups), families, needed, spans, params, known))
 
 
 def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
@@ -137,6 +150,26 @@ def _span(names: list[str], ranges: Mapping[str, Range]) -> Range:
             f"the calibration has no range of the tensor {names[0]!r}: calibrate this model again"
         )
     return Range(min(r.low for r in found), max(r.high for r in found)).with_zero()
+
+
+def _shifted(graph: FloatGraph, groups: Sets, spans: Mapping[str, Range]) -> dict[str, QuantParams]:
+    """The grids of sums of a Sigmoid on its own grid and a constant of whole steps."""
+    found = {}
+    for node in graph.nodes:
+        data, group = graph.data(node), groups.of(node.output[0])
+        number = next((x for x in map(graph.number, node.input) if x is not None), None)
+        if (
+            node.op_type != "Add"
+            or len(data) != 1
+            or number is None
+            or spans.get(groups.of(data[0])) != SIGMOID
+        ):
+            continue
+        grid = SIGMOID.params()
+        zero_point = -number / float(grid.scale)
+        if group in spans and zero_point.is_integer() and 0 <= zero_point <= TOP:
+            found[group] = replace(grid, zero_point=int(zero_point))
+    return found
 
 
 # Case 5 ------------------------------------------------------------------------------------------------
@@ -180,6 +213,15 @@ def _families(graph: FloatGraph, groups: Sets, pinned: Mapping[str, QuantParams]
         )
         for family in families.values() if len(family) > 1
     ]  # fmt: skip
+
+
+def _family_grids(
+    family: Family, needed: Mapping[str, float], spans: Mapping[str, Range], pinned: Mapping[str, QuantParams]
+) -> dict[str, QuantParams]:
+    """The grid of each of its groups that may follow the others."""
+    alone = len(family.groups) == 1
+    scales = {g: needed[g] for g in family.groups} if alone else _family_scales(family, needed)
+    return {group: grid_of_step(spans[group], s) for group, s in scales.items() if group not in pinned}
 
 
 def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, float]:
@@ -244,3 +286,35 @@ def grid_of_step(span: Range, step: float) -> QuantParams:
     """
     zero_point = min(2 * max(round(-span.low / step / 2), 0), EVEN_TOP)
     return QuantParams(np.asarray(step, np.float32), zero_point, 0, TOP)
+
+
+# Case 7 ------------------------------------------------------------------------------------------------
+
+
+def _products(graph: FloatGraph, groups: Sets) -> list[tuple[str, ...]]:
+    """The groups that each product of two tensors reads, and the one that it writes."""
+    nodes = [node for node in graph.nodes if node.op_type == "Mul" and len(graph.data(node)) == 2]
+    return [tuple(groups.of(name) for name in (*graph.data(node), node.output[0])) for node in nodes]
+
+
+def _agreeing(
+    products: Sequence[tuple[str, ...]], families: Sequence[Family], needed: Mapping[str, float],
+    spans: Mapping[str, Range], params: Mapping[str, QuantParams], pinned: Mapping[str, QuantParams],
+) -> Mapping[str, QuantParams]:  # fmt: skip
+    """`params` with larger scales around the products that runtimes would round differently.
+
+    What a product writes grows first, with its family; then, where that is the pixels' grid or does not help,
+    what it reads.
+    """
+    found, least, home = dict(params), dict(needed), {g: family for family in families for g in family.groups}
+    for attempt in range(MOST_ATTEMPTS):
+        apart = [each for each in products if not products_agree(*(found[group] for group in each))]
+        for each in apart:
+            group = each[-1 - attempt % 3]
+            alone = Family((group,), frozenset(), {}, None)
+            family = home.get(group, alone)
+            least |= {g: least[g] * GROWTH for g in family.groups if g not in pinned}
+            found |= _family_grids(family, least, spans, pinned)
+        if not apart:
+            break
+    return found

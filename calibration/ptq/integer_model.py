@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.prepare.rewrites import rewritten
@@ -100,7 +100,8 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     Float layers are those of `options` and
 
     1. operations that are not known to bear grids, and those that no runtime computes in integers;
-    2. what reads or writes a tensor whose values depend on the size of the image;
+    2. what reads or writes a tensor whose values depend on the size of the image, and what joins functions of
+       one tensor by other than a sum or product, as Max(x, x / 5) does;
     3. functions of one tensor, value by value, that these alone read;
     4. what has no weights and reads the results of float layers alone;
     5. what computes value by value with such results and the one tensor that they are a function of, value by
@@ -117,7 +118,7 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
         for node in computing
         if node.op_type not in ON_GRIDS - FLOAT_ONLY  # Case 1
         or not network.size_dependent.isdisjoint(graph.touched(node))  # Case 2
-    }
+    } | _joins(graph, computing)
     for node in reversed(computing):  # Case 3
         readers = [reader for name in node.output for reader in graph.value_readers.get(name, ())]
         alone = bool(readers) and all(r.name in floating and r.op_type not in WEIGHTED for r in readers)
@@ -134,6 +135,19 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
             floating.add(node.name)
             sources |= dict.fromkeys(node.output, made_of.pop() if by_value else None)
     return Plan(graph, layers, frozenset(layers) - floating)
+
+
+def _joins(graph: FloatGraph, computing: Sequence[NodeProto]) -> set[str]:
+    """The nodes without an integer kernel that are functions of one tensor, though they read several."""
+    sources: dict[str, str] = {}  # tensor -> the one that it is a function of, value by value
+    found = set[str]()
+    for node in computing:
+        made_of = {sources.get(name, name) for name in graph.data(node)}
+        if node.op_type in ELEMENTWISE and len(made_of) == 1:
+            sources |= dict.fromkeys(node.output, made_of.pop())
+            if len(graph.data(node)) > 1 and node.op_type not in ("Add", "Mul"):
+                found.add(node.name)
+    return found
 
 
 def write_layers(

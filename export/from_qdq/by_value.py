@@ -14,9 +14,18 @@ from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
 from qnas.integer.nodes import Add, ChannelGate, Multiply
 from qnas.integer.tables import sigmoid
 from qnas.onnx.graph import attributes
+from qnas.quantization.quantizers import QuantParams
 
 Floats = NDArray[np.float32]
 Function = Callable[..., Any]  # attributes and float32 arrays -> array
+
+
+def _alpha(a: dict[str, Any], default: float) -> float:
+    return float(a.get("alpha", default))
+
+
+def _selu(x: Floats, alpha: float, gamma: float) -> Any:
+    return gamma * np.where(x > 0, x, alpha * np.expm1(x))
 
 
 def _gelu(x: Floats, approximate: str) -> Any:
@@ -30,24 +39,42 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 FUNCTIONS: dict[str, Function] = {
     "Abs": lambda a, x: np.abs(x),
     "Add": lambda a, x, y: x + y,
+    "Ceil": lambda a, x: np.ceil(x),
+    "Celu": lambda a, x: np.maximum(x, 0) + np.minimum(0, _alpha(a, 1.0) * np.expm1(x / _alpha(a, 1.0))),
+    "Cos": lambda a, x: np.cos(x),
     "Div": lambda a, x, y: x / y,
-    "Elu": lambda a, x: np.where(x < 0, a.get("alpha", 1.0) * np.expm1(x), x),
+    "Elu": lambda a, x: np.where(x < 0, _alpha(a, 1.0) * np.expm1(x), x),
     "Erf": lambda a, x: _erf(x),
+    "Exp": lambda a, x: np.exp(x),
+    "Floor": lambda a, x: np.floor(x),
     "Gelu": lambda a, x: _gelu(x, a.get("approximate", "none")),
-    "HardSigmoid": lambda a, x: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
+    "HardSigmoid": lambda a, x: np.clip(_alpha(a, 0.2) * x + a.get("beta", 0.5), 0, 1),
     "HardSwish": lambda a, x: x * np.clip(x / 6 + 0.5, 0, 1),
-    "LeakyRelu": lambda a, x: np.where(x < 0, np.float32(a.get("alpha", 0.01)) * x, x),
+    "LeakyRelu": lambda a, x: np.where(x < 0, np.float32(_alpha(a, 0.01)) * x, x),
+    "Log": lambda a, x: np.log(x),
     "Max": lambda a, *x: np.maximum.reduce(np.broadcast_arrays(*x)),
+    "Mean": lambda a, *x: np.mean(np.broadcast_arrays(*x), axis=0),
     "Min": lambda a, *x: np.minimum.reduce(np.broadcast_arrays(*x)),
     "Mish": lambda a, x: x * np.tanh(np.logaddexp(x, 0)),
     "Mul": lambda a, x, y: x * y,
     "Neg": lambda a, x: -x,
     "PRelu": lambda a, x, slope: np.where(x < 0, slope * x, x),
+    "Pow": lambda a, x, y: np.power(x, y),
+    "Reciprocal": lambda a, x: 1 / x,
     "Relu": lambda a, x: np.maximum(x, 0),
+    "Round": lambda a, x: np.rint(x),
+    "Selu": lambda a, x: _selu(x, _alpha(a, 1.6732632423543772), a.get("gamma", 1.0507009873554805)),
     "Sigmoid": lambda a, x: sigmoid(x),
+    "Sign": lambda a, x: np.sign(x),
+    "Sin": lambda a, x: np.sin(x),
     "Softplus": lambda a, x: np.logaddexp(x, 0),
+    "Softsign": lambda a, x: x / (1 + np.abs(x)),
+    "Sqrt": lambda a, x: np.sqrt(x),
     "Sub": lambda a, x, y: x - y,
+    "Sum": lambda a, *x: np.sum(np.broadcast_arrays(*x), axis=0),
+    "Swish": lambda a, x: x * sigmoid(np.float32(_alpha(a, 1.0)) * x),
     "Tanh": lambda a, x: np.tanh(x),
+    "ThresholdedRelu": lambda a, x: np.where(x > _alpha(a, 1.0), x, 0),
 }
 
 
@@ -58,7 +85,9 @@ def by_value(graph: QdqGraph, node: NodeProto) -> Value:
         return reads[0].bounded(0, np.inf)
     tensors = {x.node for x in reads if isinstance(x, Levels)}
     if len(tensors) == 2 == len(reads) and node.op_type in ("Add", "Mul"):
-        return _sum(graph, node) if node.op_type == "Add" else _product(graph, node)
+        return _sum(graph, node) if node.op_type == "Add" else _product(graph, node, (0, 1))
+    if _is_square(node, reads):
+        return _product(graph, node, (0, 0))
     found = per_channel(graph, node, reads)
     return found if found is not None else map_values(graph, node, FUNCTIONS[node.op_type], reads)
 
@@ -99,18 +128,29 @@ def _sum(graph: QdqGraph, node: NodeProto) -> Pending:
     return Pending(once(lambda grid: graph.draft.put(Add(written_name(node), names, channels, grid))))
 
 
-def _product(graph: QdqGraph, node: NodeProto) -> Pending:
-    """A tensor read at another scale than its own is one times a constant.
+def _is_square(node: NodeProto, reads: Sequence[Value]) -> bool:
+    """Whether it multiplies what a quantizer wrote with itself: faster than a table, and exact as well."""
+    match node.op_type, reads:
+        case "Mul", [Levels(_, _, QuantParams()) as x, Levels(_, _, QuantParams()) as y]:
+            return x.node == y.node and np.array_equal(x.values, y.values)
+        case "Pow", [Levels(_, _, QuantParams()), Constant(power)]:
+            return bool(power.size and (power == 2).all())
+    return False
 
+
+def _product(graph: QdqGraph, node: NodeProto, places: tuple[int, int]) -> Pending:
+    """The product of the inputs at two `places`.
+
+    A tensor read at another scale than its own is one times a constant.
     One value per channel [N, C, 1, 1] multiplies that channel; one channel [N, 1, H, W] is copied to all.
     """
-    gains = [_gain(graph, node, index) for index in (0, 1)]
-    sizes = [{*graph.draft.sizes[_levels(graph, node, index).node]} for index in (0, 1)]
+    gains = [_gain(graph, node, index) for index in places]
+    sizes = [{*graph.draft.sizes[_levels(graph, node, index).node]} for index in places]
     small = next((index for index in (0, 1) if sizes[index] == {(1, 1)} != sizes[1 - index]), None)
     second = small if small is not None else 0 if gains[0] != 1 == gains[1] else 1
     gain = gains[second]
-    x = graph.on_grid(node, 1 - second)
-    gate = _levels(graph, node, second).node if gain != 1 else graph.on_grid(node, second)
+    x = graph.on_grid(node, places[1 - second])
+    gate = _levels(graph, node, places[second]).node if gain != 1 else graph.on_grid(node, places[second])
     x, gate = _copied(graph, node, x, gate), _copied(graph, node, gate, x)
     channels, kind = _same_channels(graph, node, (x, gate)), Multiply if small is None else ChannelGate
     return Pending(

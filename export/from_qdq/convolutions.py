@@ -9,13 +9,11 @@ from onnx import NodeProto
 from qnas.export.from_qdq.graph import QdqGraph, one_size, refused, written_name
 from qnas.export.from_qdq.values import Pending, Value, once
 from qnas.export.from_qdq.windows import window
-from qnas.integer.convolution import Conv, multiplier
+from qnas.integer.convolution import LARGEST_MULTIPLIER, Conv, multiplier
 from qnas.integer.network import INT32_MAX
 from qnas.integer.nodes import DepthToSpace
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
-
-LARGEST_MULTIPLIER = 1e27  # times an int32 it is still a float32
 
 
 def convolution(graph: QdqGraph, node: NodeProto) -> Value:

@@ -13,14 +13,13 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
-from qnas.integer.convolution import Conv
+from qnas.integer.convolution import UNIT, scaled
 from qnas.integer.network import INT32_MAX
 from qnas.integer.nodes import Add
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Floats = NDArray[np.float32]
-UNIT = 64  # the weight of a slope: scales stay short (decision 0003), offsets are whole 64ths of a step
 ALL = np.arange(256, dtype=np.int32)
 
 # Constants [C] -> (slope [C], offset [C]), by operation and by where the tensor stands.
@@ -76,7 +75,7 @@ def _line(graph: QdqGraph, node: NodeProto, index: int, slope: Floats, offset: F
     if not (np.abs(bias) <= INT32_MAX).all():
         raise refused(node, "has constants out of all proportion to what it reads: calibrate it again")
     name, whole = written_name(node), bias.astype(np.int32)
-    return Pending(once(lambda grid: graph.draft.put(_scaled(graph, name, read, slope, whole, grid))))
+    return Pending(once(lambda grid: graph.draft.put(scaled(name, read, slope, whole, grid))))
 
 
 def _leaky(graph: QdqGraph, node: NodeProto, slopes: Floats) -> Pending:
@@ -97,19 +96,9 @@ def _leaky(graph: QdqGraph, node: NodeProto, slopes: Floats) -> Pending:
             negative = draft.table(read, bytes_, cut, f"{name}.negative")
         ones = np.ones(c, np.float32)
         halves = (
-            draft.put(_scaled(graph, f"{name}.above", read, ones, zero, above)),
-            draft.put(_scaled(graph, f"{name}.below", negative, slopes, zero, below)),
+            draft.put(scaled(f"{name}.above", read, ones, zero, above)),
+            draft.put(scaled(f"{name}.below", negative, slopes, zero, below)),
         )
         return draft.put(Add(name, halves, c, grid))
 
     return Pending(once(write))
-
-
-def _scaled(
-    graph: QdqGraph, name: str, read: str, slope: Floats, bias: NDArray[np.int32], grid: QuantParams
-) -> Conv:
-    """`slope[c] x` and a bias in its steps / UNIT."""
-    c = len(slope)
-    weight = (UNIT * np.sign(slope)).astype(np.int8).reshape(c, 1, 1, 1)
-    scale = (np.where(slope == 0, 1, np.abs(slope)) / UNIT).astype(np.float32)
-    return Conv(name, (read,), c, grid, weight, scale, bias, bits=8, groups=c)

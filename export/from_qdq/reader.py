@@ -8,6 +8,7 @@ is run: its graph is walked once, in its order.
 2. what is computed value by value between two quantizers is a table of 256 bytes, computed here in float32;
 3. Relu and Clip behind another operation are bounds of its quantizer;
 4. parts of a concatenation that are not on its grid get tables onto it, which is what its quantizer did;
+   tables that are straight lines are convolutions of one weight in the end;
 5. a float bias is rounded to steps of its input's scale times the weight's, as integer runtimes do it;
 6. a float input is pixel / 255 or the pixel itself (`input_range`), and the output likewise: where its
    quantizer is not the grid of pixels, a table stands between.
@@ -26,6 +27,7 @@ from qnas.errors import ModelError, printable
 from qnas.export.from_qdq import borders, convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
 from qnas.export.from_qdq.graph import QdqGraph, constant, refused
+from qnas.export.from_qdq.lines import lines_as_convolutions
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.probes import MEASURING, SIZES, derived_values
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Draft, Integers, Levels, Pending, Value
@@ -103,6 +105,7 @@ def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "
     ordered = list(graph.draft.nodes.values())
     ordered = ordered[: [node.name for node in ordered].index(last) + 1]
     network = joined_picks(pruned(IntegerNetwork(name, 1, tuple(ordered))), graph.picks)
+    network = lines_as_convolutions(network, graph.draft.lines)
     network = replace(network, scale=_scale(network))
     check_accumulators(network)
     return network

@@ -24,10 +24,12 @@ from qnas.integer.windows import Size
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Array = NDArray[Any]
+Line = tuple[float, float]  # slope, offset
 Write = Callable[[QuantParams], str]
 ALL = np.arange(256, dtype=np.int32)
 SMALLEST, LARGEST = 1e-9, 1e9  # scales whose products and ratios stay well inside float32
 MOST_CHANNELS = 1024
+SHORT_BITS = 8  # of a ratio of scales that every runtime multiplies bytes with exactly
 DIGITS = 9  # that a float32 has
 SAME = 1e-6  # relative difference of values that float32 computed in two ways
 
@@ -122,6 +124,7 @@ class Draft:
     sizes: dict[str, tuple[Size, ...]] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     tables: dict[tuple[object, ...], str] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)  # of the values of the source, by table
 
     def put(self, node: IntegerNode) -> str:
         """Add `node`, under another name when there is one of its name; return the name."""
@@ -166,9 +169,13 @@ class Draft:
     def on_grid(self, value: Levels | Pending, grid: QuantParams, name: str) -> str:
         """The node that holds `value` quantized to `grid`; if it has to be a table, it is called `name`."""
         grid = bounded_grid(value, grid)
-        if isinstance(value, Levels):
-            return self.table(value.node, quantize(value.values, grid), grid, name)
-        return value.write(grid)
+        if not isinstance(value, Levels):
+            return value.write(grid)
+        table = self.table(value.node, quantize(value.values, grid), grid, name)
+        line = straight(value, grid, self.nodes[value.node].output)
+        if line is not None and table != value.node:
+            self.lines[table] = line
+        return table
 
     def affine(self, value: Levels, name: str) -> str | None:
         """The node whose grid gives `value`, written as a table where need be; None when no grid does."""
@@ -229,6 +236,22 @@ def lowered(integers: Integers) -> Integers:
 def same_grid(a: QuantParams, b: QuantParams) -> bool:
     """Whether the same q has the same value on both."""
     return a.scale == b.scale and a.zero_point == b.zero_point
+
+
+def straight(value: Levels, grid: QuantParams, source: QuantParams) -> Line | None:
+    """The line that `value` is of the values of its node, wherever `grid` does not cut it off."""
+    q = np.arange(source.low, source.high + 1)
+    values = value.values[q].astype(np.float64)
+    bytes_ = quantize(value.values[q], grid)
+    inside = np.flatnonzero((bytes_ > grid.low) & (bytes_ < grid.high))
+    if len(inside) < 2:
+        return None
+    first, last = inside[[0, -1]]
+    x = (q - source.zero_point) * np.float64(source.scale)
+    slope = float((values[last] - values[first]) / (x[last] - x[first]))
+    offset = float(values[first] - slope * x[first])
+    near = np.abs(slope * x + offset - values)[inside] <= SAME * np.abs(values[inside]).max()
+    return (slope, offset) if near.all() and slope != 0 else None
 
 
 def leaky_slope(values: NDArray[np.float32], bytes_: NDArray[np.int32], grid: QuantParams) -> float | None:

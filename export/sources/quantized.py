@@ -66,11 +66,11 @@ def read_quantized(path: Path, options: Options) -> QuantizedSource:
     """Read the integer network of a QDQ model.onnx or an integer model.tflite. Raises ModelError."""
     tflite = is_tflite(path)
     model = onnx_of(read_tflite(path)) if tflite else read_model(path)
-    input_range, found = (options.input_range, "") if options.input_range else _input_range(model)
+    input_range, found = (options.input_range, "") if options.input_range else input_range_of(model)
     integer = integer_network_of(_turned(path, model), path.stem, input_range)
     runtime = "litert-xnnpack" if tflite else "onnxruntime"
     try:
-        runner = (_in_litert if tflite else _in_onnxruntime)(path, DIVISORS[input_range])
+        runner = (litert_runner if tflite else _in_onnxruntime)(path, DIVISORS[input_range])
     except QnasError as error:
         return QuantizedSource(path, integer, found, runtime, None, str(error))
     return QuantizedSource(path, integer, found, runtime, runner)
@@ -96,7 +96,7 @@ def _turned(path: Path, model: ModelProto) -> ModelProto:
     return model
 
 
-def _input_range(model: ModelProto) -> tuple[InputRange, str]:
+def input_range_of(model: ModelProto) -> tuple[InputRange, str]:
     """What its images hold by the first quantizer, and how that was found; no question in bytes."""
     graph = Graph(model.graph)
     image = graph.inputs[0]
@@ -122,7 +122,7 @@ def _in_onnxruntime(path: Path, divisor: float) -> Runner:
     return image_runner(model_bytes(path), pixel=divisor)
 
 
-def _in_litert(path: Path, divisor: float) -> Runner:
+def litert_runner(path: Path, divisor: float) -> Runner:
     """The file in LiteRT, with XNNPACK. Raises ModelError where it is not installed or refuses the file."""
     session = LiteRtSession(read_input(path))
 

@@ -92,8 +92,10 @@ class _Writer(GraphNodes):
     def zero(self, grid: QuantParams) -> str:
         """The float 0 as a quantized tensor of one value.
 
-        A constant of its own, of four axes: onnxruntime gives it these, and would compute every other use of
-        the constant at run time, which costs convolutions their fast kernel.
+        A constant of its own for each grid that is written: of two sums that add the same to one tensor
+        onnxruntime would make one, which no integer kernel rounds twice. Of four axes: onnxruntime gives it
+        these, and would compute every other use of the constant at run time, which costs convolutions their
+        fast kernel.
         """
         scale, zero_point = self.grid_inputs(grid)
         name = f"zero_on_{scale}_{zero_point}"
@@ -223,6 +225,9 @@ class _Writer(GraphNodes):
         twice. An added zero keeps them apart: a quarter of the time of a table of bytes.
         """
         tensor, read, grid = self.tensors[node.name], self.grids[node.inputs[0]], node.output
+        if np.array_equal(node.table[read.low : read.high + 1], np.arange(read.low, read.high + 1)):
+            self.moved(node, "Identity")  # the bytes as they are, on another grid
+            return
         unsigned = grid.low == grid.zero_point
         same = (read.scale, read.zero_point) == (grid.scale, grid.zero_point)
         match node.function:
@@ -233,7 +238,7 @@ class _Writer(GraphNodes):
             case "leaky_relu":
                 self.rounded(node, "LeakyRelu", [self.reads(node.inputs[0])], alpha=node.slope)
             case "requantize" if self.target.between == "add_zero":
-                self.rounded(node, "Add", [self.reads(node.inputs[0]), self.zero(read)])
+                self.rounded(node, "Add", [self.reads(node.inputs[0]), self.zero(grid)])
             case "requantize" if unsigned and read.low < read.zero_point:
                 self.rounded(node, "Relu", [self.reads(node.inputs[0])])
             case "requantize":

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
-from qnas.export.to_tflite.blocks import SAME, VALID, Blocks, Kernel, Tensor
+from qnas.export.to_tflite.blocks import MOST_PARTS, SAME, VALID, Blocks, Kernel, Tensor
 from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.export.to_tflite.file import Grid
 from qnas.export.to_tflite.logistic import logistic_table
@@ -164,14 +164,16 @@ class _Writer:
                 self.approximate.append(node.name)
             return self.blocks.computed("ADD", node.name, node.output, (a.index, b.index), a.shape)
         bias = factors[1] * (a.zero_point - b.zero_point)  # b is read with the zero point of a
-        parts = [
-            self.blocks.relabelled(f"{node.name}.bytes{i}", x, unit, a.zero_point)
-            for i, x in enumerate((a, b))
-        ]
-        return self.summed(node, parts, factors, bias)
+        parts, weights = [], []
+        for i, (x, factor) in enumerate(zip((a, b), factors, strict=True)):
+            same = self.blocks.relabelled(f"{node.name}.bytes{i}", x, unit, a.zero_point)
+            copies = -(-factor // LARGEST_WEIGHT)
+            parts += [same] * copies
+            weights += [(factor + k) // copies for k in range(copies)]
+        return self.summed(node, parts, weights, bias)
 
-    def summed(self, node: nodes.Add, parts: Sequence[Tensor], factors: Sequence[int], bias: int) -> Tensor:
-        """`factors . parts + bias` as a convolution of the two tensors joined.
+    def summed(self, node: nodes.Add, parts: Sequence[Tensor], weights: Sequence[int], bias: int) -> Tensor:
+        """`weights . parts + bias` as a convolution of the tensors joined.
 
         One above the other takes half the time of side by side, but the dilation is the height of the image.
         """
@@ -179,11 +181,11 @@ class _Writer:
         scale, shift = np.ones(channels, np.float32), np.full(channels, bias, np.int32)
         both = self.blocks.concat(f"{node.name}.both", parts, axis=3 if self.resizable else 1)
         if self.resizable:
-            dense = np.concatenate([f * np.eye(channels) for f in factors], axis=1).astype(np.int8)
+            dense = np.concatenate([w * np.eye(channels) for w in weights], axis=1).astype(np.int8)
             kernel = Kernel(dense.reshape(channels, 1, 1, -1), scale, shift, depthwise=False)
             return self.blocks.convolved(node.name, both, node.output, kernel, shape)
-        weight = np.repeat(np.asarray(factors, np.int8), channels).reshape(1, 2, 1, channels)
-        kernel = Kernel(weight, scale, shift, depthwise=True)
+        column = np.repeat(np.asarray(weights, np.int8), channels).reshape(1, -1, 1, channels)
+        kernel = Kernel(column, scale, shift, depthwise=True)
         return self.blocks.convolved(node.name, both, node.output, kernel, shape, dilationHFactor=shape[1])
 
     def multiply(self, node: nodes.Multiply, a: Tensor, b: Tensor) -> Tensor:
@@ -223,12 +225,16 @@ class _Writer:
         return self.blocks.transposed(node.name, product, back)
 
     def table(self, node: nodes.Table, x: Tensor) -> Tensor:
-        """Case 1: the bytes of a requantization: QUANTIZE where nothing is rounded and int8 clamps, otherwise
-        a convolution. Case 2: those of the runtime's sigmoid. Case 3: those of the sum of both halves of a
-        leaky ReLU. Case 4: any: GATHER, which XNNPACK leaves out.
+        """Case 0: the bytes as they are, on another grid.
+        Case 1: those of a requantization: QUANTIZE if nothing is rounded and int8 clamps, or a convolution.
+        Case 2: those of the runtime's sigmoid. Case 3: those of the sum of both halves of a leaky ReLU.
+        Case 4: any: GATHER, which XNNPACK leaves out.
         """
         read, grid = self.named[node.inputs[0]].output, node.output
         q = np.arange(read.low, read.high + 1)
+        if np.array_equal(node.table[q], q):
+            zero_point = x.zero_point + grid.zero_point - read.zero_point
+            return self.blocks.relabelled(node.name, x, np.float32(grid.scale), zero_point)
         factor = np.float32(x.scale / grid.scale)
         steps = np.rint((q - read.zero_point).astype(np.float32) * factor) + grid.zero_point
         same = np.array_equal(node.table[q], np.clip(steps, grid.low, grid.high))
@@ -350,7 +356,7 @@ def _equal_sums(
     scales: tuple[np.float32, np.float32], factors: Sequence[int], unit: np.float32, y: QuantParams
 ) -> bool:
     """Whether `(factors . q) * unit / s_y` rounds as the definition of Add does, for all pairs of bytes."""
-    if max(factors) > LARGEST_WEIGHT:
+    if max(factors) > LARGEST_WEIGHT * (MOST_PARTS - 1):
         return False
     left, right = np.meshgrid(np.arange(-255, 256), np.arange(-255, 256))
     a, b = scales

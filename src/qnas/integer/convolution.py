@@ -18,6 +18,8 @@ from qnas.integer.windows import NO_SIDES, Sides, Size, padded, span, window_wor
 from qnas.quantization.quantizers import QuantParams
 
 INT16_MAX = 2**15 - 1
+UNIT = 64  # the weight of a slope: scales stay short (decision 0003), offsets are whole 64ths of a step
+LARGEST_MULTIPLIER = 1e27  # times an int32 it is still a float32
 EXACT_FLOAT32 = 2**24  # every integer up to here is a float32
 ONE = np.float32(1)
 
@@ -94,6 +96,18 @@ def unshuffled(name: str, source: IntegerNode, factor: int) -> Conv:
     one, zero = np.ones(width, np.float32), np.zeros(width, np.int32)
     stride = (factor, factor)
     return Conv(name, (source.name,), width, source.output, weight, one, zero, bits=8, stride=stride)
+
+
+def scaled(
+    name: str, source: str, slope: NDArray[np.float32], bias: NDArray[np.int32], grid: QuantParams
+) -> Conv:
+    """`slope[c] x` of the tensor `source`, and a bias in UNIT-ths of what a step of x becomes: depthwise."""
+    c, size = len(slope), np.where(slope == 0, 1, np.abs(slope))
+    weight, scale = (
+        (UNIT * np.sign(slope)).astype(np.int8).reshape(c, 1, 1, 1),
+        (size / UNIT).astype(np.float32),
+    )
+    return Conv(name, (source,), c, grid, weight, scale, bias, bits=8, groups=c)
 
 
 def bilinear_convolution(name: str, edged: str, channels: int, factor: int, grid: QuantParams) -> Conv:

@@ -33,3 +33,14 @@ def requantized(
     if watch is not None:
         watch(sums * np.asarray(factor, np.float64))
     return rounded(sums.astype(np.float32, copy=False) * factor, grid)
+
+
+def products_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    """Whether all products of bytes on two grids are the same in onnxruntime, which adds the zero point in
+    float32 before it rounds, so that a product close to a tie may become one."""
+    x, y = (np.arange(grid.low, grid.high + 1) - grid.zero_point for grid in (a, b))
+    steps = np.unique(np.multiply.outer(x, y)).astype(np.float32) * np.float32(
+        a.scale * b.scale / output.scale
+    )
+    theirs = np.rint(steps + np.float32(output.zero_point)).clip(output.low, output.high)
+    return bool(np.array_equal(theirs, rounded(steps, output)))

@@ -155,7 +155,7 @@ def test_prelu_is_the_sum_of_its_halves(slopes: list[float], zero: int) -> None:
         upscaled = Add(h, hundred)""",
         slope=np.float32(slopes).reshape(3, 1, 1), z100=np.uint8(100), z_out=np.uint8(zero),
     )  # fmt: skip
-    assert [kind for kind in kinds(network) if kind in (Conv, Add)] == [Conv, Conv, Add]
+    assert [kind for kind in kinds(network) if kind in (Conv, Add)] == [Conv, Conv, Add, Conv]
 
 
 def test_prelu_of_one_slope_for_all_is_a_table() -> None:
@@ -198,9 +198,12 @@ def test_leaky_relu_is_written_as_what_it_is(s0: float, z0: int, s1: float, z1: 
     got = run(network, EVERY)
     leaky = network.by_name().get("g")
     assert not isinstance(leaky, Table) or leaky.function != "levels"
+    in_a_row = (
+        isinstance(leaky, Table) and leaky.function == "requantize"
+    )  # which portable files do not hinder
     for target in ("onnxruntime", "portable"):
         model = write_onnx(fitted(network, TARGETS[target]), TARGETS[target])
-        for optimized in (False, True):
+        for optimized in (False, True) if target == "onnxruntime" or not in_a_row else (False,):
             output = open_session(model.SerializeToString(), 1, optimized).run(None, {"image": EVERY})[0]
             np.testing.assert_array_equal(output, got)
 

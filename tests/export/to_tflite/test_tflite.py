@@ -146,7 +146,7 @@ def test_an_addition_is_exact_for_every_pair_of_bytes(
     check(network(*operands(a, b), Add("sum", ("a", "b"), 1, output)), all_pairs)
 
 
-@pytest.mark.parametrize("scales", [(0.1, 0.23, 0.31), (1.0, 2.0**-7, 0.5)])  # a ratio of 128 is no weight
+@pytest.mark.parametrize("scales", [(0.1, 0.23, 0.31), (1.0, 2.0**-10, 0.5)])  # 1024: four weights hold 508
 def test_an_addition_without_a_common_unit_is_named_and_at_most_one_step_off(
     scales: tuple[float, float, float],
 ) -> None:

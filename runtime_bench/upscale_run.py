@@ -1,0 +1,84 @@
+"""What `qnas-upscale` does: checks first, then an image, or all of a folder, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from qnas.calibration.prepare.sr_shape import InputRange
+from qnas.errors import OutputError
+from qnas.export.formats.table import files_of
+from qnas.files import check_outputs
+from qnas.images.files import check_png_name, list_images, read_image_with_alpha, write_png
+from qnas.runtime_bench.upscale import Upscaler, load_upscaler, upscale, upscale_alpha
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command was told."""
+
+    model: Path
+    image: Path
+    output: Path
+    tile: int
+    overlap: int | None
+    input_range: InputRange | None
+    threads: int
+    force: bool
+
+
+def upscale_files(request: Request) -> Iterator[str]:
+    """Upscale what was asked for, and say so image by image. Raises QnasError.
+
+    Of a folder, images that are written already are left alone, unless they are to be replaced: a run that
+    was stopped goes on where it was.
+    """
+    images = list_images(request.image) if request.image.is_dir() else [request.image]
+    targets = [request.output]
+    if request.image.is_dir():
+        targets = _targets(images, request.output)
+        waiting = [
+            pair for pair in zip(images, targets, strict=True) if request.force or not pair[1].exists()
+        ]
+        if len(waiting) < len(images):
+            yield f"note: {len(images) - len(waiting)} of {len(images)} images are written already (--force)"
+        images, targets = [image for image, _ in waiting], [target for _, target in waiting]
+    for target in targets:
+        check_png_name(target)
+    check_outputs(targets, request.force, chain(files_of(request.model), images))
+    upscaler = load_upscaler(request.model, request.threads, request.input_range)
+    if upscaler.note:
+        yield f"note: {upscaler.note}"
+    told = False
+    for index, (image, target) in enumerate(zip(images, targets, strict=True), 1):
+        pixels, alpha = read_image_with_alpha(image)
+        if max(pixels.shape[:2]) > request.tile and not told:
+            told = True
+            yield from _about_tiles(upscaler, request)
+        large = upscale(upscaler, pixels, request.tile, request.overlap)
+        large_alpha = None if alpha is None else upscale_alpha(alpha, upscaler.scale, request.tile)
+        write_png(target, large, large_alpha, request.force)
+        count = f"{index} of {len(images)}: " if request.image.is_dir() else ""
+        yield f"{count}{target}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}"
+
+
+def _targets(images: list[Path], folder: Path) -> list[Path]:
+    """A PNG file in `folder` for each image. Raises OutputError where two would be the same."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is no folder: name one for the images of a folder")
+    targets = [folder / f"{image.stem}.png" for image in images]
+    doubled = next((target for index, target in enumerate(targets) if target in targets[:index]), None)
+    if doubled is not None:
+        raise OutputError(f"two images would be {doubled}: give them names that differ before the dot")
+    folder.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _about_tiles(upscaler: Upscaler, request: Request) -> Iterator[str]:
+    """What is to be known of tiles."""
+    if request.overlap is None and upscaler.overlap is None:
+        yield f"note: {request.model} looks at the whole image, which runs in one piece"
+    elif request.overlap is not None and not upscaler.tiles_equal_one_piece(request.overlap):
+        yield f"WARNING: {request.model} looks further than --overlap {request.overlap}: tiles may show"
