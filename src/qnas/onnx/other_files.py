@@ -26,7 +26,7 @@ def what_it_is(path: Path) -> str:
             head = stream.read(HEAD)
         if zipfile.is_zipfile(path):
             return _archive(path)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive makes zipfile raise nearly anything
         return ""
     if head[4:8] == b"TFL3":
         return "a TFLite file: let its name end in .tflite"
@@ -41,7 +41,7 @@ def is_found(path: Path) -> bool:
     """Whether it is a found.pt of qnas-train, as far as its text says so."""
     try:
         return path.is_file() and zipfile.is_zipfile(path) and FOUND in _pickled(path)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive makes zipfile raise nearly anything
         return False
 
 
