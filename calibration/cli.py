@@ -1,4 +1,4 @@
-"""qnas-calibrate: a float ONNX network and images -> calibration.json, which qnas-export takes."""
+"""qnas-calibrate: a float network and images -> calibration.json, which qnas-export takes."""
 
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,11 @@ PATH = click.Path(path_type=Path)
 def main(
     model: Path, images: tuple[Path, ...], output: Path | None, html: bool, force: bool, **options: Any
 ) -> None:
-    """Calibrate the float ONNX network MODEL with IMAGES, files or folders, for integers without a clip.
+    """Calibrate the float network MODEL, ONNX or TFLite, with IMAGES, for integers without a clip.
 
-    Tries several ways to find the range of each tensor, makes an integer model with each, and keeps the one
-    nearest to the float model on patches of images held out. No HR images are needed. `qnas-export MODEL
-    --calibration OUTPUT` then writes the integer model.
+    IMAGES are files and folders. Tries several ways to find the range of each tensor, makes an integer model
+    with each, and keeps the one nearest to the float model on patches of images held out. No HR images are
+    needed. `qnas-export MODEL --calibration OUTPUT` then writes the integer model.
     """
     from qnas.calibration import command
 

@@ -15,6 +15,7 @@ from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
 from qnas.calibration.report.page import calibration_page
 from qnas.cli import say
+from qnas.errors import ModelError
 from qnas.files import check_outputs, write_file
 from qnas.images.files import images_in
 from qnas.one_writer import one_writer
@@ -25,6 +26,8 @@ def calibrate_command(
     model: Path, images: Sequence[Path], output: Path | None, *, html: bool, force: bool, **settings: Any
 ) -> None:
     """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written."""
+    if model.is_dir():
+        raise ModelError(f"{model} is a folder: name the file of a network, and then the images")
     target = output or model.with_suffix(".calibration.json")
     page = target.with_suffix(".html")
     check_outputs([target, page if html else None], force, (model, *images_in(images), settings["crops_of"]))

@@ -43,7 +43,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option(
     "--input-range", type=click.Choice(["0..1", "0..255"]),
-    help="What an image is to an ONNX SOURCE. Default: found out of a float one, 0..1 of a QDQ one.",
+    help="What an image is to SOURCE. Default: found out of a float one, 0..1 of a QDQ one.",
 )  # fmt: skip
 @click.option(
     "--adq", type=click.Choice(["frozen", "per-image"]), default="frozen", show_default=True,
@@ -57,7 +57,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
     "--images", type=PATH,
     help="HR images to calibrate what SOURCE leaves open: a float model, float residuals, ADQ's deviation.",
 )  # fmt: skip
-@click.option("--calibration", type=PATH, help="A file of qnas-calibrate, for a float model.onnx.")
+@click.option("--calibration", type=PATH, help="A file of qnas-calibrate, for a float model.")
 @click.option("--check", type=PATH, help="HR images to compare on. Default: --images, else photographs.")
 @click.option(
     "--parity/--no-parity", default=True, show_default=True, help="Compare, and save MODEL.parity.json."
@@ -74,8 +74,9 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace existing files.")
 def main(source: Path, output: Path | None, formats: tuple[str, ...], **options: Any) -> None:
-    """Write SOURCE as integer models: a found.pt of qnas-train, or a model.onnx made elsewhere, QDQ or float.
+    """Write SOURCE as integer models: a found.pt of qnas-train, or an ONNX or TFLite model made elsewhere.
 
+    Models of integers (QDQ ONNX, int8 TFLite) are taken as they are, float ones are calibrated.
     onnx-qdq and tflite are fully integer, 8-bit image in and out; onnx-float32 is the full-precision twin.
     Exits with 1 when a runtime computes something else than the network, beyond --min-equal or --max-steps.
     """

@@ -41,6 +41,8 @@ def export(
     `display` is told each step. Raises QnasError; nothing is left half-written.
     """
     shown = display or Display()
+    if source.is_dir():
+        raise ModelError(f"{source} is a folder: name the file of a network")
     targets = _outputs(source, options, output)
     shown.step(f"reading {source}")
     kind = kind_of(source)

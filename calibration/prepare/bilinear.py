@@ -40,7 +40,7 @@ def bilinear_as_products(network: FloatModel) -> FloatModel:
     model = deepcopy(network.model)
     graph, made = Graph(model.graph), GraphNodes(Names.of(model.graph))
     resizing = [node for node in graph.nodes if _is_bilinear(node) or _weighs(graph, node)]
-    if opset < NEEDED_OPSET or network.layout != "nchw" or not resizing:
+    if opset < NEEDED_OPSET or not resizing:
         return network
     known = _known_shapes(network)
     for node in graph.nodes:

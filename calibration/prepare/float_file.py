@@ -23,6 +23,7 @@ from qnas.tflite.reader import is_tflite, read_tflite
 from qnas.tflite.session import LiteRtSession
 from qnas.tflite.to_onnx.convert import onnx_of
 
+QDQ = frozenset({"DequantizeLinear", "QuantizeLinear"})
 NEAR = 1e-4  # of the largest output: float32 sums in another order
 FREE_SIDES = (24, 40)  # of an image that is compared, where a file leaves them free
 
@@ -100,9 +101,12 @@ def _check_operations(model: ModelProto, name: str) -> None:
         raise ModelError(f"{name} has no operations: export it again")
     if is_quantized(model):
         quantized = [node for node in nodes if node.op_type in QUANTIZING]
+        others = [node for node in quantized if node.op_type not in QDQ]
+        as_it_is = "qnas-export takes it as it is, or calibrate" if not others else "calibrate"
+        named = op_name((others or quantized)[0])
         raise ModelError(
-            f"{name} is quantized already ({len(quantized)} nodes such as {op_name(quantized[0])}): "
-            "qnas-export takes it as it is, or calibrate the float model that it was made of"
+            f"{name} is quantized already ({len(quantized)} nodes such as {named}): {as_it_is} the float "
+            "model that it was made of"
         )
     for node in nodes:
         if node.domain not in STANDARD:

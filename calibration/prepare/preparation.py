@@ -67,9 +67,11 @@ def prepared(model: ModelProto, name: str) -> tuple[ModelProto, SrShape]:
             continue
         try:
             result = finished(_converted(simplified(_declared(model, shape, free_batch)), target), shape)
+            free = freed(result, shape)
+            if free is not None and _same(model, free[0], shape, free_batch):
+                return free
             if _same(model, result, shape, free_batch):
-                free = freed(result, shape)
-                return free if free and _same(model, free[0], shape, free_batch) else (result, shape)
+                return result, shape
             failure = f"it computes something else in opset {target}"
         except ModelError as error:
             failure = str(error)

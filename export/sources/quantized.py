@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from qnas.calibration.prepare.pixel_moves import pixel_moves
 from qnas.errors import ModelError, QnasError
 from qnas.export.checks.check import NEAR
 from qnas.export.checks.comparison import Comparison
@@ -89,10 +90,9 @@ def _turned(path: Path, model: ModelProto) -> ModelProto:
         last = len(dims) == 4 and dims[3] in (1, 3) and dims[1] not in (1, 3)
         free = (1, *FREE_SIDES, 3) if last else (1, 3, *FREE_SIDES)
         if len(dims) == 4:
-            shape = [size or default for size, default in zip(dims, free, strict=True)]
-            channels_first(
-                model.graph, infer_shapes(model, {image.name: shape}), image.name if last else None
-            )
+            sizes = {image.name: [size or default for size, default in zip(dims, free, strict=True)]}
+            pixel_moves(model.graph, infer_shapes(model, sizes))
+            channels_first(model.graph, infer_shapes(model, sizes), image.name if last else None)
     return model
 
 

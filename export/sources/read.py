@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
-from zipfile import is_zipfile
 
 from onnx import ModelProto
 
@@ -12,7 +11,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.export.options import Options
 from qnas.export.sources.source import Source
 from qnas.onnx.files import read_model
-from qnas.onnx.other_files import what_it_is
+from qnas.onnx.other_files import is_found, what_it_is
 from qnas.onnx.stored_weights import is_quantized
 from qnas.tflite.reader import is_tflite, read_tflite
 from qnas.tflite.to_onnx.convert import onnx_of
@@ -26,8 +25,7 @@ def kind_of(path: Path) -> Kind:
         return onnx_kind(onnx_of(read_tflite(path)))
     if path.suffix == ".onnx":
         return onnx_kind(read_model(path))
-    what = what_it_is(path)
-    if what and not is_zipfile(path):
+    if not is_found(path) and (what := what_it_is(path)):
         raise ModelError(f"{path} is {what}")
     return "found"
 

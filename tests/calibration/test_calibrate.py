@@ -398,6 +398,13 @@ def test_the_calibration_of_another_file_is_refused(done: Run, tmp_path: Path) -
 
 def test_a_network_of_one_size_gets_patches_of_it(folder: Path, tmp_path: Path) -> None:
     path = export(espcn(True, channels=8, scale=2), tmp_path / "fixed.onnx", size=(16, 24))
+    model = onnx.load(path)
+    first, mask = model.graph.node[0], np.full((1, 3, 16, 24), 0.99, np.float32)  # a factor of every pixel
+    masked = onnx.helper.make_node("Mul", [first.input[0], "mask"], ["masked"])
+    first.input[0] = "masked"
+    model.graph.node.insert(0, masked)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(mask, "mask"))
+    onnx.save(model, path)
     found = run(path, [folder / "photographs"], Settings(count=8, threads=1))
     assert found.images.patch == (16, 24)
     with pytest.raises(UsageError, match=r"takes images of 24x16 alone: leave --patch out"):

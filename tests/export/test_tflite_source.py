@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
 
 from qnas.calibration.calibrate import Settings, calibrate
 from qnas.calibration.document import write_calibration
@@ -13,9 +14,12 @@ from qnas.calibration.prepare.float_model import Runner, read_float_model
 from qnas.errors import ModelError
 from qnas.export.cli import main
 from qnas.export.inspection.tflite_rows import tflite_rows
+from qnas.export.options import Options
+from qnas.export.sources.quantized import read_quantized
 from qnas.export.to_tflite.file import Grid
 from qnas.images.files import write_png
 from qnas.images.samples import sample_photographs
+from qnas.integer.interpreter import run
 from qnas.onnx.session import open_session
 from qnas.testing.tflite_operators import AnyFile, constant
 from qnas.tflite.cost import tflite_cost
@@ -73,6 +77,42 @@ def integer_network(io: str) -> bytes:
     out = file.tensor("out", (1, 2 * H, 2 * W, 3), io, None if io == "FLOAT32" else outer)
     file.any("DEQUANTIZE" if io == "FLOAT32" else "QUANTIZE", [held], [out], 2)
     return file.pack("net", image, out, {})
+
+
+def bent_network() -> bytes:
+    """Integers with what converters write: slopes and terms of each channel, margins, a shuffle by hand."""
+    file, rng = IntegerFile(), np.random.default_rng(0)
+    image = file.tensor("image", (1, H, W, 3), "INT8", grid(1 / 255, -128))
+    first = file.convolution(image, "first", 8, 0.02, 3)
+    bent = file.layer("bent", 8, 0.015, -100)
+    slopes = rng.integers(1, 60, (1, 1, 8)).astype(np.int8)
+    file.any("PRELU", [first, file.constant("slopes", slopes, grid(0.01))], [bent])
+    moved = file.layer("moved", 8, 0.02, -90)
+    terms = rng.integers(-60, 60, 8).astype(np.int8)
+    file.any("ADD", [bent, file.constant("terms", terms, grid(0.004))], [moved], 2)
+    wide = file.tensor("wide", (1, H + 2, W + 2, 8), "INT8", grid(0.02, -90))
+    file.any("PAD", [moved, constant(file, "margins", [[0, 0], [1, 1], [1, 1], [0, 0]])], [wide], 2)
+    last = file.convolution(wide, "last", 12, 0.05, -20)
+    file.operators[-1].builtinOptions.padding = 1  # VALID
+    six = file.tensor("six", (1, H, W, 2, 2, 3), "INT8", grid(0.05, -20))
+    file.any("RESHAPE", [last, constant(file, "to6", [1, H, W, 2, 2, 3])], [six])
+    turned = file.tensor("turned", (1, H, 2, W, 2, 3), "INT8", grid(0.05, -20))
+    file.any("TRANSPOSE", [six, constant(file, "perm", [0, 1, 3, 2, 4, 5])], [turned], 2)
+    out = file.tensor("out", (1, 2 * H, 2 * W, 3), "INT8", grid(0.05, -20))
+    file.any("RESHAPE", [turned, constant(file, "to4", [1, 2 * H, 2 * W, 3])], [out])
+    return file.pack("net", image, out, {})
+
+
+def test_what_converters_write_is_an_integer_network(tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_bytes(bent_network())
+    options = Options(formats=("onnx-qdq",))
+    source = read_quantized(tmp_path / "net.tflite", options)
+    assert source.integer is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, H, W)).astype(np.uint8)
+    found = run(source.integer, pixels).astype(int)
+    wanted = LiteRtSession(bent_network()).run(pixels)
+    assert np.abs(found - wanted).max() <= 1
+    assert np.mean(found != wanted) < 0.05
 
 
 def export(*arguments: str) -> Result:
@@ -154,6 +194,24 @@ def test_a_float_file_is_calibrated_at_any_size_and_exported(
     assert result.exit_code == 0, result.output
     assert Path("net.tflite").read_bytes() == data
     assert Path("net.qnas.tflite").is_file()
+
+
+def test_weights_that_alone_are_integers_are_read_as_numbers(tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(0), AnyFile()
+    image = file.tensor("image", (1, H, W, 3), "FLOAT32")
+    scales = rng.uniform(0.001, 0.004, 12).astype(np.float32)
+    steps = rng.integers(-127, 128, (12, 3, 3, 3)).astype(np.int8)
+    conv = file.tensor("conv", (1, H, W, 12), "FLOAT32")
+    kernel = [file.constant("w", steps, Grid(scales, 0)), constant(file, "b", rng.normal(size=12))]
+    file.any("CONV_2D", [image, *kernel], [conv], 5, **PLAIN)
+    out = file.tensor("out", (1, 2 * H, 2 * W, 3), "FLOAT32")
+    file.any("DEPTH_TO_SPACE", [conv], [out], blockSize=2)
+    (tmp_path / "net.tflite").write_bytes(file.pack("net", image, out, {}))
+    network = read_float_model(tmp_path / "net.tflite", "0..1")
+    assert network.remarks[0].startswith("only the weights are stored as integers")
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.model.graph.initializer}
+    weights = next(values for values in stored.values() if values.shape == (12, 3, 3, 3))
+    np.testing.assert_array_equal(weights, (steps * scales.reshape(-1, 1, 1, 1)).transpose(0, 3, 1, 2))
 
 
 def test_a_float_file_without_calibration_gets_one_hint(tmp_path: Path) -> None:

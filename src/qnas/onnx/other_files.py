@@ -26,7 +26,7 @@ def what_it_is(path: Path) -> str:
             head = stream.read(HEAD)
         if zipfile.is_zipfile(path):
             return _archive(path)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive makes zipfile raise nearly anything
         return ""
     if head[4:8] == b"TFL3":
         return "a TFLite file: let its name end in .tflite"
@@ -37,17 +37,32 @@ def what_it_is(path: Path) -> str:
     return next((what for magic, what in MAGIC if head.startswith(magic)), "")
 
 
+def is_found(path: Path) -> bool:
+    """Whether it is a found.pt of qnas-train, as far as its text says so."""
+    try:
+        return path.is_file() and zipfile.is_zipfile(path) and FOUND in _pickled(path)
+    except Exception:  # a damaged archive makes zipfile raise nearly anything
+        return False
+
+
 def _archive(path: Path) -> str:
     """What a zip archive is: PyTorch and Keras write these."""
+    if FOUND in (pickled := _pickled(path)):
+        return "a found.pt of qnas-train: qnas-export takes it as it is"
+    if pickled:
+        return "a PyTorch file: export the network with torch.onnx.export"
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        pickled = next((name for name in names if name.endswith("data.pkl")), None)
-        if pickled is not None:
-            with archive.open(pickled) as stream:
-                ours = FOUND in stream.read(HEAD)
-            if ours:
-                return "a found.pt of qnas-train: qnas-export takes it as it is"
-            return "a PyTorch file: export the network with torch.onnx.export"
-    if "model.weights.h5" in names:
+        keras = "model.weights.h5" in archive.namelist()
+    if keras:
         return "a Keras file: convert the network to ONNX or TFLite first"
     return "a zip archive: name the file of a network"
+
+
+def _pickled(path: Path) -> bytes:
+    """The first bytes of what PyTorch pickled in a zip archive, which nobody unpickles; empty without."""
+    with zipfile.ZipFile(path) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+        if name is None:
+            return b""
+        with archive.open(name) as stream:
+            return stream.read(HEAD)

@@ -55,6 +55,12 @@ net (float[1, 3, 20, 20] image) => (float[1, 3, 40, 40] upscaled)
     moved = Add (image, k)
     upscaled = Resize <mode = "nearest"> (moved, , s)
 }"""
+DYNAMIC = """
+net (float[n, 3, h, w] image) => (float[n, 3, y, x] r)
+{
+    q, s, z = DynamicQuantizeLinear (image)
+    r = Cast <to = 1> (q)
+}"""
 LOOP = """
 net (float[n, 3, h, w] image) => (float[n, 3, y, x] r) <int64 n = {9000000000000}, bool t = {1}>
 {
@@ -260,7 +266,8 @@ def test_a_network_that_writes_another_unit_than_it_reads_is_told_so(tmp_path: P
         (NEAREST.replace("n, 3, h, w", "1, 4, 20, 20"), "grey (1) or RGB (3) channels are needed"),
         (NEAREST.replace("n, 3, h, w", "4, 3, h, w"), "reads 4 images at a time"),
         (SAME_SIZE.replace("n, 3, h, w", "h, w").replace("n, 3, y, x", "y, x"), "reads ?x?"),
-        (INTEGER_CONV, "is quantized already (3 nodes such as DequantizeLinear)"),
+        (INTEGER_CONV, "is quantized already (3 nodes such as DequantizeLinear): qnas-export takes it"),
+        (DYNAMIC, "is quantized already (1 nodes such as DynamicQuantizeLinear): calibrate the float model"),
         (SAME_SIZE.replace("Relu", "house.Folded"), "house.Folded (node r), which is not of ONNX"),
         (SAME_SIZE.replace("image)", "image, float[n, 3, h, w] noise)", 1), "has 2 inputs (image, noise)"),
         (SAME_SIZE.replace(" r)", " r, float[n, 3, h, w] image)"), "has 2 outputs (r, image)"),

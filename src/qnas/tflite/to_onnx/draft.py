@@ -13,6 +13,7 @@ from onnx import TensorProto
 from qnas.errors import ModelError, printable
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.channels_first import TO_FIRST, TO_LAST
+from qnas.tflite.levels import MOVES
 from qnas.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
 
 QUANTIZED = {  # type of integers on a grid -> of ONNX
@@ -36,6 +37,16 @@ class Stored:
     scale: NDArray[np.float32]
     zero: NDArray[np.int64]
     axis: int
+
+    def real(self) -> NDArray[Any]:
+        """The numbers that the integers stand for, float32; int64 of sizes."""
+        if not self.scale.size:
+            return self.values
+        shape = [1] * self.values.ndim
+        if self.scale.size > 1:
+            shape[self.axis] = -1
+        scale, zero = (each.reshape(shape) for each in (self.scale, self.zero))
+        return (self.values.astype(np.int64) - zero).astype(np.float32) * scale.astype(np.float32)
 
     def permuted(self, perm: Sequence[int]) -> Stored:
         """Return this constant with its axes in another order."""
@@ -82,11 +93,11 @@ class Draft:
         if index not in self.values:
             if index not in self.stored:
                 raise ModelError(f"tensor {self.name(index)!r} is read before it is written: export it again")
-            self.values[index] = self.constant(self.name(index), self.stored[index])
+            self.values[index] = self.made.constant(self.name(index), self.stored[index].real())
         return self.values[index]
 
     def constant(self, name: str, stored: Stored) -> str:
-        """A constant, and what dequantizes it where it is on a grid."""
+        """A constant that is multiplied with or added to that, behind a DequantizeLinear if it has a grid."""
         if not stored.scale.size:
             return self.made.constant(name, stored.values)
         integers = self.made.constant(f"{name}.integers", stored.values, stored.kind)
@@ -97,6 +108,10 @@ class Draft:
             zero = stored.zero if along else stored.zero[0]
             inputs.append(self.made.constant(f"{name}.zero", zero, stored.kind))
         return self.made.node("DequantizeLinear", inputs, name, **along)
+
+    def bias(self, index: int) -> str:
+        """TFLite tensor `index`, which a convolution adds."""
+        return self.weight(index, (0,))
 
     def weight(self, index: int, perm: Sequence[int]) -> str:
         """TFLite tensor `index` with its axes in another order, as a constant where it is one."""
@@ -146,7 +161,18 @@ class Draft:
                 )
             kind, bounds = ACTIVATIONS[fused]
             value = self.made.node(kind, [value, *map(self.number, bounds)], f"{name}.active")
-        self.values[index] = self.on_grid(tensor, name, value)
+        if not (operator.name in MOVES and not fused and self._moves_bytes(operator, tensor)):
+            value = self.on_grid(tensor, name, value)
+        self.values[index] = value
+
+    def _moves_bytes(self, operator: TfliteOperator, written: TfliteTensor) -> bool:
+        """Whether all that `operator` moves lies on the grid of what it writes already."""
+        grids = {
+            (read.kind, read.scale.tobytes(), read.zero_point.tobytes())
+            for read in (written, *(self.model.tensors[i] for i in operator.inputs))
+            if read.scale.size
+        }
+        return len(grids) == 1
 
     def on_grid(self, tensor: TfliteTensor, name: str, value: str) -> str:
         """`value` rounded to the grid of `tensor`, where it has one; called `name`."""

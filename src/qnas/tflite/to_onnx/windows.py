@@ -33,7 +33,7 @@ def _convolve(draft: Draft, operator: TfliteOperator, weight: str, group: int) -
     ):  # zeros around an image are the convolution's own
         data, pads = draft.margins[data]
         form = {"strides": form["strides"], "pads": pads}
-    inputs = [draft.first(data), weight, *map(draft.value, _given(operator.inputs[2:3]))]
+    inputs = [draft.first(data), weight, *map(draft.bias, _given(operator.inputs[2:3]))]
     kernel = draft.shape(operator.inputs[1])[1:3]
     dilations = [o.get("DilationHFactor", 1), o.get("DilationWFactor", 1)]
     if (
@@ -55,7 +55,7 @@ def transposed(draft: Draft, operator: TfliteOperator) -> None:
     strides = [operator.options["StrideH"], operator.options["StrideW"]]
     kernel = draft.shape(weight)[1:3]
     inputs = [draft.first(data), draft.weight(weight, (3, 0, 1, 2))]
-    inputs += map(draft.value, _given(operator.inputs[3:4]))
+    inputs += map(draft.bias, _given(operator.inputs[3:4]))
     pads = [0, 0, 0, 0]
     more = [0, 0]
     if operator.options["Padding"] == SAME:
