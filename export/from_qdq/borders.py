@@ -88,7 +88,7 @@ def _margins(
 
 
 def _growth(samples: Sequence[Growth]) -> tuple[int, int, int] | None:
-    """(before, behind, multiple): what is added to all `samples`, and up to which multiple; None if by no rule."""
+    """(before, behind, multiple): what is added always and up to which multiple, None if that is no rule."""
     before, least = samples[0][1], min(behind for *_, behind in samples)
     for multiple, behind in product(range(1, LARGEST_MULTIPLE + 1), range(least + 1)):
         if all((a, b) == (before, behind + -(n + a + behind) % multiple) for n, a, b in samples):
