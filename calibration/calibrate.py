@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnx import ModelProto
@@ -22,6 +24,7 @@ from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_
 from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.calibration.progress import Display, Passing
 from qnas.calibration.ptq import weights as weights_document
+from qnas.calibration.ptq.equalization import equalized, find_equalization
 from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_layers, quantized
 from qnas.calibration.ptq.weights import IntegerWeights, WeightBits
@@ -40,8 +43,9 @@ class Settings:
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
     a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
     images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
-    `range_rules.RULES`, how ranges come of values. `fallback`: how many of the most sensitive layers stay
-    float, `target`: or as many as a fidelity in dB takes. `threads`: 0 for one per core.
+    `range_rules.RULES`, how ranges come of values. `float_layers`: names, with * and ?, of those that stay
+    float. `fallback`: how many of the most sensitive layers do as well, `target`: or as many as a fidelity in
+    dB takes. `threads`: 0 for one per core.
     """
 
     patch: int | None = None
@@ -52,6 +56,7 @@ class Settings:
     input_range: InputRange | None = None
     observer: str = "min-max"
     weight_bits: WeightBits = 8
+    float_layers: tuple[str, ...] = ()
     fallback: int | None = None
     target: float | None = None
     threads: int = 0
@@ -114,6 +119,7 @@ def quantized_model(path: Path, calibration: Calibration) -> ModelProto:
             f"the calibration is that of {source.name} with the SHA-256 {source.sha256[:12]}..., and {path} "
             f"has {original.sha256[:12]}...: calibrate {path.name} with qnas-calibrate"
         )
+    original = equalized(original, calibration.equalized)
     network = original if calibration.options.kept_clips else without_clip(original)[0]
     weights = weights_document.from_document(calibration.weights, "the calibration")
     return quantized(network, calibration.ranges, calibration.options, weights)
@@ -124,38 +130,42 @@ def run(
 ) -> Run:
     """`calibrate`, with all that a report shows."""
     shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
-    original = read_float_model(path, settings.input_range)
-    network, clip = without_clip(original)
-    chosen = _chosen(original, images, settings, shown)
+    given = read_float_model(path, settings.input_range)
+    kept = _float_layers(without_clip(given)[0], settings.float_layers)
+    options = PtqOptions(weight_bits=settings.weight_bits, float_layers=kept)
+    chosen = _chosen(given, images, settings, shown)
     mine, held_out = chosen.split(HELD_OUT)
     count = len(mine.crops)
     patches = Patches.of(mine, Passing(shown, "cutting patches", count))
+    even = find_equalization(given, patches.batches())
+    original = equalized(given, even)
+    network, clip = without_clip(original)
     natural = Passing(shown, "taming patches", count)(patches.batches())
     taming = tame(natural, OneByOne(Runner(network), threads))
     passes = count * (1 if network is original else 2) + taming.counts.tamed
     watching = Passing(shown, "watching tensors", passes)
     watched = watch(network, original, patches, taming, threads, watching)
-    options = PtqOptions(weight_bits=settings.weight_bits)
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
     natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
     weights = fitted_weights(network, natural_ranges, options, patches.batches())
     scores = _scores(found, weights, judge, shown)
     best = best_of(found, scores)
-    options, kept = _fallback(best, weights, patches, judge, settings, shown)
+    options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(
         source=source_of(original, clip),
         chosen=best.name,
         observer=settings.observer,
         scores=scores,
         options=options,
-        fallback=kept,
+        fallback=fallen,
         taming=taming.counts,
         pinned=pinned(best.network, best.options.kept_clips),
         ranges=best.ranges,
         held_out=HELD_OUT,
         manifest=manifest.to_document(chosen),
         weights=weights_document.to_document(weights),
+        equalized=even,
     )
     size = f"{mine.patch[1]}x{mine.patch[0]}"
     used = f"{count} patches of {size} made the ranges, {len(held_out.crops)} the scores"
@@ -230,6 +240,18 @@ def _fallback(
         settings.target, weights,
     )  # fmt: skip
     return options, tuple(Kept(each.layer, each.score, each.macs, each.bytes) for each in steps)
+
+
+def _float_layers(network: FloatModel, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The layers that one of the patterns `wanted` names. Raises UsageError where one names none."""
+    layers = plan_layers(network, PtqOptions()).layers if wanted else ()
+    for pattern in wanted:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            near = get_close_matches(pattern, layers, n=3, cutoff=0.0)
+            raise UsageError(
+                f"--float-layer {pattern}: {network.name} has no such layer, name one like {', '.join(near)}"
+            )
+    return tuple(layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in wanted))
 
 
 def _notices(calibration: Calibration, settings: Settings) -> tuple[str, ...]:

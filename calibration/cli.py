@@ -37,6 +37,10 @@ PATH = click.Path(path_type=Path)
     "--weight-bits", type=click.Choice(["4", "8"]), default="8", show_default=True, help="Of the weights."
 )
 @click.option(
+    "--float-layer", "float_layers", multiple=True, metavar="NAME",
+    help="Leave this layer in float; repeatable, * and ? stand for any characters.",
+)  # fmt: skip
+@click.option(
     "--fallback-float", "fallback", type=click.IntRange(1), metavar="N",
     help="Leave the N most sensitive layers in float.",
 )  # fmt: skip

@@ -10,7 +10,8 @@
      "pinned":     [tensor],
      "ranges":     {tensor: [low, high]},
      "images":     {"held_out": share, "manifest": manifest.to_document(...)},
-     "weights":    weights.to_document(...)}
+     "weights":    weights.to_document(...),
+     "equalized":  {node: [log2 of the factor of each channel]}}
 
 It holds no times and no absolute paths: the same inputs give the same bytes. A file that was damaged or
 changed has another digest and is refused; one without a digest, of an earlier qnas or of a person who took it
@@ -22,15 +23,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from qnas.calibration.patches.taming import TamingCounts
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.ptq.equalization import MOST, Equalization
 from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
@@ -39,6 +41,7 @@ from qnas.errors import CalibrationError
 from qnas.files import write_file
 
 PSNR_DIGITS = 4
+Power = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Calibration:
     `ranges`: of every activation tensor, by name, in the units of the model. `pinned`: those of them that are
     the nominal range by definition. The chosen model keeps its clip where `options.kept_clips` names one.
     `manifest`: the representative set, of which the share `held_out` of the files made the scores. `weights`:
-    the integers, rounded for these images. Both as the document has them.
+    the integers, rounded for these images. Both as the document has them. `equalized`: what was done to the
+    channels of the float model first (`ptq/equalization.py`).
     """
 
     source: Source
@@ -97,6 +101,7 @@ class Calibration:
     held_out: float
     manifest: Mapping[str, Any]
     weights: Mapping[str, Any]
+    equalized: Equalization = field(default_factory=dict)
 
     @property
     def fidelity(self) -> float:
@@ -128,6 +133,7 @@ def to_json(calibration: Calibration) -> str:
         "ranges": {name: [each.low, each.high] for name, each in c.ranges.items()},
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
+        "equalized": {name: list(powers) for name, powers in c.equalized.items()},
     }
     return json.dumps(_FILE.sealed(body), indent=1, allow_nan=False) + "\n"
 
@@ -184,6 +190,7 @@ class _Document:
     ranges: dict[str, tuple[Number, Number]]
     images: _Images
     weights: dict[str, Any]
+    equalized: dict[str, tuple[Power, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.ranges.items():
@@ -216,6 +223,7 @@ def _calibration(found: _Document) -> Calibration:
         held_out=found.images.held_out,
         manifest=found.images.manifest,
         weights=found.weights,
+        equalized=found.equalized,
     )
 
 

@@ -97,11 +97,10 @@ def _checked(
     read: Source, files: Sequence[WrittenFile], images: Sequence[tuple[str, Image]], options: Options,
     notes: tuple[str, ...],
 ) -> CheckReport:  # fmt: skip
-    """A model that computes in float rounds as its runtime does: nothing decides unless it is named."""
-    gate = options.gate or (None if read.defines else ())
     return check(
         files, read.integer, read.trained, images, layers=options.layers, min_equal=options.min_equal,
-        max_steps=options.max_steps, gate=gate, notes=notes, given=read.references(), channels=read.channels,
+        max_steps=options.max_steps, gate=options.gate or None, notes=notes, given=read.references(),
+        channels=read.channels,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, version_con
 
 from qnas.calibration.prepare import standard_forms
 from qnas.calibration.prepare.channel_copies import channel_copies
+from qnas.calibration.prepare.channel_terms import channel_terms_folded
 from qnas.calibration.prepare.final_clip import find_final_clip
 from qnas.calibration.prepare.pixel_moves import pixel_moves
 from qnas.calibration.prepare.sr_shape import SrShape, find_shape, probe_image, to_layout
@@ -204,6 +205,7 @@ def finished(model: ModelProto, shape: SrShape) -> ModelProto:
             standard_forms.unread_nodes_removed(graph)
     standard_forms.factors_moved_forward(graph)
     standard_forms.scaled_inputs_folded(graph)
+    channel_terms_folded(graph)
     standard_forms.unread_nodes_removed(graph)
     result = model
     for _ in range(MOST_PASSES):  # onnxruntime leaves work undone where there is much

@@ -29,8 +29,8 @@ def batch_norms_as_convolutions(proto: GraphProto) -> bool:
             continue
         gain, shift, mean, variance = (graph.array(name).astype(np.float64) for name in node.input[1:5])
         slope = gain / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
-        weight = _store(proto, names, f"{node.output[0]}.weight", slope.reshape(-1, 1, 1, 1))
-        bias = _store(proto, names, f"{node.output[0]}.bias", shift - slope * mean)
+        weight = store(proto, names, f"{node.output[0]}.weight", slope.reshape(-1, 1, 1, 1))
+        bias = store(proto, names, f"{node.output[0]}.bias", shift - slope * mean)
         inputs = [node.input[0], weight, bias]
         node.CopyFrom(helper.make_node("Conv", inputs, node.output[:1], node.name, group=len(slope)))
         changed = True
@@ -127,7 +127,7 @@ def _moved_forward(graph: Graph, names: Names, node: NodeProto) -> NodeProto | N
     if clamp is not None and before.op_type != "Relu":
         ends = {"low": clamp.low * factor, "high": clamp.high * factor}
         limits = [
-            _store(graph.proto, names, f"{target}.{name}", end) if abs(end) < inf else ""
+            store(graph.proto, names, f"{target}.{name}", end) if abs(end) < inf else ""
             for name, end in ends.items()
         ]
         graph.constants.update((tensor.name, tensor) for tensor in graph.proto.initializer[-2:])
@@ -159,14 +159,14 @@ def scaled_inputs_folded(proto: GraphProto) -> bool:
         factor = number if node.op_type == "Mul" else 1 / number
         for reader in readers:
             weight = graph.array(reader.input[1]).astype(np.float64) * factor
-            reader.input[1] = _store(proto, names, f"{reader.output[0]}.scaled_weight", weight)
+            reader.input[1] = store(proto, names, f"{reader.output[0]}.scaled_weight", weight)
             reader.input[0] = data
         proto.node.remove(node)
         changed = True
     return changed
 
 
-def _store(proto: GraphProto, names: Names, wanted: str, value: NDArray[Any] | float) -> str:
+def store(proto: GraphProto, names: Names, wanted: str, value: NDArray[Any] | float) -> str:
     """Add a float32 initializer; its name is `wanted`, or numbered where that is taken."""
     name = names.tensor(wanted)
     proto.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))

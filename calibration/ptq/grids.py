@@ -2,7 +2,7 @@
 
 1. Operations that move values, and bounds (Relu, Clip, Min, Max with constants), read and write one grid:
    they are done on the bytes. A bound at the end of its grid is the grid's own saturation, so it vanishes.
-   So do products with interpolation weights: these sum to 1, and keep the range.
+   So do products with interpolation weights, which sum to 1, and means over the image: they keep the range.
 2. A bound narrows the grid of what it reads when nothing else reads that: Conv -> Relu is a grid from 0 on.
 3. Parts of a concatenation take its grid when nothing else reads them.
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
@@ -103,7 +103,7 @@ def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
     """Tensors that share a grid, and those whose range a bound behind them makes smaller."""
     groups = Sets()
     for node in graph.nodes:
-        if graph.interpolates(node):
+        if graph.interpolates(node) or (node.op_type == "GlobalAveragePool" and graph.data(node)):
             groups.join(graph.data(node)[0], node.output[0])
         if not (graph.data(node) and graph.moves(node)):
             continue

@@ -26,12 +26,15 @@ from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import NearTies, run, sizes, whole_sides
 from qnas.integer.network import IntegerNetwork
 from qnas.network.layers import Layer
-from qnas.onnx.fusion import FusionReport, count_integer_convolutions
+from qnas.onnx.fusion import FusionReport, count_in_graph, count_integer_convolutions
+from qnas.runtimes.inputs import random_inputs, resolve_shapes
+from qnas.runtimes.onnxruntime import execute
 from qnas.runtimes.runtime import Runner, pixels, planes
 from qnas.runtimes.table import CHECKS, checks_of
 
 SIDE = 64  # of an image that shows the scale of a reference
 FEW_PIXELS = 96**2  # of each image, where nobody counted the multiplications
+NEAR = 40.0  # dB: what differs more than by roundings is another network
 MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 
 
@@ -39,7 +42,7 @@ MOST_NEEDED = 512  # LR pixels a side: what needs more is no network for images
 class WrittenFile:
     """A written file. `network` is what its writer walked, where passes made another network than the
     integers of the whole check: layers are compared with it. `inexact`: ids of runtimes whose arithmetic is
-    exact for other files, and rounds the scales of this one differently.
+    exact for other files, and rounds the scales of this one differently: they have to be near.
     """
 
     path: Path
@@ -86,7 +89,8 @@ def check(
     Without both, the first of the references `given` takes their place; the others are shown beside.
 
     With `layers` also every tensor that a runtime lets out. A runtime decides the verdict when its id
-    (`CHECKS`) is in `gate` or, without one, when its arithmetic is exact for the file.
+    (`CHECKS`) is in `gate` or, without one, when its arithmetic is exact: it has to be equal, or where it is
+    `inexact` for the file within `NEAR`.
     Raises UsageError when there is nothing to compare or an id of `gate` is unknown, ImageError when an image
     is too small.
     """
@@ -203,7 +207,8 @@ def _runtimes(file: WrittenFile, gate: Collection[str] | None, against: tuple[st
         if not runtime.installed:
             continue
         gated = runtime.exact and key not in file.inexact if gate is None else key in gate
-        comparison = Comparison(runtime.name, runtime.version, gated, None, against)
+        near = NEAR if gate is None and runtime.exact and not gated else None
+        comparison = Comparison(runtime.name, runtime.version, gated, None, against, near)
         try:
             comparison.runner = runtime.open(kind.whole(file.path))
         except ModelError as error:
@@ -220,19 +225,29 @@ def _file_result(
     missing = [runtime for runtime in checks.values() if not runtime.installed]
     delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
     results = tuple(comparison.result() for comparison in comparisons)
-    exact = {key for key, runtime in checks.items() if runtime.exact}
+    fusion, macs = (None, None) if file.kind != "onnx" else _executed(file.path)
     return FileResult(
         file.path.name, file.kind, results, tables,
         tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),
-        _fusion(file), delegated[0] if delegated else None,
-        bool(exact & file.inexact) and exact <= file.inexact,
+        fusion, macs, delegated[0] if delegated else None,
     )  # fmt: skip
 
 
-def _fusion(file: WrittenFile) -> FusionReport | None:
-    if file.kind != "onnx":
-        return None
+def _executed(path: Path) -> tuple[FusionReport | None, tuple[int, int] | None]:
+    """What onnxruntime makes of a model, and the multiply-adds of one run: those in integers, and all.
+
+    None of what cannot be had: it does not load (its line in the table says so), or run at the size that the
+    bench takes.
+    """
     try:
-        return count_integer_convolutions(file.path)
-    except ModelError:  # onnxruntime cannot load it: its line in the table says so
-        return None
+        inputs = file_kind(path).inputs(path)
+        execution = execute(path, random_inputs(inputs, resolve_shapes(inputs, ()), 0), runs=1, warmup=0)
+    except ModelError:
+        try:
+            return count_integer_convolutions(path), None
+        except ModelError:
+            return None, None
+    assert execution.graph is not None  # the processor compiles nothing
+    nodes = execution.nodes
+    macs = sum(node.macs for node in nodes if node.integer), sum(node.macs for node in nodes)
+    return count_in_graph(execution.graph), macs

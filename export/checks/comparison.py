@@ -44,7 +44,8 @@ class _Tally:
 class Comparison:
     """What is compared, and what has been seen of it so far.
 
-    `against` names references, None all of them. `error` says why `runner` is None, or stopped.
+    `against` names references, None all of them. `near`: dB that it needs where it is not `gated`.
+    `error` says why `runner` is None, or stopped.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Comparison:
     gated: bool
     runner: Runner | None
     against: tuple[str, ...] | None = None
+    near: float | None = None
     error: str | None = None
     tallies: dict[str, _Tally] = field(default_factory=dict)
     psnr_y: list[float] = field(default_factory=list)
@@ -95,7 +97,9 @@ class Comparison:
         """The sums."""
         against = {} if self.error else {name: tally.result() for name, tally in self.tallies.items()}
         mean = float(np.mean(self.psnr_y)) if self.psnr_y and not self.error else math.nan
-        return RuntimeResult(self.name, self.version, against, mean, self.gated, self.error, self.evidence)
+        return RuntimeResult(
+            self.name, self.version, against, mean, self.gated, self.error, self.evidence, self.near
+        )
 
     def layers(self, network: IntegerNetwork, kind: str) -> LayerTable:
         """The layers on the first images."""

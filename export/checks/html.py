@@ -3,13 +3,14 @@
 import base64
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from qnas.export.checks.report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
-from qnas.export.checks.table import decibel, file_lines, layer_line, psnr_y, rows, verdict
+from qnas.export.checks.table import decibel, file_lines, layer_line, passed_lines, psnr_y, rows, verdict
 from qnas.html_page import Markup, element, facts, page, table
 from qnas.images.files import planar
 
@@ -33,6 +34,7 @@ def check_page(report: CheckReport) -> str:
     if report.near_ties is not None:
         tiles["near ties"] = sum(report.near_ties.values())
     lines = [element("p", miss, class_="warn") for miss in report.misses]
+    lines += [element("p", line) for line in (passed_lines(report) if report.passed else ())]
     notes = [element("p", f"note: {note}", class_="soft") for note in report.notes]
     closing = (EXPLANATION, f"images: {', '.join(report.images)}")
     return page(
@@ -58,7 +60,7 @@ def _file(report: CheckReport, file: FileResult) -> Markup:
 
 
 def _rows(report: CheckReport, result: RuntimeResult) -> list[tuple[object, ...]]:
-    good = not result.misses(report.thresholds)
+    good = not replace(result, near=None).misses(report.thresholds)
     shown = element("span", verdict(result, report.thresholds), class_=_colour(good))
     first, *others = rows(result)
     return [

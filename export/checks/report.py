@@ -59,8 +59,9 @@ class Evidence:
 class RuntimeResult:
     """One runtime over all images, against each reference by its name.
 
-    `gated`: whether it decides the verdict. `psnr_y` in dB against the photographs. `error`: why it could not
-    run the file; `against` is empty then and `psnr_y` nan.
+    `gated`: whether it has to be equal. `near`: how near it has to be else, in dB of PSNR to each reference;
+    None where it decides nothing. `psnr_y` in dB against the photographs. `error`: why it could not run the
+    file; `against` is empty then and `psnr_y` nan.
     """
 
     runtime: str
@@ -70,13 +71,26 @@ class RuntimeResult:
     gated: bool = True
     error: str | None = None
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    near: float | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the verdict depends on it."""
+        return self.gated or self.near is not None
 
     def misses(self, thresholds: Thresholds) -> tuple[str, ...]:
         """What does not hold, a sentence each."""
         if self.error is not None:
             return (self.error,)
-        found = ((name, thresholds.miss(difference)) for name, difference in self.against.items())
-        return tuple(f"against {name} {miss}" for name, miss in found if miss is not None)
+        miss = thresholds.miss if self.gated or self.near is None else self._distant
+        found = ((name, miss(difference)) for name, difference in self.against.items())
+        return tuple(f"against {name} {text}" for name, text in found if text is not None)
+
+    def _distant(self, difference: Difference) -> str | None:
+        assert self.near is not None
+        if difference.psnr >= self.near:
+            return None
+        return f"{difference.psnr:.1f} dB, less than {self.near:.1f} dB: another network than it is to be"
 
 
 @dataclass(frozen=True)
@@ -120,8 +134,9 @@ class LayerTable:
 class FileResult:
     """One written file.
 
-    `fusion`: convolutions as onnxruntime runs them; `delegated`: nodes that XNNPACK runs, of how many;
-    `not_checked`: the runtimes that are not installed; `inexact`: none computes it exactly.
+    `fusion`: convolutions as onnxruntime runs them, and `macs`: multiply-adds of one run there, those in
+    integers and all; `delegated`: nodes that XNNPACK runs, of how many; `not_checked`: the runtimes that are
+    not installed.
     """
 
     file: str
@@ -130,8 +145,8 @@ class FileResult:
     layers: tuple[LayerTable, ...] = ()
     not_checked: tuple[str, ...] = ()
     fusion: FusionReport | None = None
+    macs: tuple[int, int] | None = None
     delegated: tuple[int, int] | None = None
-    inexact: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,14 +173,14 @@ class CheckReport:
         found = (
             f"{where}: {miss}"
             for where, result in (*networks, *files)
-            if result.gated
+            if result.decides
             for miss in result.misses(self.thresholds)
         )
         # What nothing was compared with has not passed.
         idle = (
             f"{file.file}: no runtime that decides is installed and runs such files"
             for file in self.files
-            if self.defined and not file.inexact and not any(result.gated for result in file.runtimes)
+            if self.defined and not any(result.decides for result in file.runtimes)
         )
         return (*found, *idle)
 
@@ -195,9 +210,9 @@ class CheckReport:
         }
 
 
-def share(value: float) -> str:
+def share(value: float, digits: int = 4) -> str:
     """A share in percent that shows 100 % only for all."""
-    text = f"{value:.4%}"
+    text = f"{value:.{digits}%}"
     return "<100%" if value < 1 and text.startswith("100") else text
 
 
@@ -219,7 +234,7 @@ def _runtime_json(result: RuntimeResult) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "runtime": result.runtime, "version": result.version, "against": against,
-        "psnr_y": _finite(result.psnr_y), "gated": result.gated, "error": result.error,
+        "psnr_y": _finite(result.psnr_y), "gated": result.gated, "near": result.near, "error": result.error,
     }  # fmt: skip
 
 
@@ -252,6 +267,7 @@ def _file_json(file: FileResult) -> dict[str, Any]:
         "fusion": None if fusion is None else {
             "total": fusion.total, "integer": fusion.integer, "float_ops": list(fusion.float_ops)
         },
+        "macs": None if file.macs is None else {"integer": file.macs[0], "of": file.macs[1]},
         "delegated": None if file.delegated is None else {
             "nodes": file.delegated[0], "of": file.delegated[1]
         },

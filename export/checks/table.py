@@ -1,6 +1,7 @@
 """The report of a check in the terminal, and the words that its HTML page shares."""
 
 import math
+from dataclasses import replace
 
 from rich.table import Table
 
@@ -36,18 +37,30 @@ def _closing(report: CheckReport) -> list[str]:
     lines = [f"note: {note}" for note in report.notes]
     if report.near_ties is not None:
         lines.append(f"values within 2^-20 of a rounding tie: {sum(report.near_ties.values())}")
-    t = report.thresholds
-    if not report.defined and not any(r.gated for file in report.files for r in file.runtimes):
-        return [
-            *lines,
-            "not judged: what computes in float rounds as its runtime does (--gate names one that decides)",
-        ]
     if report.passed:
-        return [
-            *lines,
-            f"passed: at least {share(t.min_equal)} equal, at most {t.max_steps} grey levels apart",
-        ]
+        return [*lines, *passed_lines(report)]
     return [*lines, "FAILED:", *(f"  {miss}" for miss in report.misses)]
+
+
+def passed_lines(report: CheckReport) -> list[str]:
+    """What a verdict without misses covers: what is equal, and what is only near."""
+    t = report.thresholds
+    runtimes = [(file, result) for file in report.files for result in file.runtimes if result.decides]
+    kinds = {"pass": list[str](), "near": list[str]()}
+    for file, result in runtimes:
+        name = result.runtime if len(report.files) == 1 else f"{result.runtime} ({file.kind})"
+        kinds[verdict(result, t)].append(name)
+    lines = []
+    if kinds["pass"]:
+        limits = f"at least {share(t.min_equal)} equal, at most {t.max_steps} grey levels apart"
+        lines.append(f"passed in {'; '.join(kinds['pass'])}: {limits}")
+    if kinds["near"]:
+        least = min(d.psnr for _, result in runtimes for d in result.against.values())
+        lines.append(
+            f"near, not equal, in {'; '.join(kinds['near'])}: {least:.1f} dB at least; what computes in "
+            "float, or on scales of many bits, rounds as its runtime does (--gate names what must be equal)"
+        )
+    return lines or ["not judged: no runtime that decides is installed (--gate names one)"]
 
 
 def decibel(value: float) -> str:
@@ -77,13 +90,22 @@ def file_lines(file: FileResult) -> tuple[str, ...]:
     if file.fusion is not None:
         fusion = file.fusion
         others = ", ".join(fusion.float_ops) or "none"
+        work = _integer_macs(file.macs)
         lines.append(
-            f"integer convolutions in the graph that onnxruntime runs: {fusion.integer} of {fusion.total}; "
+            f"in the graph that onnxruntime runs: {work}{fusion.integer} of {fusion.total} convolutions; "
             f"other float operations: {others}"
         )
     if file.delegated is not None:
         lines.append(f"nodes that XNNPACK runs: {file.delegated[0]} of {file.delegated[1]}")
     return (*lines, *(f"not checked: {what}" for what in file.not_checked))
+
+
+def _integer_macs(macs: tuple[int, int] | None) -> str:
+    """ "100.0 % of 0.61 G multiply-adds in integers, "."""
+    if macs is None or not macs[1]:
+        return "in integers: "
+    shown = share(macs[0] / macs[1], digits=1)
+    return f"{shown} of {macs[1] / 1e9:.2f} G multiply-adds in integers, "
 
 
 def psnr_y(result: RuntimeResult) -> str:
@@ -92,13 +114,15 @@ def psnr_y(result: RuntimeResult) -> str:
 
 
 def verdict(result: RuntimeResult, thresholds: Thresholds) -> str:
-    """pass, FAIL, what it would be of a runtime that decides nothing; empty when nothing was compared."""
+    """pass, near, FAIL, what it would be of one that decides nothing; empty when nothing was compared."""
     if not result.against and result.error is None:
         return ""
-    missed = bool(result.misses(thresholds))
-    if not result.gated:
-        return "differs, not gated" if missed else "pass, not gated"
-    return "FAIL" if missed else "pass"
+    if result.decides and result.misses(thresholds):
+        return "FAIL"
+    equal = not replace(result, near=None).misses(thresholds)
+    if not result.decides:
+        return "pass, not gated" if equal else "differs, not gated"
+    return "pass" if equal else "near"
 
 
 def rows(result: RuntimeResult) -> list[tuple[str, str, str, str, str]]:

@@ -42,11 +42,10 @@ def _as_calibrated(source: Source, options: Options) -> Written:
     fusion = count_integer_convolutions(data)
     notes = (
         f"{source.why_float.partition(': ')[0]}; the file is the QDQ model itself, for onnxruntime",
-        f"{fusion.integer} of {fusion.total} convolutions integer; in float: "
-        + (", ".join(fusion.float_names) or "nothing"),
+        f"in float: {', '.join(fusion.float_names) or 'nothing'}",
         EXACT_SUMS_NOTE,
     )
-    return Written(data, notes)
+    return Written(data, notes, inexact=source.inexact)
 
 
 def _float32(source: Source, options: Options) -> Written:

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.per_channel import per_channel
 from qnas.export.from_qdq.values import Constant, Levels, Pending, Value, once
-from qnas.integer.nodes import Add, Multiply
+from qnas.integer.nodes import Add, ChannelGate, Multiply
 from qnas.integer.tables import sigmoid
 from qnas.onnx.graph import attributes
 
@@ -94,28 +94,47 @@ def map_values(graph: QdqGraph, node: NodeProto, function: Function, reads: Sequ
 def _sum(graph: QdqGraph, node: NodeProto) -> Pending:
     names = (graph.on_grid(node, 0), graph.on_grid(node, 1))
     channels = _same_channels(graph, node, names)
+    if graph.draft.sizes[names[0]] != graph.draft.sizes[names[1]]:
+        raise refused(node, "adds a value per channel or image: the integer network multiplies by such alone")
     return Pending(once(lambda grid: graph.draft.put(Add(written_name(node), names, channels, grid))))
 
 
 def _product(graph: QdqGraph, node: NodeProto) -> Pending:
-    """A tensor read at another scale than its own is one times a constant."""
+    """A tensor read at another scale than its own is one times a constant.
+
+    One value per channel [N, C, 1, 1] multiplies that channel; one channel [N, 1, H, W] is copied to all.
+    """
     gains = [_gain(graph, node, index) for index in (0, 1)]
-    order = (1, 0) if gains[0] != 1 == gains[1] else (0, 1)
-    gain = gains[order[1]]
-    x = graph.on_grid(node, order[0])
-    gated = graph.value(node, order[1])
-    assert isinstance(gated, Levels)
-    gate = gated.node if gain != 1 else graph.on_grid(node, order[1])
-    channels = _same_channels(graph, node, (x, gate))
+    sizes = [{*graph.draft.sizes[_levels(graph, node, index).node]} for index in (0, 1)]
+    small = next((index for index in (0, 1) if sizes[index] == {(1, 1)} != sizes[1 - index]), None)
+    second = small if small is not None else 0 if gains[0] != 1 == gains[1] else 1
+    gain = gains[second]
+    x = graph.on_grid(node, 1 - second)
+    gate = _levels(graph, node, second).node if gain != 1 else graph.on_grid(node, second)
+    x, gate = _copied(graph, node, x, gate), _copied(graph, node, gate, x)
+    channels, kind = _same_channels(graph, node, (x, gate)), Multiply if small is None else ChannelGate
     return Pending(
-        once(lambda grid: graph.draft.put(Multiply(written_name(node), (x, gate), channels, grid, gain)))
+        once(lambda grid: graph.draft.put(kind(written_name(node), (x, gate), channels, grid, gain=gain)))
     )
+
+
+def _levels(graph: QdqGraph, node: NodeProto, index: int) -> Levels:
+    value = graph.value(node, index)
+    assert isinstance(value, Levels)
+    return value
+
+
+def _copied(graph: QdqGraph, node: NodeProto, name: str, like: str) -> str:
+    """Node `name` with as many channels as `like` has, if it has one."""
+    channels = graph.draft.nodes[like].channels
+    if graph.draft.nodes[name].channels > 1 or channels == 1:
+        return name
+    return graph.pick(f"{written_name(node)}.copies", name, np.zeros(channels, np.int64))
 
 
 def _gain(graph: QdqGraph, node: NodeProto, index: int) -> np.float32:
     """What input `index` is, times its integer tensor's value; 1 when that is not one number."""
-    value = graph.value(node, index)
-    assert isinstance(value, Levels)
+    value = _levels(graph, node, index)
     own = graph.draft.nodes[value.node].output
     if value.grid is None or value.grid.zero_point != own.zero_point:
         return np.float32(1)

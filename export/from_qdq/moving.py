@@ -19,7 +19,7 @@ from qnas.export.from_qdq.values import (
 )
 from qnas.export.from_qdq.windows import window
 from qnas.integer.convolution import unshuffled
-from qnas.integer.nodes import Concat, DepthToSpace, MaxPool
+from qnas.integer.nodes import Concat, DepthToSpace, MaxPool, Mean
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
 
@@ -78,6 +78,26 @@ def max_pool(graph: QdqGraph, node: NodeProto) -> Value:
             written_name(node), (read,), source.channels, source.output, w.kernel, w.stride, padding
         )
         return graph.draft.put(pool)
+
+    return graph.draft.moved(x, written_name(node), write)
+
+
+def global_mean(graph: QdqGraph, node: NodeProto) -> Value:
+    """The mean over height and width, in steps of the tensor that is read."""
+    x, a = graph.tensor(node), attributes(node)
+    if node.op_type == "ReduceMean":
+        axes = graph.whole(node, 1, "axes") if len(node.input) > 1 else a.get("axes", [])
+        if sorted(axis % 4 for axis in axes) != [2, 3] or not a.get("keepdims", 1):
+            raise refused(
+                node, f"over the axes {axes} is not an operation of the integer network: it has a mean over "
+                "height and width (axes 2 and 3) that keeps its axes",
+            )  # fmt: skip
+    if not isinstance(x, Levels) or x.grid is None:
+        x = graph.draft.levels(graph.on_grid(node, 0))
+
+    def write(read: str) -> str:
+        source = graph.draft.nodes[read]
+        return graph.draft.put(Mean(written_name(node), (read,), source.channels, source.output))
 
     return graph.draft.moved(x, written_name(node), write)
 

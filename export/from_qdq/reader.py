@@ -31,7 +31,7 @@ from qnas.export.from_qdq.probes import MEASURING, SIZES, derived_values
 from qnas.export.from_qdq.values import ALL, Constant, Derived, Draft, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
-from qnas.integer.nodes import Add, Concat, ImageInput, Multiply
+from qnas.integer.nodes import Add, ChannelGate, Concat, ImageInput, Multiply
 from qnas.onnx.files import read_model
 from qnas.onnx.graph import STANDARD, Graph, attributes, opset_versions
 from qnas.onnx.measured import TYPE_NAMES
@@ -57,11 +57,13 @@ OPERATIONS: dict[str, Operation] = {
     "DepthToSpace": moving.depth_to_space,
     "DequantizeLinear": quantizers.dequantize_linear,
     "Gather": lambda graph, node: _gather(graph, node),  # a table, or channels
+    "GlobalAveragePool": moving.global_mean,
     "Identity": lambda graph, node: graph.value(node, 0),
     "MatMul": upscaling.matmul,
     "MaxPool": moving.max_pool,
     "Pad": borders.pad,
     "QuantizeLinear": quantizers.quantize_linear,
+    "ReduceMean": moving.global_mean,
     "Resize": upscaling.resize,
     "Slice": borders.crop,
     "SpaceToDepth": moving.space_to_depth,
@@ -298,7 +300,8 @@ def _scale(network: IntegerNetwork) -> int:
     (near, small), (far, large) = ((size, sizes(network, *size)) for size in SIZES[:2])
     for size, found in ((near, small), (far, large)):
         for node in network.nodes:
-            same = node.inputs if isinstance(node, Add | Multiply | Concat) else node.inputs[:1]
+            gated = isinstance(node, ChannelGate)
+            same = node.inputs if isinstance(node, Add | Multiply | Concat) and not gated else node.inputs[:1]
             if len({found[name] for name in same}) > 1 or min(found[node.name]) < 1:
                 raise ModelError(
                     f"{node.name} does not fit an image of {size[0]}x{size[1]}: export a network for any size"

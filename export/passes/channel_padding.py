@@ -85,7 +85,7 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
         dense = isinstance(node, Conv) and node.groups == 1
         if node.scope == "tensor" and not dense and node.name not in concats:
             fixed.update(*(group[name] for name in (node.name, *node.operands)))
-        if node.scope == "value" and len(node.operands) > 1 and concats & group[node.name]:
+        if node.scope != "tensor" and len(node.operands) > 1 and concats & group[node.name]:
             fixed |= group[node.name]  # zeros of a concatenation stand elsewhere than those of a convolution
         if image_gain(node) and not all(_keeps_zero(named[name], named) for name in group[node.inputs[-1]]):
             fixed |= group[node.inputs[-1]]

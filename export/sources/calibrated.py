@@ -24,6 +24,7 @@ from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.runtimes.runtime import Runner as Upscaler
 from qnas.runtimes.table import CHECKS
 
+FURTHER = 12.0  # dB that images may be harder than patches; beyond it, values grow with the image
 MOST_COMPARED = 16  # of the images that calibrate
 RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
@@ -62,16 +63,6 @@ class CalibratedSource(Source):
             else super().bits
         )
 
-    @property
-    def defines(self) -> bool:
-        """Whether all of it is integer: what computes in float rounds as its runtime does."""
-        return self.integer is not None
-
-    @property
-    def inexact(self) -> frozenset[str]:
-        """Scales that calibration chose have too many bits for sums in float32."""
-        return frozenset({"onnxruntime-unoptimized", "reference"})
-
     def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
         """How it was calibrated."""
         found = self.calibration
@@ -84,15 +75,16 @@ class CalibratedSource(Source):
         )
 
     def references(self) -> tuple[Comparison, ...]:
-        """The QDQ model, operation by operation, where there is no integer network; and the float model,
-        which decides nothing."""
+        """The QDQ model, operation by operation, where there is no integer network; and the float model, as
+        near to whole images as its calibration was to patches."""
         against, version = ("interpreter",), CHECKS["onnxruntime"].version
         known = []
         if self.integer is None:
             against = ("QDQ model",)
             runner = CHECKS["onnxruntime-unoptimized"].open(self.model.SerializeToString())
             known.append(Comparison("QDQ model", version, False, runner, against=()))
-        return (*known, Comparison("float model", version, False, _rounded(self.network), against=against))
+        near = max(0.0, self.calibration.fidelity - FURTHER)
+        return (*known, Comparison("float model", version, False, _rounded(self.network), against, near))
 
     @property
     def why_float(self) -> str:

@@ -49,6 +49,11 @@ class FoundSource(Source):
         return {FLOAT_BITS} if self.integer is None else super().bits
 
     @property
+    def inexact(self) -> frozenset[str]:
+        """None: its scales are short, and its float twin is compared in float."""
+        return frozenset()
+
+    @property
     def trained(self) -> Trained:
         """The network that was trained, or its float twin."""
         found = self.found if self.integer is not None else float_twin(self.found)

@@ -8,8 +8,8 @@ from onnx import ModelProto
 
 from qnas.calibration.progress import Display
 from qnas.errors import UsageError
-from qnas.export.from_qdq.reader import integer_network_of
 from qnas.export.options import Options
+from qnas.export.sources.qdq import read_qdq_source
 from qnas.export.sources.source import Source
 from qnas.onnx.files import read_model
 from qnas.onnx.operations import QUANTIZING
@@ -54,11 +54,6 @@ def _found(path: Path, options: Options, display: Display) -> Source:
     return read_found(path, options)
 
 
-def _qdq(path: Path, options: Options, display: Display) -> Source:
-    integer = integer_network_of(read_model(path), path.stem, options.input_range or "0..1")
-    return Source(path, integer)
-
-
 def _float(path: Path, options: Options, display: Display) -> Source:
     from qnas.export.sources.calibrated import read_calibrated
 
@@ -67,6 +62,6 @@ def _float(path: Path, options: Options, display: Display) -> Source:
 
 _READERS: dict[Kind, Callable[[Path, Options, Display], Source]] = {
     "found": _found,
-    "qdq": _qdq,
+    "qdq": read_qdq_source,
     "float": _float,
 }

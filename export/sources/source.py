@@ -15,7 +15,10 @@ from qnas.export.checks.comparison import Comparison
 from qnas.export.metadata import file_properties
 from qnas.export.options import Options
 from qnas.images.evaluation import Image
-from qnas.integer.network import IntegerNetwork
+from qnas.integer.network import IntegerNetwork, short_scales
+from qnas.runtimes.table import CHECKS
+
+UNFUSED = frozenset({"onnxruntime-unoptimized", "reference"})  # they compute quantized graphs in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +49,15 @@ class Source:
         return None
 
     @property
-    def defines(self) -> bool:
-        """Whether there is a network that files have to equal; a float one rounds as its runtime does."""
-        return True
-
-    @property
     def inexact(self) -> frozenset[str]:
-        """The ids of runtimes whose arithmetic is exact, but not on its ONNX file."""
-        return frozenset()
+        """The ids of runtimes whose arithmetic is exact, but not on its ONNX file.
+
+        Scales that are not short have too many bits for sums in float32, and what computes in float at all
+        rounds as its runtime does.
+        """
+        if self.integer is None:
+            return frozenset(CHECKS)
+        return frozenset() if short_scales(self.integer) else UNFUSED
 
     def references(self) -> tuple[Comparison, ...]:
         """What files are compared with besides the interpreter and the trained network."""

@@ -211,6 +211,13 @@ class _Writer(GraphNodes):
             read = self.node("DequantizeLinear", [tensor, scale, zero], f"{node.name}.gate_times_gain")
         self.rounded(node, "Mul", [self.reads(x), read])
 
+    def mean(self, node: nodes.Mean) -> None:
+        """Of the bytes around 128, as it is defined: scale 1 leaves no other factor than 1 / pixels."""
+        ends = self.grid_inputs(QuantParams(np.asarray(1, np.float32), 128, 0, 255))
+        tensor = self.tensors[node.name]
+        x = self.node("DequantizeLinear", [self.tensors[node.inputs[0]], *ends], f"{tensor}.bytes")
+        self.put("QuantizeLinear", [self.node("GlobalAveragePool", [x], f"{tensor}.float"), *ends], tensor)
+
     def table(self, node: nodes.Table) -> None:
         """With nothing between them onnxruntime merges two quantizers into one, which rounds once instead of
         twice. An added zero keeps them apart: a quarter of the time of a table of bytes.
@@ -349,6 +356,8 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[[_Writer, Any], object]] = {
     Conv: _Writer.convolution,
     nodes.Add: lambda w, node: w.rounded(node, "Add", [w.reads(name) for name in node.inputs]),
     nodes.Multiply: _Writer.multiply,
+    nodes.ChannelGate: _Writer.multiply,
+    nodes.Mean: _Writer.mean,
     nodes.Table: _Writer.table,
     nodes.Concat: lambda w, node: w.moved(node, "Concat", axis=1),
     nodes.DepthToSpace: lambda w, node: w.moved(node, "DepthToSpace", blocksize=node.factor, mode="CRD"),

@@ -17,7 +17,7 @@ ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 
 OpName = Literal[
     "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "FULLY_CONNECTED", "GATHER",
-    "CAST", "LOGISTIC", "MAX_POOL_2D", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
+    "CAST", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
     "TRANSPOSE",
 ]  # fmt: skip
 
@@ -33,6 +33,7 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "GATHER": (2, "GatherOptions"),
     "LOGISTIC": (2, None),
     "MAX_POOL_2D": (2, "Pool2DOptions"),
+    "MEAN": (2, "ReducerOptions"),
     "MUL": (2, "MulOptions"),
     "PAD": (2, "PadOptions"),
     "QUANTIZE": (2, "QuantizeOptions"),

@@ -192,6 +192,12 @@ class _Writer:
         b = self.blocks.relabelled(f"{node.name}.gain", b, scale, b.zero_point)
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
+    def mean(self, node: nodes.Mean, x: Tensor) -> Tensor:
+        """XNNPACK adds up the bytes as they are: those of the definition are q - 128."""
+        x = self.blocks.on(f"{node.name}.bytes", x, node.output.zero_point + BYTE_ZERO)
+        axes = (self.blocks.ints(f"{node.name}.axes", (1, 2)),)
+        return self.blocks.moved("MEAN", node.name, [x], self.shape(node), axes, keepDims=True)
+
     def interpolate(self, node: nodes.Interpolate, x: Tensor) -> Tensor:
         axis = node.axis - 1
         return self.product(node, x, interpolation_steps(x.shape[axis], self.shape(node)[axis]), 1 / STEPS)
@@ -359,6 +365,8 @@ _FORMS: dict[type[nodes.IntegerNode], Callable[..., Tensor]] = {
     Conv: _Writer.conv,
     nodes.Add: _Writer.add,
     nodes.Multiply: _Writer.multiply,
+    nodes.ChannelGate: _Writer.multiply,
+    nodes.Mean: _Writer.mean,
     nodes.Table: _Writer.table,
     nodes.Concat: _Writer.concat,
     nodes.DepthToSpace: _Writer.shuffle,

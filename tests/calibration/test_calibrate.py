@@ -463,6 +463,21 @@ def test_layers_in_float_are_the_most_sensitive_ones_and_their_price_is_told(don
     assert any(notice.startswith("2 layers left in float: ") for notice in found.notices)
 
 
+def test_layers_that_are_named_stay_in_float_and_a_name_of_none_is_refused(folder: Path) -> None:
+    chosen = replace(SETTINGS, float_layers=("/sec?nd/*",))
+    found = run(folder / "espcn.onnx", [folder / "photographs"], chosen)
+    layers = found.calibration.options.float_layers
+    assert layers == ("/second/Conv",)
+    model = quantized_model(folder / "espcn.onnx", found.calibration)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    floats = [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored]
+    assert floats == ["/second/Conv"]
+    with pytest.raises(
+        UsageError, match=r"--float-layer conv9: espcn.onnx has no such layer, name one like "
+    ):
+        run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, float_layers=("conv9",)))
+
+
 def test_a_target_takes_no_more_layers_than_it_needs_and_a_miss_is_told(done: Run, folder: Path) -> None:
     reached = done.calibration.fidelity + 0.001
     found = run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, target=reached))

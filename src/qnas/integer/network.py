@@ -9,6 +9,7 @@ from qnas.errors import ModelError
 from qnas.integer.convolution import Conv, accumulator_bounds, saturating_pairs
 from qnas.integer.nodes import GainedNode, IntegerNode
 from qnas.quantization.image_gain import ImageGain
+from qnas.quantization.quantizers import AFFINE_BITS, is_short
 
 INT32_MAX = 2**31 - 1
 Form = TypeVar("Form")
@@ -70,6 +71,17 @@ def check_accumulators(network: IntegerNetwork) -> None:
                 f"the sums of {node.name} may reach {int(bounds.max())}, beyond 32 bits: its bias or its "
                 "weights are out of proportion, retrain it"
             )
+
+
+def short_scales(network: IntegerNetwork) -> bool:
+    """Whether float32 arithmetic computes it exactly in any order of its sums: all scales are short.
+
+    See docs/decisions/0003-short-scales.md. Runtimes that do not fuse quantizers compute in float32.
+    """
+    weights = (node.weight_scale for node, _ in network.convolutions())
+    return all(is_short(node.output.scale, 1) for node in network.nodes) and all(
+        is_short(scale, AFFINE_BITS) for scale in weights
+    )
 
 
 def saturating_layers(network: IntegerNetwork) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ onnxruntime and XNNPACK alike.
                   in `qnas.integer.convolution`
     Add           scale_a (q_a - z_a) + scale_b (q_b - z_b) in float32, requantized
     Multiply      (q_a - z_a) (q_b - z_b), multiplier s_a s_b gain / s_y
+    ChannelGate   the same, b one value per channel
+    Mean          sum(q - 128), multiplier float32(1 / pixels), and 128
     Table         output[q]: 256 bytes, whatever function they hold
     Concat        channels of tensors on one grid, one behind the other
     DepthToSpace  ONNX mode CRD
@@ -130,6 +132,31 @@ class Multiply(GainedNode, scope="value"):
         gain = self.gain * self.gains(reads)[..., None, None]
         factor = np.asarray(a.scale * (b.scale * gain) / self.output.scale, np.float32)
         return requantized(centred(x, a) * centred(y, b), factor, self.output, watch)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGate(Multiply, scope="channel"):
+    """The product of a tensor and of one value per channel [N, C, 1, 1], times a constant."""
+
+    words = "channel gate"
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(IntegerNode, scope="channel"):
+    """The mean of each channel of an image [N, C, 1, 1], on the grid of the tensor that it reads.
+
+    It is rounded as a distance from the byte 128, wherever zero lies, as XNNPACK adds up int8 bytes: ties and
+    sums of more than 24 bits go the same way in every runtime.
+    """
+
+    def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
+        ((x, _),) = reads
+        about_128 = QuantParams(np.asarray(1, np.float32), 128, 0, 255)
+        sums = x.sum(axis=(2, 3), keepdims=True, dtype=np.int64) - 128 * x[0, 0].size
+        return requantized(sums, np.float32(1) / np.float32(x[0, 0].size), about_128, watch)
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        return 1, 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,6 +131,12 @@ def snap_scale(scale: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     return snapped
 
 
+def is_short(scale: NDArray[np.float32], bits: int) -> bool:
+    """Whether every scale is `m * 2**e` with an integer `m` of at most `bits` bits."""
+    mantissa, _ = np.frexp(np.asarray(scale, np.float64))
+    return bool((mantissa * 2.0**bits % 1 == 0).all())
+
+
 def lsq_initial_scale(weight: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """LSQ: `2 * mean|w| / sqrt(q_max)` per output channel. Weight [C, ...] -> scale [C].
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qnas.quantization.quantizers import GREY_LEVEL
+from qnas.quantization.quantizers import PIXELS_PER_UNIT
 from qnas.runtimes.inputs import Feed
 from qnas.runtimes.runtime import Planes, Runner, asking, pixels, planes
 
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 Session = Callable[[Feed], Sequence[Any]]
 
 
-def onnx_runner(data: bytes, session: Callable[[bytes], Session], slow: bool = False) -> Runner:
-    """A Runner of what `session` makes of a model: a function of named inputs to the outputs in order."""
+def onnx_runner(
+    data: bytes,
+    session: Callable[[bytes], Session],
+    slow: bool = False,
+    pixel: float = PIXELS_PER_UNIT["short"],
+) -> Runner:
+    """A Runner of what `session` makes of a model: a function of named inputs to the outputs in order.
+
+    Images of a model in float32 hold pixels divided by `pixel`.
+    """
     with asking():
         model = onnx.load_model_from_string(data)
-        entry, run = _Entry(model), session(data)
+        entry, run = _Entry(model, np.float32(pixel)), session(data)
 
     def upscale(image: Image) -> Image:
         with asking():
@@ -50,9 +58,10 @@ def onnx_runner(data: bytes, session: Callable[[bytes], Session], slow: bool = F
 
 
 class _Entry:
-    """How a model takes and gives an image: NCHW or NHWC, uint8 or float32 in network units."""
+    """How a model takes and gives an image: NCHW or NHWC, uint8, or float32 with pixels over `pixel`."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, pixel: np.float32) -> None:
+        self.pixel = pixel
         kind = model.graph.input[0].type.tensor_type
         self.name, self.output = model.graph.input[0].name, model.graph.output[0].name
         self.floats = kind.elem_type == onnx.TensorProto.FLOAT
@@ -63,9 +72,9 @@ class _Entry:
 
     def feed(self, image: Image) -> Feed:
         x = image[None] if self.channels_last else planes(image)
-        return {self.name: x.astype(np.float32) * np.float32(GREY_LEVEL) if self.floats else x}
+        return {self.name: x.astype(np.float32) / self.pixel if self.floats else x}
 
     def pixels(self, y: NDArray[Any]) -> Image:
         if self.floats:
-            y = np.clip(np.rint(y / GREY_LEVEL), 0, 255).astype(np.uint8)
+            y = np.clip(np.rint(y * self.pixel), 0, 255).astype(np.uint8)
         return y[0] if self.channels_last else pixels(y)

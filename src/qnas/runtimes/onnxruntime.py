@@ -18,6 +18,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.onnx.files import read_model
 from qnas.onnx.graph import attributes
 from qnas.onnx.session import first_line, open_session
+from qnas.quantization.quantizers import PIXELS_PER_UNIT
 from qnas.runtimes.executed import ExecutedNode, ExecutedTensor
 from qnas.runtimes.inputs import Feed, Input, shape_text
 from qnas.runtimes.runtime import Check, Device, Options, Runner, Runtime
@@ -308,14 +309,18 @@ def multiplications(
 # Checking written files ---------------------------------------------------------------------------------
 
 
-def _checked(data: bytes, optimized: bool) -> Runner:
+def image_runner(data: bytes, optimized: bool = True, pixel: float = PIXELS_PER_UNIT["short"]) -> Runner:
+    """The model `data` as a function of images, in onnxruntime; in float32 it reads pixels over `pixel`.
+
+    Raises ModelError where it cannot be loaded.
+    """
     from qnas.runtimes.onnx_runner import onnx_runner  # only where files are checked
 
     def session(model: bytes) -> Session:
         opened = open_session(model, optimized=optimized)
         return lambda feed: opened.run(None, feed)
 
-    return onnx_runner(data, session)
+    return onnx_runner(data, session, pixel=pixel)
 
 
 def _executed(
@@ -336,11 +341,12 @@ CPU_DEVICE = Device(
 )
 ONNXRUNTIME = Runtime(
     checks={
-        "onnxruntime": Check(
-            "onnxruntime", ".onnx", "onnxruntime", lambda data: _checked(data, optimized=True)
-        ),
+        "onnxruntime": Check("onnxruntime", ".onnx", "onnxruntime", image_runner),
         "onnxruntime-unoptimized": Check(
-            "onnxruntime, unoptimized", ".onnx", "onnxruntime", lambda data: _checked(data, optimized=False)
+            "onnxruntime, unoptimized",
+            ".onnx",
+            "onnxruntime",
+            lambda data: image_runner(data, optimized=False),
         ),
     },
     devices={

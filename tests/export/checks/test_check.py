@@ -20,6 +20,7 @@ from qnas.errors import ImageError, ModelError, UsageError
 from qnas.export.checks import check as check_module
 from qnas.export.checks.cases import Case, Effort, Window, windows
 from qnas.export.checks.check import WrittenFile, check, check_images
+from qnas.export.checks.comparison import Comparison
 from qnas.export.checks.html import check_page
 from qnas.export.checks.layers import sqnr
 from qnas.export.checks.report import CheckReport, share
@@ -139,6 +140,48 @@ def test_thresholds_decide_the_verdict(
     assert report.misses == expected
     assert report.passed == (miss is None)
     assert ("passed" if miss is None else miss) in shown(report)
+
+
+def test_what_rounds_scales_of_many_bits_has_to_be_near_and_is_called_so(
+    written: WrittenFile, fake: Callable
+) -> None:
+    """Two levels in one of 192 values: 10 log10(255^2 * 192 / 4) = 65 dB."""
+    fake(two_more)
+    report = check([replace(written, inexact=frozenset({"fake"}))], doubling(), None, PHOTOGRAPH)
+    assert report.passed
+    assert "near, not equal, in fake: 64.9 dB at least" in shown(report)
+    assert "passed" not in shown(report)
+
+
+def test_what_is_far_from_its_network_fails_however_it_rounds(written: WrittenFile, fake: Callable) -> None:
+    def brighter(pixels: np.ndarray) -> None:
+        np.clip(pixels.astype(np.int16) + 40, 0, 255, out=pixels, casting="unsafe")
+
+    fake(brighter)
+    report = check([replace(written, inexact=frozenset({"fake"}))], doubling(), None, PHOTOGRAPH)
+    (miss,) = report.misses
+    assert re.match(
+        r"model.onnx in fake: against interpreter 1\d.\d dB, less than 40.0 dB: another network", miss
+    )
+
+
+def test_a_verdict_names_the_runtimes_that_it_covers(written: WrittenFile, fake: Callable) -> None:
+    fake(lambda pixels: None)
+    report = check([written], doubling(), None, PHOTOGRAPH)
+    assert "passed in fake: at least 100.0000% equal, at most 0 grey levels apart" in shown(report)
+    assert "passed in fake" in check_page(report)
+
+
+def test_a_reference_that_is_to_be_near_and_is_not_fails_the_check(
+    written: WrittenFile, fake: Callable
+) -> None:
+    """The source of an export, or a float model away from the size of its patches."""
+    fake(lambda pixels: None)
+    black = Runner(lambda image: np.zeros((2 * image.shape[0], 2 * image.shape[1], 3), np.uint8))
+    source = Comparison("source model", "", False, black, ("interpreter",), near=40.0)
+    report = check([written], doubling(), None, PHOTOGRAPH, given=[source])
+    assert report.misses[0].startswith("source model: against interpreter ")
+    assert "less than 40.0 dB" in report.misses[0]
 
 
 def test_a_runtime_of_another_arithmetic_decides_only_when_it_is_named(

@@ -18,7 +18,7 @@ MORE = {
     "many": np.arange(4, dtype=np.float32), "far": np.float32([1e9, 0, 0]).reshape(3, 1, 1),
 }  # fmt: skip
 FOREIGN = {
-    "[g] y = GlobalAveragePool(x)": r"GlobalAveragePool \(node g\) is not an operation .*: it has Abs",
+    "[g] y = GlobalMaxPool(x)": r"GlobalMaxPool \(node g\) is not an operation .*: it has Abs",
     "[n] y = qonnx.custom_op.general.Quant(x, one, zero, one)": r"general.Quant \(node n\).*export as QCDQ",
     "[f] y = FakeQuantize(x)": r"FakeQuantize \(node f\).*QDQ format",
     "[c] y = com.microsoft.QLinearAdd(x, x)": r"QLinearAdd \(node c\).*QDQ format",
@@ -26,6 +26,8 @@ FOREIGN = {
     "[s] y = Squeeze(x)": r"Squeeze \(node s\) is not an operation",
 }
 UNFIT = {
+    "[m] y = ReduceMean <axes = [1]> (x)": r"ReduceMean \(node m\) over the axes \[1\] is not an operation",
+    "m = GlobalAveragePool(x) [a] y = Add(x, m)": r"Add \(node a\) adds a value per channel or image",
     '[r] y = Resize <mode = "cubic"> (x, , up2)': r"Resize \(node r\) in mode cubic, half_pixel is not",
     '[r] y = Resize <mode = "linear"> (x, , scales3)': r"Resize \(node r\) has the scales \[0.5",
     "[c] y = Conv(x, float_w)": r"Conv \(node c\) has float weights 'float_w': quantize them",
