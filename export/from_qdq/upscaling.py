@@ -80,7 +80,8 @@ def _places(positions: str, rounding: str, length: int, target: int, factor: flo
     """Which of `length` pixels each of `target` ones is."""
     q = np.arange(target)
     near = q / factor if positions == "asymmetric" else (q + 0.5) / factor - 0.5
-    return np.clip(ROUNDINGS[rounding](near), 0, length - 1).astype(np.int64)
+    places: NDArray[np.int64] = np.clip(ROUNDINGS[rounding](near), 0, length - 1).astype(np.int64)
+    return places
 
 
 def _nearest(
