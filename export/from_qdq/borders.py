@@ -17,8 +17,9 @@ from qnas.integer.windows import Sides, Size
 from qnas.onnx.graph import attributes
 
 WIDEST = 64  # rows or columns that a Pad adds on a side
-LARGEST_MULTIPLE = 128  # of a side, up to which an image is padded
+LARGEST_MULTIPLE = 64  # of a side, up to which an image is padded
 MOST_TIMES = 8  # the size of another tensor
+Growth = tuple[int, int, int]  # of a side: its length, what is added before it and behind
 MODES: dict[str, PadMode] = {"constant": "zero", "edge": "edge", "reflect": "reflect"}
 
 
@@ -66,14 +67,17 @@ def pad(graph: QdqGraph, node: NodeProto) -> Value:
 def _margins(
     graph: QdqGraph, node: NodeProto, read: str, amounts: Sequence[Sequence[int]]
 ) -> tuple[Sides, Size]:
-    """What is added always, and up to which multiples."""
-    (top, bottom, rows), (left, right, columns) = (
-        _growth(
-            [size[axis] for size in graph.draft.sizes[read]],
-            [(each[axis], each[axis + 2]) for each in amounts],
-        ) or (-1, -1, 0)
+    """What is added always, and up to which multiples: by one rule for both axes, or one for each."""
+    samples: list[list[Growth]] = [
+        [
+            (size[axis], each[axis], each[axis + 2])
+            for size, each in zip(graph.draft.sizes[read], amounts, strict=True)
+        ]
         for axis in (0, 1)
-    )  # fmt: skip
+    ]
+    both = _growth([*samples[0], *samples[1]])
+    rules = [both or _growth(each) or (-1, -1, 0) for each in samples]
+    (top, bottom, rows), (left, right, columns) = rules
     sides = (top, left, bottom, right)
     if min(sides) < 0 or max(sides) > WIDEST:
         raise refused(
@@ -83,12 +87,11 @@ def _margins(
     return sides, (rows, columns)
 
 
-def _growth(lengths: Sequence[int], amounts: Sequence[tuple[int, int]]) -> tuple[int, int, int] | None:
-    """(before, behind, multiple) that give every (before, behind) of `amounts` for its length."""
-    before, least = amounts[0][0], min(behind for _, behind in amounts)
+def _growth(samples: Sequence[Growth]) -> tuple[int, int, int] | None:
+    """(before, behind, multiple): what is added always and up to which multiple, None if that is no rule."""
+    before, least = samples[0][1], min(behind for *_, behind in samples)
     for multiple, behind in product(range(1, LARGEST_MULTIPLE + 1), range(least + 1)):
-        found = [(before, behind + -(n + before + behind) % multiple) for n in lengths]
-        if found == list(amounts):
+        if all((a, b) == (before, behind + -(n + a + behind) % multiple) for n, a, b in samples):
             return before, behind, multiple
     return None
 

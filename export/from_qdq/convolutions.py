@@ -11,7 +11,8 @@ from qnas.export.from_qdq.values import Pending, Value, once
 from qnas.export.from_qdq.windows import window
 from qnas.integer.convolution import LARGEST_MULTIPLIER, Conv, multiplier
 from qnas.integer.network import INT32_MAX
-from qnas.integer.nodes import DepthToSpace
+from qnas.integer.nodes import DepthToSpace, Pad
+from qnas.integer.windows import Sides
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams
 
@@ -31,15 +32,27 @@ def convolution(graph: QdqGraph, node: NodeProto) -> Value:
     if tuple(a.get("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
         raise refused(node, f"has another kernel than its weights {weight.shape}: export it again")
     w = window(node, a, weight.shape[2:])
+    read, padding = _unpadded(graph, read, w.padding)
 
     def write(grid: QuantParams) -> str:
         conv = Conv(
             written_name(node), (read,), len(weight), grid, weight, weight_scale, bias, bits, w.stride,
-            w.padding, groups, w.dilation,
+            padding, groups, w.dilation,
         )  # fmt: skip
         return _put(graph, node, scale, conv)
 
     return Pending(once(write))
+
+
+def _unpadded(graph: QdqGraph, read: str, padding: Sides) -> tuple[str, Sides]:
+    """What a convolution of node `read` reads and pads, where that puts nothing but zeros around an image."""
+    pad = graph.draft.nodes[read]
+    if not isinstance(pad, Pad) or pad.mode != "zero" or pad.multiple != (1, 1):
+        return read, padding
+    if graph.draft.nodes[pad.inputs[0]].channels != pad.channels:
+        return read, padding
+    top, left, bottom, right = (a + b for a, b in zip(padding, pad.sides, strict=True))
+    return pad.inputs[0], (top, left, bottom, right)
 
 
 def transposed_convolution(graph: QdqGraph, node: NodeProto) -> Value:

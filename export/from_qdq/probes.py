@@ -17,7 +17,9 @@ from qnas.onnx.graph import Graph
 from qnas.onnx.shapes import declared_sizes, infer_shapes
 
 Array = NDArray[Any]
-SIZES: tuple[Size, ...] = ((128, 192), (256, 384), (101, 75), (86, 118))  # not all networks take odd ones
+# The first two are multiples of what networks need. What is missing to a multiple of up to 64 differs in the
+# sides of the others; not all networks take these.
+SIZES: tuple[Size, ...] = ((128, 192), (256, 384), (105, 80), (119, 197), (72, 191))
 MEASURING = frozenset({"Shape", "Size"})
 
 

@@ -25,7 +25,7 @@ LARGEST_BILINEAR = 6
 AXES: tuple[Literal[2], Literal[3]] = (2, 3)
 HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")  # the same where images grow
 # The nearest of positions, by nearest_mode.
-ROUNDINGS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+ROUNDINGS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
     "floor": np.floor,
@@ -79,8 +79,9 @@ def _targets(graph: QdqGraph, node: NodeProto, read: str) -> list[tuple[Size, tu
 def _places(positions: str, rounding: str, length: int, target: int, factor: float) -> NDArray[np.int64]:
     """Which of `length` pixels each of `target` ones is."""
     q = np.arange(target)
-    near: NDArray[np.float64] = q / factor if positions == "asymmetric" else (q + 0.5) / factor - 0.5
-    return np.clip(ROUNDINGS[rounding](near), 0, length - 1).astype(np.int64)
+    near = q / factor if positions == "asymmetric" else (q + 0.5) / factor - 0.5
+    places: NDArray[np.int64] = np.clip(ROUNDINGS[rounding](near), 0, length - 1).astype(np.int64)
+    return places
 
 
 def _nearest(

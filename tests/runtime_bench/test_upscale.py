@@ -184,6 +184,29 @@ def test_a_network_of_even_sides_gets_the_edge_repeated(tmp_path: Path) -> None:
     assert np.array_equal(upscale(upscaler, image, tile=37, overlap=3), upscaler(image))
 
 
+@pytest.mark.parametrize("size", [(63, 97), (1, 1), (2, 5)])
+def test_a_network_that_leaves_out_a_border_gets_the_edge_repeated(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Three pixels of its image, and one of its output."""
+    body = """{
+        inner = Slice (image, first, last, axes)
+        large = Resize <mode = "nearest"> (inner, , scales)
+        y = Slice (large, one, minus, axes)
+    }"""
+    ends = (
+        "int64[2] first = {3, 3}, int64[2] last = {-3, -3}, int64[2] one = {1, 1}, int64[2] minus = {-1, -1}"
+    )
+    constants = f"<float[4] scales = {{1, 1, 2, 2}}, int64[2] axes = {{2, 3}}, {ends}>"
+    graph = f"g (float{PIXELS}float[batch, 3, h, w] y) {constants} {body}"
+    upscaler = load_upscaler(save(tmp_path, graph, "0.00390625"), threads=1)
+    assert (upscaler.scale, upscaler.missing) == (2, 14)
+    image = photograph(*size)
+    doubled = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(upscale(upscaler, image), doubled)
+    assert np.array_equal(upscale(upscaler, image, tile=32, overlap=8), doubled)
+
+
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_tiles_of_a_network_of_large_blocks_are_whole_blocks(tmp_path: Path, side: int) -> None:
     body = f"""{{

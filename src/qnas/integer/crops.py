@@ -62,8 +62,10 @@ class CropTo(IntegerNode, scope="channel"):
 
 @dataclass(frozen=True, eq=False)
 class Nearest(IntegerNode, scope="channel"):
-    """As many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has: the i-th of `target` is number
-    `i * length // target`."""
+    """As many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has, each the nearest.
+
+    The i-th of `target` is number `i * length // target`.
+    """
 
     axis: Literal[2, 3]
 

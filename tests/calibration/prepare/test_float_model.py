@@ -9,6 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qnas.calibration.prepare.float_model import Runner, activations, read_float_model
+from qnas.calibration.prepare.sr_shape import find_shape
 from qnas.errors import ModelError
 from qnas.testing.sr_modules import abpn_like, export, in_grey_levels
 from qnas.testing.text_models import FLOAT_CONV, INTEGER_CONV, text_model
@@ -29,6 +30,13 @@ UNEVEN = """
 net (float[n, 3, h, w] image) => (float[n, 3, y, x] r) <float[4] s = {1, 1, 2, 3}>
 {
     r = Resize <mode = "nearest"> (image, , s)
+}"""
+UNPADDED = """
+net (float[n, 3, h, w] image) => (float[n, 3, y, x] r)
+<float[4] s = {1, 1, 2, 2}, int64[2] first = {3, 3}, int64[2] last = {-4, -4}, int64[2] axes = {2, 3}>
+{
+    inner = Slice (image, first, last, axes)
+    r = Resize <mode = "nearest"> (inner, , s)
 }"""
 HALVES = UNEVEN.replace("2, 3}", "1.5, 1.5}")
 GREY_OUT = """
@@ -252,6 +260,13 @@ def test_a_network_that_writes_another_unit_than_it_reads_is_told_so(tmp_path: P
     assert "seems to read 0..1 and to write 0..255" in refusal(saved(tmp_path, graph))
 
 
+@pytest.mark.parametrize("declared", ["n, 3, h, w", "1, 3, 40, 57"])
+def test_a_network_that_leaves_out_a_border_grows_by_its_scale(declared: str) -> None:
+    found = find_shape(text_model(UNPADDED.replace("n, 3, h, w", declared)), "unpadded")
+    assert (found.scale, found.missing) == (2, 14)
+    assert found.output_sides((40, 57)) == (66, 100)
+
+
 # Refused ---------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +274,7 @@ def test_a_network_that_writes_another_unit_than_it_reads_is_told_so(tmp_path: P
     ("graph", "said"),
     [
         (UNEVEN, "one whole factor for both sides is needed"),
+        (UNPADDED.replace("-4, -4", "-4, -5"), "one whole factor for both sides is needed"),
         (HALVES, "one whole factor for both sides is needed"),
         (GREY_OUT, "the channels have to be the same"),
         (CLASSES, "not float32 images"),

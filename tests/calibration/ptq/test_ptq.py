@@ -390,6 +390,10 @@ TRANSPOSED = {  # attributes: (kernel, becomes a convolution)
     "strides = [3, 3]": (3, True),
     "strides = [2, 2], pads = [0, 1, 2, 1]": (4, True),
     "strides = [1, 1], pads = [1, 1, 1, 1]": (3, True),
+    "strides = [2, 2], pads = [3, 3, 3, 3]": (4, True),  # leaves out a border
+    "strides = [2, 2], pads = [2, 3, 4, 5]": (6, True),
+    "strides = [2, 2], pads = [5, 5, 5, 5]": (4, True),
+    "strides = [2, 2], pads = [0, 0, 0, 0]": (6, True),  # writes more than twice as much
     "strides = [4, 4]": (2, False),
     "strides = [2, 2]": (3, False),
     "strides = [2, 2], pads = [1, 1, 1, 1], dilations = [2, 2]": (2, False),
