@@ -11,11 +11,20 @@ from qnas.calibration.prepare.float_model import Runner, read_float_model
 from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.calibration.ptq.integer_model import IntegerRunner
 from qnas.errors import ModelError
+from qnas.export.from_qdq.reader import integer_network_of
+from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
+from qnas.export.to_tflite.writer import write_tflite
 from qnas.images.files import write_png
 from qnas.images.resize import resize_bicubic
 from qnas.images.samples import sample_photographs
+from qnas.integer.convolution import Conv
+from qnas.integer.interpreter import run
+from qnas.integer.nodes import Add, ChannelGate, Concat, DepthToSpace, ImageInput, Mean, Multiply, Table
+from qnas.onnx.session import open_session
 from qnas.testing.places import CASES
 from qnas.testing.small_ptq import psnr
+from qnas.tflite.session import LiteRtSession
 
 SIZES = ((72, 88), (71, 87), (192, 256))  # multiples of 8, odd, and large beside the patches of 32
 
@@ -70,6 +79,42 @@ def test_a_network_of_others_is_near_to_its_file_at_every_size(
         ours = IntegerRunner(network, model)(image)
         assert ours.shape == (1, 2 * size[0], 2 * size[1], 3)
         assert psnr(ours, wanted) > least
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("squeeze-excite", {Mean, ChannelGate, Table}),  # all of these had no form in TFLite
+        ("square-relu", {Multiply}),
+        ("max-as-leaky-relu", {Table}),
+        ("dense-block", {Add, Concat, Table}),  # an added zero fed several quantizers: float in onnxruntime
+    ],
+)
+def test_a_network_of_others_is_integer_and_the_same_in_both_formats(
+    name: str, nodes: set[type], tmp_path: Path
+) -> None:
+    path = case(name)
+    for title, image in sample_photographs():
+        write_png(tmp_path / f"{title}.png", image)
+    found = calibrate(path, [tmp_path], Settings(patch=32, count=24, hr=True, input_range="0..1", threads=1))
+    integers = integer_network_of(quantized_model(path, found), name)
+    assert {type(node) for node in integers.nodes} == nodes | {ImageInput, Conv, DepthToSpace}
+    model = write_onnx(fitted(integers, TARGETS["onnxruntime"]), TARGETS["onnxruntime"])
+    open_session(model.SerializeToString(), 1, optimized_model_path=tmp_path / "runs.onnx")
+    left = {node.op_type for node in onnx.load(tmp_path / "runs.onnx").graph.node}
+    assert left.isdisjoint({"Add", "Conv", "DequantizeLinear", "Mul", "QuantizeLinear"})
+    by_onnxruntime = open_session(model.SerializeToString(), threads=1)
+    by_litert = LiteRtSession(write_tflite(fitted(integers, TARGETS["litert"]), 32, 32, resizable=True).data)
+    network = read_float_model(path, "0..1")
+    for size in SIZES[:2]:
+        image = photograph(*size)
+        pixels = image.astype(np.uint8).transpose(0, 3, 1, 2)
+        wanted = run(integers, pixels)
+        np.testing.assert_array_equal(by_onnxruntime.run(None, {"image": pixels})[0], wanted)
+        np.testing.assert_array_equal(by_litert.run(pixels), wanted)
+        exact = np.clip(np.rint(Runner(network)(image)), 0, 255)
+        assert psnr(wanted.transpose(0, 2, 3, 1).astype(np.float32), exact) > 44
+    assert by_litert.left_out == ()
 
 
 def test_the_range_of_a_softly_bending_network_is_no_silent_guess() -> None:
