@@ -1,4 +1,4 @@
-"""Medians and their uncertainty, by resampling: latencies are skewed, so that no normal distribution fits."""
+"""Medians, means and their uncertainty, by resampling: latencies are skewed, no normal distribution fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +39,15 @@ def median_interval(samples: Samples, seed: int = 0, confidence: float = CONFIDE
     """Median with its percentile bootstrap interval (Efron and Tibshirani, 1993, section 13.3)."""
     resampled = _resampled_medians([samples], seed)[0]
     return _estimate(median(samples), resampled, confidence)
+
+
+def mean_interval(samples: Samples, seed: int = 0, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean with its percentile bootstrap interval. Raises ValueError when there are no samples."""
+    values = np.asarray(samples, np.float64)
+    if not len(values):
+        raise ValueError("no samples")
+    draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    return _estimate(float(values.mean()), values[draws].mean(axis=1), confidence)
 
 
 def ratio_interval(

@@ -1,6 +1,7 @@
 """The command `qnas-upscale`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,7 @@ def main(
     output: Path,
     tile: int,
     overlap: int | None,
-    input_range: str | None,
+    input_range: Any,
     threads: int,
     force: bool,
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.errors import OutputError
 from qnas.export.formats.table import files_of
-from qnas.files import check_outputs
+from qnas.files import check_outputs, made_folder
 from qnas.images.files import check_png_name, list_images, read_image_with_alpha, write_png
 from qnas.runtime_bench.upscale import Upscaler, load_upscaler, upscale, upscale_alpha
 
@@ -66,13 +66,10 @@ def upscale_files(request: Request) -> Iterator[str]:
 
 def _targets(images: list[Path], folder: Path) -> list[Path]:
     """A PNG file in `folder` for each image. Raises OutputError where two would be the same."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is no folder: name one for the images of a folder")
-    targets = [folder / f"{image.stem}.png" for image in images]
+    targets = [made_folder(folder) / f"{image.stem}.png" for image in images]
     doubled = next((target for index, target in enumerate(targets) if target in targets[:index]), None)
     if doubled is not None:
         raise OutputError(f"two images would be {doubled}: give them names that differ before the dot")
-    folder.mkdir(parents=True, exist_ok=True)
     return targets
 
 

@@ -89,6 +89,15 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"cannot write {path}: no permission in {folder}, choose another folder")
 
 
+def made_folder(path: Path) -> Path:
+    """`path` as a folder, which is made where it is not there. Raises OutputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path} ({error.strerror}): name another") from error
+    return path
+
+
 def write_file(path: Path, data: str | bytes, force: bool = False) -> None:
     """Write `data`, text as UTF-8 ("?" for what it has not), whole or not at all. Raises OutputError."""
     with atomic_write(path, force) as temporary:

@@ -13,9 +13,10 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 from click.testing import CliRunner
+from PIL import Image as Pillow
 
 from qnas.errors import ModelError, UsageError
-from qnas.images.files import read_image_with_alpha, write_png
+from qnas.images.files import read_image, read_image_with_alpha, write_png
 from qnas.images.resize import resize_bicubic
 from qnas.onnx.session import open_session
 from qnas.runtime_bench.upscale import Upscaler, load_upscaler, tile_spans, upscale, upscale_alpha
@@ -84,7 +85,7 @@ def test_a_grey_model_doubles_luma_and_bicubic_interpolation_the_colours(tmp_pat
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 20)])
 def test_a_uint8_model_doubles_images_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
     upscaler = load_upscaler(nearest_uint8(tmp_path), threads=1)
-    assert (upscaler.scale, upscaler.input_scale, upscaler.smallest) == (2, None, 1)
+    assert (upscaler.scale, upscaler.smallest) == (2, 1)
     image = photograph(*size)
     expected = image.repeat(2, axis=0).repeat(2, axis=1)
     assert np.array_equal(upscale(upscaler, image, tile=16, overlap=0), expected)
@@ -113,24 +114,16 @@ def test_an_overlap_below_the_reach_shows(tmp_path: Path) -> None:
     assert not np.array_equal(upscale(upscaler, image, tile=16, overlap=2), upscale(upscaler, image, tile=64))
 
 
-class RecordingSession:
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.shapes: set[tuple[int, ...]] = set()
-
-    def get_inputs(self) -> Any:
-        return self.session.get_inputs()
-
-    def run(self, outputs: None, feeds: dict[str, np.ndarray]) -> Any:
-        self.shapes.update(feed.shape for feed in feeds.values())
-        return self.session.run(outputs, feeds)
-
-
 def test_the_model_sees_tiles_of_one_size_only(tmp_path: Path) -> None:
     upscaler = load_upscaler(nearest_uint8(tmp_path), threads=1)
-    session = RecordingSession(upscaler.session)
-    upscale(dataclasses.replace(upscaler, session=session), photograph(100, 61), tile=32, overlap=5)
-    assert session.shapes == {(1, 3, 32, 32)}
+    shapes: set[tuple[int, ...]] = set()
+
+    def run(image: np.ndarray) -> np.ndarray:
+        shapes.add(image.shape)
+        return upscaler.run(image)
+
+    upscale(dataclasses.replace(upscaler, run=run), photograph(100, 61), tile=32, overlap=5)
+    assert shapes == {(32, 32, 3)}
 
 
 def test_spans_of_ten_pixels_are_as_drawn_by_hand() -> None:
@@ -320,8 +313,8 @@ def test_what_is_no_super_resolution_model_is_refused_with_its_name(tmp_path: Pa
         load_upscaler(save(tmp_path, text, "0.00390625"), threads=1)
 
 
-@pytest.mark.parametrize("written", [None, "wide", "0", "-1", "nan"])
-def test_a_float_model_without_a_usable_input_scale_is_refused(tmp_path: Path, written: str | None) -> None:
+@pytest.mark.parametrize("written", ["wide", "0", "-1", "nan"])
+def test_a_float_model_without_a_usable_input_scale_is_refused(tmp_path: Path, written: str) -> None:
     with pytest.raises(ModelError, match=r"set its metadata qnas\.input_scale"):
         load_upscaler(one_and_a_half(tmp_path, written), threads=1)
 
@@ -412,3 +405,28 @@ def test_help_states_the_memory_bound_without_loading_anything_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "TILE x TILE pixels" in done.stdout
+
+
+def test_a_folder_is_upscaled_image_by_image_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    model = nearest_uint8(tmp_path)
+    (tmp_path / "small").mkdir()
+    for name in ("a", "b"):
+        write_png(tmp_path / "small" / f"{name}.png", photograph(9, 12))
+    arguments = [str(model), str(tmp_path / "small"), "-o", str(tmp_path / "large")]
+    first = CliRunner().invoke(main, arguments)
+    assert first.exit_code == 0, first.output
+    assert "2 of 2: " in first.output
+    assert read_image(tmp_path / "large" / "a.png").shape == (18, 24, 3)
+    (tmp_path / "large" / "b.png").unlink()
+    again = CliRunner().invoke(main, arguments)
+    assert "note: 1 of 2 images are written already (--force)" in again.output
+    assert (tmp_path / "large" / "b.png").is_file()
+
+
+def test_two_images_that_would_be_one_file_are_refused(tmp_path: Path) -> None:
+    model = nearest_uint8(tmp_path)
+    (tmp_path / "small").mkdir()
+    for name in ("a.png", "a.bmp"):
+        Pillow.fromarray(photograph(9, 12)).save(tmp_path / "small" / name)
+    result = CliRunner().invoke(main, [str(model), str(tmp_path / "small"), "-o", str(tmp_path / "large")])
+    assert (result.exit_code, "two images would be" in result.output) == (2, True)

@@ -30,6 +30,14 @@ def psnr_y(a: Picture, b: Picture, border: int) -> float:
     return math.inf if mean_square == 0 else 10 * math.log10(PEAK**2 / mean_square)
 
 
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
+    """Return the PSNR in dB (peak 255) over all colours of two images [H, W, C], as `psnr_y` else."""
+    inner = slice(border, -border or None)
+    _check_pair(a, b, border, smallest=1)
+    mean_square = float(np.mean((a[inner, inner].astype(np.float64) - b[inner, inner]) ** 2))
+    return math.inf if mean_square == 0 else 10 * math.log10(PEAK**2 / mean_square)
+
+
 def ssim_y(a: Picture, b: Picture, border: int) -> float:
     """Return the mean SSIM of the luma of two images, given as to `psnr_y`.
 
@@ -49,6 +57,13 @@ def ssim_y(a: Picture, b: Picture, border: int) -> float:
 def _luma_pair(
     a: Picture, b: Picture, border: int, smallest: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    _check_pair(a, b, border, smallest)
+    inner = slice(border, -border or None)
+    first, second = (luma(image) if image.ndim == 3 else image.astype(np.float64) for image in (a, b))
+    return first[inner, inner], second[inner, inner]
+
+
+def _check_pair(a: Picture, b: Picture, border: int, smallest: int) -> None:
     if a.shape != b.shape:
         raise ImageError(
             f"images of {_size(a)} and {_size(b)} pixels cannot be compared: make them equally large"
@@ -57,9 +72,6 @@ def _luma_pair(
         raise ImageError(
             f"an image of {_size(a)} pixels is too small for a border of {border}: use a larger one"
         )
-    inner = slice(border, -border or None)
-    first, second = (luma(image) if image.ndim == 3 else image.astype(np.float64) for image in (a, b))
-    return first[inner, inner], second[inner, inner]
 
 
 def _size(image: Picture) -> str:
