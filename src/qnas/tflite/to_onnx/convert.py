@@ -45,8 +45,8 @@ def onnx_of(model: TfliteModel) -> ModelProto:
         except ModelError:
             raise
         except Exception as error:  # options or operands that are not there, or do not fit
-            kind = type(error).__name__
-            raise refused(operator, model.tensors, f"is damaged ({kind}): export it again") from error
+            why = f"is damaged ({type(error).__name__}): export it again"
+            raise refused(operator, model.tensors, why) from error
     kind, written = _ending(draft, target)
     result = helper.make_tensor_value_info(written, kind, _dims(model.tensors[target], "out"))
     graph = helper.make_graph(
