@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx.inliner
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from qnas.calibration.prepare.sr_shape import MOST_PIXELS
 from qnas.errors import ModelError
 from qnas.files import read_input
 from qnas.onnx.files import damage_refused, external_files, read_model
@@ -25,7 +27,7 @@ from qnas.tflite.to_onnx.convert import onnx_of
 
 QDQ = frozenset({"DequantizeLinear", "QuantizeLinear"})
 NEAR = 1e-4  # of the largest output: float32 sums in another order
-FREE_SIDES = (24, 40)  # of an image that is compared, where a file leaves them free
+FREE_SIDES = (64, 128)  # of an image that is compared, where a file leaves them free
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,9 @@ def _compared_with_litert(path: Path, model: ModelProto, hybrid: bool) -> tuple[
     if hybrid:
         return ()
     sizes = declared_sizes(model.graph.input[0])
-    shape = [size or default for size, default in zip(sizes, (1, *FREE_SIDES, 3), strict=True)]
+    shape = [size or default for size, default in zip(sizes, (1, *FREE_SIDES, 3), strict=False)]
+    if len(sizes) != 4 or prod(shape) > 3 * MOST_PIXELS:
+        return ()  # no image, or too large a one: who looks at the shape says so
     image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     wanted = LiteRtSession(read_input(path)).raw(image)
     session = open_session(model.SerializeToString(), threads=1)

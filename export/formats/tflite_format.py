@@ -67,7 +67,7 @@ def _inspect(path: Path, request: Request) -> Inspection:
     try:
         rows, uncounted = tflite_rows(model)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}; export it again") from error
+        raise ModelError(f"{path}: {error}") from error
     first = [f"only the first of {model.subgraphs} graphs"] * (model.subgraphs > 1)
     return Inspection("", "TFLite", 0, rows, notes=(*first, *missing(uncounted)))
 

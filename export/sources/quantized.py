@@ -49,6 +49,15 @@ class QuantizedSource(Source):
     runner: Runner | None
     why: str = ""
 
+    def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
+        """What the file says of sizes, where it says more than is so."""
+        file = read_tflite(self.path)
+        tensor = file.tensors[file.inputs[0]]
+        if -1 in tensor.signature or len(tensor.shape) != 4:
+            return ()
+        _, height, width, _ = tensor.shape
+        return (f"the file says images of {width}x{height} alone; its integer network takes any size",)
+
     def references(self) -> tuple[Comparison, ...]:
         """The model itself, which the integers have to be near to: its runtime rounds as it likes."""
         if self.runner is None:
@@ -82,10 +91,11 @@ def _turned(path: Path, model: ModelProto) -> ModelProto:
     if model.graph.sparse_initializer:
         with damage_refused(path):
             as_float32(model)
-    if not any(node.op_type == "Transpose" for node in model.graph.node):
+    images = Graph(model.graph).inputs
+    if len(images) != 1 or not any(node.op_type == "Transpose" for node in model.graph.node):
         return model
     with damage_refused(path):
-        image = Graph(model.graph).inputs[0]
+        (image,) = images
         dims = declared_sizes(image)
         last = len(dims) == 4 and dims[3] in (1, 3) and dims[1] not in (1, 3)
         free = (1, *FREE_SIDES, 3) if last else (1, 3, *FREE_SIDES)

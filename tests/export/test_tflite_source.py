@@ -21,6 +21,7 @@ from qnas.images.files import write_png
 from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import run
 from qnas.onnx.session import open_session
+from qnas.testing.places import NETWORKS
 from qnas.testing.tflite_operators import AnyFile, constant
 from qnas.tflite.cost import tflite_cost
 from qnas.tflite.reader import read_tflite
@@ -140,6 +141,20 @@ def test_an_integer_file_is_exported_in_both_formats_and_compared_with_itself(
     (found,) = ours.run(None, {ours.get_inputs()[0].name: pixels})
     theirs = LiteRtSession(Path("net.qnas.tflite").read_bytes()).run(pixels)
     assert np.mean(found != theirs) < 0.01
+
+
+@pytest.mark.parametrize(("name", "most"), [("base7_int8.tflite", 0), ("edsr_f32b5_QAT.tflite", 0.005)])
+def test_an_integer_network_of_tensorflow_is_ours_but_for_sums(name: str, most: float) -> None:
+    path = NETWORKS / name
+    if not path.is_file():
+        pytest.skip(f"no network {path}: set QNAS_NETWORKS")
+    source = read_quantized(path, Options(formats=("onnx-qdq",)))
+    assert source.integer is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 41, 30)).astype(np.uint8)
+    found = run(source.integer, pixels).astype(int)
+    wanted = LiteRtSession(path.read_bytes()).run(pixels, any_size=True)
+    assert np.mean(found != wanted) <= most  # of noise; on photographs there is no difference
+    assert np.abs(found - wanted).max() <= 2
 
 
 def float_network() -> bytes:

@@ -8,3 +8,4 @@ EXAMPLES = ROOT / "examples"
 DATA = Path(os.environ.get("QNAS_DATA", ROOT.parent / "shared" / "data"))
 REFERENCE = Path(os.environ.get("QNAS_REFERENCE", ROOT.parent / "shared" / "reference"))
 CASES = Path(os.environ.get("QNAS_CASES", ROOT.parent / "shared" / "cases"))
+NETWORKS = Path(os.environ.get("QNAS_NETWORKS", ROOT.parent / "shared" / "networks"))

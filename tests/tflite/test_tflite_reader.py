@@ -160,9 +160,12 @@ def no_bytes(file: TfliteFile) -> None:
         (set_operator(outputs=[]), "CONV_2D writes nothing"),
         (set_operator(opcodeIndex=5), "an operation beyond the 1 that there are"),
         (set_grid(0, zeroPoint=[-129]), "tensor 'image' has the zero point -129, beyond -128 .. 127"),
-        (set_operator(inputs=[0, -1, 2]), "CONV_2D 'end' lacks weights of 4 dimensions"),
-        (set_operator(inputs=[0, 2, 2]), "CONV_2D 'end' lacks weights of 4 dimensions"),
-        (set_operator(inputs=[0]), "CONV_2D 'end' lacks weights of 4 dimensions"),
+        (set_operator(inputs=[0, -1, 2]), "CONV_2D 'end' lacks an input"),
+        (
+            set_operator(inputs=[0, 2, 2]),
+            r"CONV_2D 'end' reads \[1, 4, 4, 3\] and \[2\], which do not fit it",
+        ),
+        (set_operator(inputs=[0]), "CONV_2D 'end' lacks an input"),
         (lambda file: file.operators.clear(), "holds no operation"),
     ],
 )
@@ -177,7 +180,7 @@ def test_weights_without_a_value_are_refused() -> None:
     def empty(file: TfliteFile) -> None:
         file.operators[0].inputs[1] = file.tensor("empty", (0, 1, 1, 3), grid=ONE)
 
-    with pytest.raises(ModelError, match=r"has weights of shape \(0, 1, 1, 3\)"):
+    with pytest.raises(ModelError, match=r"reads .* and \[0, 1, 1, 3\], which do not fit it"):
         rows_of(one_convolution(empty))
 
 

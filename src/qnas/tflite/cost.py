@@ -120,7 +120,7 @@ class _Counter:
         index = operator.inputs[position] if position < len(operator.inputs) else -1
         if index < 0:
             name = self.model.tensors[operator.outputs[0]].name
-            raise ModelError(f"{operator.name} {name!r} lacks an input: export the model again")
+            raise ModelError(f"{operator.name} {name!r} lacks an input: export it again")
         return index
 
     def bits(self, index: int) -> int:
@@ -172,7 +172,7 @@ def _check(
     if min(ranks) < formula.rank or 0 in weight.shape:
         raise ModelError(
             f"{operator.name} {output.name!r} reads {list(data.shape)} and {list(weight.shape)}, which do "
-            "not fit it: export the model again"
+            "not fit it: export it again"
         )
 
 

@@ -63,7 +63,9 @@ def _grid(tensor: TfliteTensor) -> QuantParams | None:
     low, high = _RANGES[tensor.kind]
     zero = int(tensor.zero_point[0])
     if not low <= zero <= high:
-        raise ModelError(f"tensor {tensor.name!r} has the zero point {zero}, beyond {low} .. {high}")
+        raise ModelError(
+            f"tensor {tensor.name!r} has the zero point {zero}, beyond {low} .. {high}: export it again"
+        )
     return QuantParams(tensor.scale[0], zero, low, high)
 
 

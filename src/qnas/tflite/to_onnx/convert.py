@@ -40,7 +40,13 @@ def onnx_of(model: TfliteModel) -> ModelProto:
             raise refused(
                 operator, model.tensors, f"is no operator that can be read: there are {', '.join(OPERATIONS)}"
             )
-        OPERATIONS[operator.name](draft, operator)
+        try:
+            OPERATIONS[operator.name](draft, operator)
+        except ModelError:
+            raise
+        except Exception as error:  # options or operands that are not there, or do not fit
+            why = f"is damaged ({type(error).__name__}): export it again"
+            raise refused(operator, model.tensors, why) from error
     kind, written = _ending(draft, target)
     result = helper.make_tensor_value_info(written, kind, _dims(model.tensors[target], "out"))
     graph = helper.make_graph(
