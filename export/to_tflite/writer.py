@@ -190,8 +190,8 @@ class _Writer:
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
     def mean(self, node: nodes.Mean, x: Tensor) -> Tensor:
-        """Of the bytes q - 128 of the definition, said to lie around 0: XNNPACK makes up for another zero
-        point by a product that is a little off for some sizes."""
+        """Average the bytes q - 128 of the definition, said to lie around 0: XNNPACK makes up for another
+        zero point by a product that is a little off for some sizes."""
         home = node.output.zero_point + BYTE_ZERO
         around = self.blocks.relabelled(
             f"{node.name}.bytes", self.blocks.on(f"{node.name}.home", x, home), x.scale, 0
