@@ -26,7 +26,7 @@ from qnas.export.from_qdq.values import (
 from qnas.integer.nodes import Mean
 from qnas.onnx.graph import attributes
 from qnas.onnx.measured import TYPE_BITS, TYPE_NAMES, metadata_bits
-from qnas.quantization.quantizers import FLOAT_BITS, dequantize
+from qnas.quantization.quantizers import FLOAT_BITS, QuantParams, dequantize
 
 
 def quantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
@@ -42,9 +42,10 @@ def quantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
     if not isinstance(x, Levels | Pending):
         raise refused(node, f"quantizes {node.input[0]!r}, which is no float tensor: export the model again")
     grid, offset = graph.grid(node, q)
-    mean = isinstance(x, Levels) and isinstance(graph.draft.nodes[x.node], Mean) and x.grid is not None
-    if mean and same_grid(x.grid, grid):  # as this package writes it: the bytes are those of the node
-        return Integers(lambda _: x.node, x.grid, offset, q.kind)
+    match x:  # as this package writes a mean: the bytes are those of the node, whatever they are called
+        case Levels(name, _, QuantParams() as own) if isinstance(graph.draft.nodes[name], Mean):
+            if same_grid(own, grid):
+                return Integers(lambda _: name, own, offset, q.kind)
     write = partial(graph.draft.on_grid, x, name=written_name(node))
     return lowered(Integers(write, bounded_grid(x, grid), offset, q.kind))
 

@@ -53,19 +53,21 @@ def _places(node: IntegerNode, places: dict[str, Places], multiple: int) -> Plac
             start = sum(place >= 0 for place in found)
             found += [place + start if place >= 0 else -1 for place in places[name]]
         return tuple(found)
-    if node.scope != "tensor":
+    if _by_channel(node):
         return places[node.inputs[0]]
     return (*range(node.channels), *[-1] * (-node.channels % multiple))
 
 
 def _widened(node: Conv, columns: Places, rows: Places) -> Conv:
-    """`node` reading channels `columns` and writing `rows`; -1 is a channel of zeros. A grouped one stays."""
-    if node.groups > 1:
+    """`node` reading channels `columns` and writing `rows`; -1 is a channel of zeros. Others stay."""
+    if node.groups > 1 and not node.depthwise:
         return node
+    inputs = [0] if node.depthwise else list(columns)
     zero_column = np.pad(node.weight, ((0, 1), (0, 1), (0, 0), (0, 0)))  # a last row and column for -1
     return replace(
         node,
-        weight=zero_column[list(rows)][:, list(columns)],
+        weight=zero_column[list(rows)][:, inputs],
+        groups=len(rows) if node.depthwise else 1,
         weight_scale=np.append(node.weight_scale, node.weight_scale[:1])[list(rows)],
         bias=np.append(node.bias, np.int32(0))[list(rows)],
     )
@@ -75,7 +77,7 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
     """The tensors of Case 1, and concatenations of them."""
     group: dict[str, frozenset[str]] = {node.name: frozenset({node.name}) for node in network.nodes}
     for node in network.nodes:
-        if node.scope != "tensor":
+        if _by_channel(node):
             joined = frozenset().union(group[node.name], *(group[name] for name in node.operands))
             group |= dict.fromkeys(joined, joined)
     named = network.by_name()
@@ -83,7 +85,7 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
     fixed = set(group[network.nodes[-1].name])
     for node in network.nodes:
         dense = isinstance(node, Conv) and node.groups == 1
-        if node.scope == "tensor" and not dense and node.name not in concats:
+        if not _by_channel(node) and not dense and node.name not in concats:
             fixed.update(*(group[name] for name in (node.name, *node.operands)))
         if node.scope != "tensor" and len(node.operands) > 1 and concats & group[node.name]:
             fixed |= group[node.name]  # zeros of a concatenation stand elsewhere than those of a convolution
@@ -93,6 +95,11 @@ def _paddable(network: IntegerNetwork) -> frozenset[str]:
         if node.name in concats & fixed:
             fixed.update(*(group[name] for name in node.inputs))
     return frozenset(group) - fixed
+
+
+def _by_channel(node: IntegerNode) -> bool:
+    """Whether a channel that it writes hangs on that channel of its operands alone."""
+    return node.scope != "tensor" or (isinstance(node, Conv) and node.depthwise)
 
 
 def _keeps_zero(node: IntegerNode, named: Mapping[str, IntegerNode]) -> bool:

@@ -214,7 +214,7 @@ class _Writer(GraphNodes):
         self.rounded(node, "Mul", [self.reads(x), read])
 
     def mean(self, node: nodes.Mean) -> None:
-        """Of the bytes around 128, as it is defined: scale 1 leaves no other factor than 1 / pixels."""
+        """Average the bytes around 128, as defined: scale 1 leaves no other factor than 1 / pixels."""
         ends = self.grid_inputs(QuantParams(np.asarray(1, np.float32), 128, 0, 255))
         tensor = self.tensors[node.name]
         x = self.node("DequantizeLinear", [self.tensors[node.inputs[0]], *ends], f"{tensor}.bytes")

@@ -195,10 +195,15 @@ class _Writer:
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
     def mean(self, node: nodes.Mean, x: Tensor) -> Tensor:
-        """XNNPACK adds up the bytes as they are: those of the definition are q - 128."""
-        x = self.blocks.on(f"{node.name}.bytes", x, node.output.zero_point + BYTE_ZERO)
+        """Average the bytes q - 128 of the definition, said to lie around 0: XNNPACK makes up for another
+        zero point by a product that is a little off for some sizes."""
+        home = node.output.zero_point + BYTE_ZERO
+        around = self.blocks.relabelled(
+            f"{node.name}.bytes", self.blocks.on(f"{node.name}.home", x, home), x.scale, 0
+        )
         axes = (self.blocks.ints(f"{node.name}.axes", (1, 2)),)
-        return self.blocks.moved("MEAN", node.name, [x], self.shape(node), axes, keepDims=True)
+        mean = self.blocks.moved("MEAN", f"{node.name}.mean", [around], self.shape(node), axes, keepDims=True)
+        return self.blocks.relabelled(node.name, mean, x.scale, home)
 
     def interpolate(self, node: nodes.Interpolate, x: Tensor) -> Tensor:
         axis = node.axis - 1
