@@ -40,23 +40,14 @@ WIDEST_UNIT = 16.0  # what a quantizer of images in 0..1 may span, far beyond 1
 class QuantizedSource(Source):
     """A network on the grids that somebody else chose.
 
-    `range_found`: how its images are read, empty where that was no question. `runner`: the model in the
-    runtime `runtime`, None where that cannot be compared, and `why` not.
+    `found`: what was found out of the images that it takes. `runner`: the model in the runtime `runtime`, None
+    where that cannot be compared, and `why` not.
     """
 
-    range_found: str
+    found: tuple[str, ...]
     runtime: str
     runner: Runner | None
     why: str = ""
-
-    def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
-        """What the file says of sizes, where it says more than is so."""
-        file = read_tflite(self.path)
-        tensor = file.tensors[file.inputs[0]]
-        if -1 in tensor.signature or len(tensor.shape) != 4:
-            return ()
-        _, height, width, _ = tensor.shape
-        return (f"the file says images of {width}x{height} alone; its integer network takes any size",)
 
     def references(self) -> tuple[Comparison, ...]:
         """The model itself, which the integers have to be near to: its runtime rounds as it likes."""
@@ -68,15 +59,17 @@ class QuantizedSource(Source):
 
     def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
         """How its images are read, and whether the integers were compared with it."""
-        lost = f"WARNING: not compared with {self.path} itself: {self.why}" if self.runner is None else ""
-        return tuple(note for note in (self.range_found, lost) if note)
+        if self.runner is not None:
+            return self.found
+        return (*self.found, f"WARNING: not compared with {self.path} itself: {self.why}")
 
 
 def read_quantized(path: Path, options: Options) -> QuantizedSource:
     """Read the integer network of a QDQ model.onnx or an integer model.tflite. Raises ModelError."""
     tflite = is_tflite(path)
     model = onnx_of(read_tflite(path)) if tflite else read_model(path)
-    input_range, found = (options.input_range, "") if options.input_range else input_range_of(model)
+    input_range, note = (options.input_range, "") if options.input_range else input_range_of(model)
+    found = tuple(each for each in (note, _one_size(path) if tflite else "") if each)
     integer = integer_network_of(_turned(path, model), path.stem, input_range)
     runtime = "litert-xnnpack" if tflite else "onnxruntime"
     try:
@@ -84,6 +77,16 @@ def read_quantized(path: Path, options: Options) -> QuantizedSource:
     except QnasError as error:
         return QuantizedSource(path, integer, found, runtime, None, str(error))
     return QuantizedSource(path, integer, found, runtime, runner)
+
+
+def _one_size(path: Path) -> str:
+    """What a TFLite file says of sizes, where it says more than is so."""
+    file = read_tflite(path)
+    tensor = file.tensors[file.inputs[0]]
+    if -1 in tensor.signature or len(tensor.shape) != 4:
+        return ""
+    _, height, width, _ = tensor.shape
+    return f"the file says images of {width}x{height} alone; its integer network takes any size"
 
 
 def _turned(path: Path, model: ModelProto) -> ModelProto:
