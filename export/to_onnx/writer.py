@@ -263,7 +263,8 @@ class _Writer(GraphNodes):
             source, pads = self.node("Pad", [source, self.sides(pads)], padded, mode="edge"), NO_SIDES
         self.put(
             "MaxPool", [source], self.tensors[node.name],
-            kernel_shape=list(node.kernel), strides=list(node.stride), pads=list(pads),
+            kernel_shape=list(node.kernel), strides=list(node.stride),
+            **({} if pads == NO_SIDES else {"pads": list(pads)}),
         )  # fmt: skip
 
     def sides(self, sides: Sides) -> str:
@@ -276,7 +277,9 @@ class _Writer(GraphNodes):
         """Rows and columns first, then channels of the value zero."""
         tensor, source = self.tensors[node.name], self.tensors[node.inputs[0]]
         more = node.channels - self.widths[node.inputs[0]]
-        zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
+        zero_point = node.output.zero_point
+        zeros = more or node.mode == "zero"
+        zero = self.constant(f"zero_point_{zero_point}", np.uint8(zero_point)) if zeros else ""
         if node.sides != NO_SIDES or node.multiple != (1, 1) or not more:
             target = self.names.tensor(f"{tensor}.around") if more else tensor
             given, mode = ([zero], "constant") if node.mode == "zero" else ([], node.mode)
