@@ -261,11 +261,10 @@ class _Writer(GraphNodes):
         if pads[:2] != pads[2:]:
             padded = f"{self.tensors[node.name]}.padded"
             source, pads = self.node("Pad", [source, self.sides(pads)], padded, mode="edge"), NO_SIDES
-        self.put(
-            "MaxPool", [source], self.tensors[node.name],
-            kernel_shape=list(node.kernel), strides=list(node.stride),
-            **({} if pads == NO_SIDES else {"pads": list(pads)}),
-        )  # fmt: skip
+        window: dict[str, Any] = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
+        if pads != NO_SIDES:
+            window["pads"] = list(pads)
+        self.put("MaxPool", [source], self.tensors[node.name], **window)
 
     def sides(self, sides: Sides) -> str:
         """`sides` of the image as Pad counts them."""
