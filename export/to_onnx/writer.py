@@ -266,10 +266,10 @@ class _Writer(GraphNodes):
         if pads[:2] != pads[2:]:
             padded = f"{self.tensors[node.name]}.padded"
             source, pads = self.node("Pad", [source, self.sides(pads)], padded, mode="edge"), NO_SIDES
-        self.put(
-            "MaxPool", [source], self.tensors[node.name],
-            kernel_shape=list(node.kernel), strides=list(node.stride), pads=list(pads),
-        )  # fmt: skip
+        window: dict[str, Any] = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
+        if pads != NO_SIDES:
+            window["pads"] = list(pads)
+        self.put("MaxPool", [source], self.tensors[node.name], **window)
 
     def sides(self, sides: Sides) -> str:
         """`sides` of the image as Pad counts them."""
@@ -281,7 +281,9 @@ class _Writer(GraphNodes):
         """Rows and columns first, then channels of the value zero."""
         tensor, source = self.tensors[node.name], self.tensors[node.inputs[0]]
         more = node.channels - self.widths[node.inputs[0]]
-        zero = self.constant(f"zero_point_{node.output.zero_point}", np.uint8(node.output.zero_point))
+        zero_point = node.output.zero_point
+        zeros = more or node.mode == "zero"
+        zero = self.constant(f"zero_point_{zero_point}", np.uint8(zero_point)) if zeros else ""
         if node.sides != NO_SIDES or node.multiple != (1, 1) or not more:
             target = self.names.tensor(f"{tensor}.around") if more else tensor
             given, mode = ([zero], "constant") if node.mode == "zero" else ([], node.mode)

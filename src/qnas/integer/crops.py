@@ -62,7 +62,7 @@ class CropTo(IntegerNode, scope="channel"):
 
 @dataclass(frozen=True, eq=False)
 class Nearest(IntegerNode, scope="channel"):
-    """As many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has, each the nearest.
+    """The nearest rows (`axis` 2) or columns (3) of inputs[0], as many as inputs[1] has.
 
     The i-th of `target` is number `i * length // target`.
     """
