@@ -168,14 +168,8 @@ def run(
         weights=weights_document.to_document(weights),
         equalized=even,
     )
-    size = f"{mine.patch[1]}x{mine.patch[0]}"
-    used = f"{count} patches of {size} made the ranges, {len(held_out.crops)} the scores"
     notices = (
-        *original.remarks,
-        original.white_found,
-        used,
-        *_of_images(original, images),
-        *chosen.notices(),
+        *_told_of_images(original, images, chosen, mine, held_out),
         *taming.notices(),
         *_notices(calibration, settings),
     )
@@ -251,6 +245,19 @@ def _fallback(
         settings.target, weights,
     )  # fmt: skip
     return options, tuple(Kept(each.layer, each.score, each.macs, each.bytes) for each in steps)
+
+
+def _told_of_images(
+    network: FloatModel,
+    images: Sequence[Path],
+    chosen: RepresentativeSet,
+    mine: RepresentativeSet,
+    held_out: RepresentativeSet,
+) -> tuple[str, ...]:
+    """What there is to say about the images and how they are read."""
+    size = f"{mine.patch[1]}x{mine.patch[0]}"
+    used = f"{len(mine.crops)} patches of {size} made the ranges, {len(held_out.crops)} the scores"
+    return (*network.remarks, network.white_found, used, *_of_images(network, images), *chosen.notices())
 
 
 def _float_layers(network: FloatModel, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 
 @dataclass(eq=False)
 class _Seen:
-    """Of the channels [C] of a tensor."""
+    """The ends of the values of each channel [C] of a tensor, and their squares."""
 
     low: Array
     high: Array
@@ -83,7 +83,7 @@ def find_equalization(network: FloatModel, batches: Iterable[Batch]) -> dict[str
 
 
 def equalized(network: FloatModel, found: Equalization) -> FloatModel:
-    """The same function, channels 2^-powers times as large. Raises CalibrationError for another network."""
+    """Return the same function, channels 2^-powers times as large; CalibrationError for another network."""
     if not found:
         return network
     model = deepcopy(network.model)
@@ -123,7 +123,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[NodeProto, NodeProto]]:
 
 
 def _is_own(graph: Graph, node: NodeProto) -> bool:
-    """Whether it is a convolution whose weights and bias are constants that no other node reads."""
+    """Tell whether it is a convolution whose weights and bias are constants that no other node reads."""
     own = all(name in graph.constants and graph.uses[name] == 1 for name in node.input[1:] if name)
     return node.op_type == "Conv" and own and len(graph.constants[node.input[1]].dims) == 4
 
@@ -156,7 +156,7 @@ def _powers(weight: Array, seen: _Seen) -> NDArray[np.int64]:
 
 
 def _variance(weight: Array, seen: _Seen, powers: NDArray[np.int64]) -> float:
-    """Of what both roundings add behind the convolution, summed over its outputs."""
+    """The variance of what both roundings add behind the convolution, summed over its outputs."""
     scale = np.exp2(powers)
     step = ((seen.high / scale).max() - (seen.low / scale).min()) / LEVELS
     scaled = weight * scale[:, None]

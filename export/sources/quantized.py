@@ -40,8 +40,8 @@ WIDEST_UNIT = 16.0  # what a quantizer of images in 0..1 may span, far beyond 1
 class QuantizedSource(Source):
     """A network on the grids that somebody else chose.
 
-    `found`: what was found out of the images that it takes. `runner`: the model in the runtime `runtime`, None
-    where that cannot be compared, and `why` not.
+    `found`: what was found out of the images that it takes. `runner`: the model in the runtime `runtime`,
+    None where that cannot be compared, and `why` not.
     """
 
     found: tuple[str, ...]
