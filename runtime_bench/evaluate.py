@@ -23,6 +23,7 @@ from qnas.runtime_bench.stats import Estimate, mean_interval
 from qnas.runtime_bench.upscale import Upscaler, load_upscaler, upscale
 
 Luma = Literal["studio", "full"]
+MOST = 100.0  # dB: of equal images
 METRICS = ("psnr_y", "psnr", "ssim_y")
 BICUBIC, UNTOUCHED = "bicubic", "input"  # the row that every model has to beat, by the scale
 
@@ -129,10 +130,10 @@ def _twin(path: Path, folder: Path) -> Path:
 
 
 def scored(request: Request, pair: Pair, sr: Image, scale: int) -> tuple[float, float, float]:
-    """METRICS of what a method made of the LR image."""
+    """METRICS of what a method made of the LR image; equal images have MOST dB, so that means are numbers."""
     border = scale if request.border is None else request.border
     ys = (sr, pair.hr) if request.luma == "studio" else (_full(sr), _full(pair.hr))
-    return psnr_y(*ys, border), psnr(sr, pair.hr, border), ssim_y(*ys, border)
+    return min(psnr_y(*ys, border), MOST), min(psnr(sr, pair.hr, border), MOST), ssim_y(*ys, border)
 
 
 def _full(image: Image) -> Image:

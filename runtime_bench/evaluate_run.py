@@ -18,6 +18,7 @@ from qnas.files import check_outputs, made_folder, write_file
 from qnas.images.evaluation import Image
 from qnas.images.files import images_in, write_png
 from qnas.runtime_bench.evaluate import (
+    MOST,
     Evaluation,
     Pair,
     Request,
@@ -57,7 +58,7 @@ def evaluate_models(request: Request, output: Path | None, pictures: Path | None
             show((index + 1) / len(images))
     found = evaluation(request, models, results)
     if output is not None:
-        write_file(output, json.dumps(found.to_json(), indent=1, allow_nan=True) + "\n", force)
+        write_file(output, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n", force)
     return found
 
 
@@ -76,6 +77,8 @@ def show_evaluation(found: Evaluation) -> None:
         )  # fmt: skip
     stdout(100).print(table)
     say("means over the images, with their interval of 95 % in brackets; differences are of the same images")
+    if any(value == MOST for row in found.rows for value in row.scores["psnr"]):
+        say(f"note: images that are equal count as {MOST:g} dB")
     for note in found.notes:
         say(f"note: {note}")
 

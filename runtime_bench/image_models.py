@@ -16,6 +16,7 @@ from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.errors import ModelError
 from qnas.export.from_qdq.reader import DIVISORS
 from qnas.export.sources.quantized import input_range_of, litert_runner
+from qnas.export.to_tflite.writer import METADATA
 from qnas.images.evaluation import Image
 from qnas.onnx.files import read_model
 from qnas.onnx.session import first_line, open_session
@@ -73,6 +74,12 @@ def _rounded(run: Callable[[Any], Any], image: Image) -> Image:
 
 def _tflite(path: Path, input_range: InputRange | None) -> ImageModel:
     model = read_tflite(path)
+    image = model.tensors[model.inputs[0]] if model.inputs else None
+    if image is not None and METADATA in model.metadata and -1 not in image.signature:
+        _, height, width, _ = image.shape
+        raise ModelError(
+            f"{path} takes images of {width}x{height} alone: use the ONNX file, or export it without --size"
+        )
     floats = model.tensors[model.inputs[0]].kind == "FLOAT32" if model.inputs else False
     note = ""
     if floats and input_range is None:

@@ -30,21 +30,11 @@ class Request:
 
 
 def upscale_files(request: Request) -> Iterator[str]:
-    """Upscale what was asked for, and say so image by image. Raises QnasError.
-
-    Of a folder, images that are written already are left alone, unless they are to be replaced: a run that
-    was stopped goes on where it was.
-    """
+    """Upscale what was asked for, and say so image by image. Raises QnasError."""
     images = list_images(request.image) if request.image.is_dir() else [request.image]
     targets = [request.output]
     if request.image.is_dir():
         targets = _targets(images, request.output)
-        waiting = [
-            pair for pair in zip(images, targets, strict=True) if request.force or not pair[1].exists()
-        ]
-        if len(waiting) < len(images):
-            yield f"note: {len(images) - len(waiting)} of {len(images)} images are written already (--force)"
-        images, targets = [image for image, _ in waiting], [target for _, target in waiting]
     for target in targets:
         check_png_name(target)
     check_outputs(targets, request.force, chain(files_of(request.model), images))

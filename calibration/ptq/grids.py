@@ -228,13 +228,15 @@ def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, flo
     """The scale of each group that may follow the others; `needed` is the least that its range allows.
 
     1. Of the pixels' family: whole multiples of the pixels' scale, which has too many bits for other ratios.
+       A sum that needs a larger scale has its own: halves of steps would be ties, rounded by the last bits.
     2. What is only added has the scale of the sum: then the sum rounds nothing.
     3. Other sums have powers of two of a base, and their inputs multiples of NOTCHES-ths of those. Of the
        bases that the sums propose the one that coarsens the family least is taken, of as many bits as
        leave the sums exact.
     """
     if family.pinned is not None:  # Case 1
-        return {group: family.pinned * math.ceil(needed[group] / family.pinned) for group in family.groups}
+        times = {group: math.ceil(needed[group] / family.pinned) for group in family.groups}
+        return {g: family.pinned * n for g, n in times.items() if n == 1 or g not in family.sums}
     best: dict[str, float] = {}
     for bits in range(FAMILY_BITS, 0, -1):
         bases = [_short(needed[group], bits) for group in family.groups if group in family.sums]

