@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
@@ -13,6 +14,8 @@ from qnas.cost.network_cost import network_cost
 from qnas.errors import ModelError
 from qnas.export.integers import integer_network
 from qnas.export.model import build_float32, build_qdq
+from qnas.export.options import Options
+from qnas.export.run import export
 from qnas.export.targets import TARGETS
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
@@ -20,8 +23,9 @@ from qnas.export.trained import TrainedParameters
 from qnas.network.architecture import Choice, find_architecture, named_architectures
 from qnas.onnx.cost import model_cost
 from qnas.onnx.fusion import count_integer_convolutions
-from qnas.onnx.session import open_session
+from qnas.onnx.session import EXACT_SUMS, open_session
 from qnas.testing.random_networks import build, noise, random_found
+from qnas.torch.checkpoint import save_found
 from qnas.torch.inference import upscaler
 
 QUANTIZED = [name for name in named_architectures() if not name.endswith("w32")]
@@ -217,3 +221,15 @@ def test_float_residuals_and_float_layers_are_refused_by_name() -> None:
         build_qdq(mixed)
     with pytest.raises(ModelError, match="full precision"):
         build_qdq(build(architecture.with_bits(32)))
+
+
+def test_a_written_file_loads_in_onnxruntime_alone_with_the_option_that_its_note_names(
+    tmp_path: Path,
+) -> None:
+    """Version 1.31 refuses files of which two convolutions share a constant of int8, zero points included."""
+    found = random_found("basic-w48-example")
+    save_found(tmp_path / "found.pt", found.architecture, found.network, {})
+    export(tmp_path / "found.pt", Options(("onnx-qdq",), parity=False))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(EXACT_SUMS, "1")
+    onnxruntime.InferenceSession(str(tmp_path / "found.onnx"), options)
