@@ -109,7 +109,7 @@ def open_models(request: Request) -> list[Upscaler]:
 def pairs(request: Request, scale: int) -> Iterator[Pair]:
     """The images with their answers, one after another. Raises ImageError where they do not fit together."""
     for path in list_images(request.data):
-        hr = crop_to_multiple(read_image(path), scale)
+        hr = _cut(path, scale)
         lr = shrink(hr, scale) if request.lr is None else read_image(_twin(path, request.lr))
         if lr.shape[0] * scale != hr.shape[0] or lr.shape[1] * scale != hr.shape[1]:
             raise ImageError(
@@ -117,6 +117,14 @@ def pairs(request: Request, scale: int) -> Iterator[Pair]:
                 f"{scale} times less: give LR images of that size with --lr, or leave it out"
             )
         yield Pair(path.name, lr, hr)
+
+
+def _cut(path: Path, scale: int) -> Image:
+    """An HR image without what is no multiple of the scale. Raises ImageError, which names it."""
+    try:
+        return crop_to_multiple(read_image(path), scale)
+    except ImageError as error:
+        raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def _twin(path: Path, folder: Path) -> Path:

@@ -87,6 +87,12 @@ def test_models_that_restore_are_compared_with_what_they_read(folder: Path) -> N
     assert plain["means"]["psnr"][0] > darker["means"]["psnr"][0]
 
 
+def test_an_image_that_is_too_small_is_named(folder: Path) -> None:
+    write_png(Path("hr/2.png"), noise(1, 9))
+    result = evaluate("nearest2.onnx", "--data", "hr")
+    assert (result.exit_code, "hr/2.png" in result.output) == (2, True)
+
+
 def test_pictures_show_where_bicubic_errs_most(folder: Path) -> None:
     assert evaluate("nearest2.onnx", "--data", "hr", "--pictures", "made/strips").exit_code == 0
     strip = read_image(Path("made/strips/0.png"))
