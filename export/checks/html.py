@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from qnas.export.checks.report import CheckReport, Evidence, FileResult, LayerTable, RuntimeResult, share
-from qnas.export.checks.table import decibel, file_lines, layer_line, passed_lines, psnr_y, rows, verdict
+from qnas.export.checks.table import (
+    decibel,
+    file_lines,
+    headline,
+    layer_line,
+    passed_lines,
+    psnr_y,
+    rows,
+    verdict,
+)
 from qnas.html_page import Markup, element, facts, page, table
 from qnas.images.files import planar
 
@@ -27,7 +36,7 @@ def check_page(report: CheckReport) -> str:
     """The document."""
     t = report.thresholds
     tiles: dict[str, object] = {
-        "verdict": element("span", "passed" if report.passed else "FAILED", class_=_colour(report.passed)),
+        "verdict": element("span", headline(report), class_=_colour(report.passed)),
         "wanted": f"≥ {share(t.min_equal)} equal, ≤ {t.max_steps} grey levels",
         "images": len(report.images),
     }

@@ -63,6 +63,19 @@ def passed_lines(report: CheckReport) -> list[str]:
     return lines or ["not judged: no runtime that decides is installed (--gate names one)"]
 
 
+def headline(report: CheckReport) -> str:
+    """The verdict in a word or two: "near" is no "passed"."""
+    if not report.passed:
+        return "FAILED"
+    found = {
+        verdict(result, report.thresholds)
+        for file in report.files
+        for result in file.runtimes
+        if result.decides
+    }
+    return "passed" if "pass" in found else "near, not equal" if found else "not judged"
+
+
 def decibel(value: float) -> str:
     """dB, "equal" for infinity."""
     return "equal" if value == math.inf else f"{value:.1f} dB"

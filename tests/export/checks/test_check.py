@@ -151,6 +151,7 @@ def test_what_rounds_scales_of_many_bits_has_to_be_near_and_is_called_so(
     assert report.passed
     assert "near, not equal, in fake: 64.9 dB at least" in shown(report)
     assert "passed" not in shown(report)
+    assert "passed" not in check_page(report)
 
 
 def test_what_is_far_from_its_network_fails_however_it_rounds(written: WrittenFile, fake: Callable) -> None:
