@@ -43,7 +43,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option(
     "--input-range", type=click.Choice(["0..1", "0..255"]),
-    help="What an image is to SOURCE. Default: found out of a float one, 0..1 of a QDQ one.",
+    help="What an image is to SOURCE, a model in float at its ends. Default: found out of it, and told.",
 )  # fmt: skip
 @click.option(
     "--adq", type=click.Choice(["frozen", "per-image"]), default="frozen", show_default=True,
