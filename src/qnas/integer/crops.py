@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.integer.nodes import IntegerNode
+from qnas.integer.nodes import IntegerNode, LikeAnother
 from qnas.integer.requantization import Bytes, Read, Watch
 from qnas.integer.windows import Sides, Size
 
@@ -32,17 +31,12 @@ class Crop(IntegerNode, scope="channel"):
 
 
 @dataclass(frozen=True, eq=False)
-class CropTo(IntegerNode, scope="channel"):
+class CropTo(LikeAnother, scope="channel"):
     """`times` as many rows (`axis` 2) or columns (3) of inputs[0] as inputs[1] has, from `start` on; all that
     are left where these are fewer."""
 
-    axis: Literal[2, 3]
     start: int = 0
     times: int = 1
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.inputs[:1]
 
     @property
     def words(self) -> str:
@@ -61,17 +55,11 @@ class CropTo(IntegerNode, scope="channel"):
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest(IntegerNode, scope="channel"):
+class Nearest(LikeAnother, scope="channel"):
     """The nearest rows (`axis` 2) or columns (3) of inputs[0], as many as inputs[1] has.
 
     The i-th of `target` is number `i * length // target`.
     """
-
-    axis: Literal[2, 3]
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.inputs[:1]
 
     @property
     def words(self) -> str:
@@ -80,10 +68,6 @@ class Nearest(IntegerNode, scope="channel"):
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
         (x, _), (like, _) = reads
         return x.take(nearest_places(x.shape[self.axis], like.shape[self.axis]), self.axis)
-
-    def size(self, reads: Sequence[Size]) -> Size:
-        x, like = reads
-        return (like[0], x[1]) if self.axis == 2 else (x[0], like[1])
 
 
 def nearest_places(length: int, target: int) -> NDArray[np.int64]:

@@ -232,17 +232,26 @@ class MaxPool(IntegerNode, scope="channel"):
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolate(IntegerNode, scope="channel"):
-    """Bilinear along `axis` (2 rows, 3 columns) of inputs[0] to the length of inputs[1].
-
-    The weights are those of `qnas.integer.interpolation.interpolation_steps`: 64ths that sum to 64.
-    """
+class LikeAnother(IntegerNode, scope="channel"):
+    """A node that gives inputs[0] as many rows (`axis` 2) or columns (3) as inputs[1] has."""
 
     axis: Literal[2, 3]
 
     @property
     def operands(self) -> tuple[str, ...]:
         return self.inputs[:1]
+
+    def size(self, reads: Sequence[Size]) -> Size:
+        x, like = reads
+        return (like[0], x[1]) if self.axis == 2 else (x[0], like[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolate(LikeAnother, scope="channel"):
+    """Bilinear along `axis` (2 rows, 3 columns) of inputs[0] to the length of inputs[1].
+
+    The weights are those of `qnas.integer.interpolation.interpolation_steps`: 64ths that sum to 64.
+    """
 
     @property
     def words(self) -> str:
@@ -254,10 +263,6 @@ class Interpolate(IntegerNode, scope="channel"):
         sums = weights @ centred(x, grid) if self.axis == 2 else centred(x, grid) @ weights.T
         factor = np.float32(np.float32(grid.scale / STEPS) / self.output.scale)
         return requantized(sums, factor, self.output, watch)
-
-    def size(self, reads: Sequence[Size]) -> Size:
-        x, like = reads
-        return (like[0], x[1]) if self.axis == 2 else (x[0], like[1])
 
 
 @dataclass(frozen=True, eq=False)
