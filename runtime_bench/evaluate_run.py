@@ -14,9 +14,9 @@ from rich.table import Table
 
 from qnas.cli import say
 from qnas.export.formats.table import files_of
-from qnas.files import check_outputs, made_folder, write_file
+from qnas.files import check_outputs, write_file
 from qnas.images.evaluation import Image
-from qnas.images.files import images_in, write_png
+from qnas.images.files import images_in, pngs_in, write_png
 from qnas.runtime_bench.evaluate import (
     MOST,
     Evaluation,
@@ -33,17 +33,14 @@ from qnas.runtime_bench.stats import Estimate
 from qnas.runtime_bench.terminal import progress_bar
 from qnas.terminal import stdout
 
-SIDE, ZOOM, LABEL = (
-    96,
-    2,
-    14,
-)  # of a detail in HR pixels, how many times larger it is shown, its label's height
+SIDE, ZOOM = 96, 2  # of a detail in HR pixels, and how many times larger it is shown
+LABEL = 14  # pixels above it for its name
 
 
 def evaluate_models(request: Request, output: Path | None, pictures: Path | None, force: bool) -> Evaluation:
     """Score `request.models`, and write `output` and a strip of details of each image. Raises QnasError."""
     images = list(images_in([request.data]))
-    strips = [] if pictures is None else [made_folder(pictures) / f"{path.stem}.png" for path in images]
+    strips = [] if pictures is None else pngs_in(pictures, images)
     reads = chain(*(files_of(path) for path in request.models), images, images_in([request.lr]))
     check_outputs([output, *strips], force, reads)
     models = open_models(request)

@@ -8,10 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 from qnas.calibration.prepare.sr_shape import InputRange
-from qnas.errors import OutputError
 from qnas.export.formats.table import files_of
-from qnas.files import check_outputs, made_folder
-from qnas.images.files import check_png_name, list_images, read_image_with_alpha, write_png
+from qnas.files import check_outputs
+from qnas.images.files import check_png_name, list_images, pngs_in, read_image_with_alpha, write_png
 from qnas.runtime_bench.upscale import Upscaler, load_upscaler, upscale, upscale_alpha
 
 
@@ -34,7 +33,7 @@ def upscale_files(request: Request) -> Iterator[str]:
     images = list_images(request.image) if request.image.is_dir() else [request.image]
     targets = [request.output]
     if request.image.is_dir():
-        targets = _targets(images, request.output)
+        targets = pngs_in(request.output, images)
     for target in targets:
         check_png_name(target)
     check_outputs(targets, request.force, chain(files_of(request.model), images))
@@ -52,15 +51,6 @@ def upscale_files(request: Request) -> Iterator[str]:
         write_png(target, large, large_alpha, request.force)
         count = f"{index} of {len(images)}: " if request.image.is_dir() else ""
         yield f"{count}{target}: {pixels.shape[1]}x{pixels.shape[0]} -> {large.shape[1]}x{large.shape[0]}"
-
-
-def _targets(images: list[Path], folder: Path) -> list[Path]:
-    """A PNG file in `folder` for each image. Raises OutputError where two would be the same."""
-    targets = [made_folder(folder) / f"{image.stem}.png" for image in images]
-    doubled = next((target for index, target in enumerate(targets) if target in targets[:index]), None)
-    if doubled is not None:
-        raise OutputError(f"two images would be {doubled}: give them names that differ before the dot")
-    return targets
 
 
 def _about_tiles(upscaler: Upscaler, request: Request) -> Iterator[str]:

@@ -57,9 +57,11 @@ def check_outputs(outputs: Iterable[Path | None], force: bool, reads: Iterable[P
     paths = [path for path in outputs if path is not None]
     present = any(map(os.path.lexists, paths))  # what is not there replaces nothing
     inputs = [path for path in reads if path is not None] if present else []
-    for index, path in enumerate(paths):
-        if os.path.realpath(path) in map(os.path.realpath, paths[:index]):
+    named = set[str]()
+    for path in paths:
+        if (real := os.path.realpath(path)) in named:
             raise OutputError(f"{path} is named for two outputs: name another file")
+        named.add(real)
         for read in inputs:
             if _same(path, read):
                 raise OutputError(f"{path} would replace what is read: name another file")

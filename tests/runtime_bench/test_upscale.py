@@ -430,4 +430,4 @@ def test_two_images_that_would_be_one_file_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "a.bmp"):
         Pillow.fromarray(photograph(9, 12)).save(tmp_path / "small" / name)
     result = CliRunner().invoke(main, [str(model), str(tmp_path / "small"), "-o", str(tmp_path / "large")])
-    assert (result.exit_code, "two images would be" in result.output) == (2, True)
+    assert (result.exit_code, "a.png is named for two outputs" in result.output) == (2, True)

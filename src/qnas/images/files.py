@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from qnas.errors import ImageError, OutputError
-from qnas.files import atomic_write, open_input
+from qnas.files import atomic_write, made_folder, open_input
 from qnas.images.jpeg import has_more_scans
 
 
@@ -166,6 +166,12 @@ def images_in(places: Iterable[Path | None]) -> Iterator[Path]:
         elif place is not None:
             with suppress(ImageError):
                 yield from list_images(place)
+
+
+def pngs_in(folder: Path, images: Iterable[Path]) -> list[Path]:
+    """A PNG file in `folder`, which is made, for each of `images`, by its name. Raises OutputError."""
+    made = made_folder(folder)
+    return [made / f"{image.stem}.png" for image in images]
 
 
 def write_png(
