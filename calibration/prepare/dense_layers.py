@@ -18,12 +18,12 @@ from onnx import ModelProto, NodeProto
 
 from qnas.calibration.prepare.sr_shape import SrShape
 from qnas.onnx.builder import GraphNodes
+from qnas.onnx.channels_first import TO_FIRST, TO_LAST
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
 from qnas.onnx.operations import ELEMENTWISE
 from qnas.onnx.shapes import Shapes, infer_shapes
 
-TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 BY_AXIS = frozenset({"Dropout", "LogSoftmax", "Softmax"})  # of ELEMENTWISE: other values have a part in each
 Form = Literal["nhwc", "nc"]
 CHANNELS: dict[Form, tuple[int, int]] = {"nhwc": (3, -1), "nc": (1, -1)}  # the axis of channels, both ways
@@ -63,7 +63,7 @@ class _ChannelsFirst(GraphNodes):
         twin, form = self.twins[name]
         self.written.add(name)
         if form == "nhwc":
-            self.put("Transpose", [twin], name, self.names.node(f"{name}.turned"), perm=TO_NHWC)
+            self.put("Transpose", [twin], name, self.names.node(f"{name}.turned"), perm=TO_LAST)
         else:
             shape = self.constant(f"{name}.shape", np.array([0, -1]))
             self.put("Reshape", [twin, shape], name, self.names.node(f"{name}.turned"))
@@ -120,13 +120,13 @@ class _ChannelsFirst(GraphNodes):
         if array.ndim > (4 if form == "nhwc" else 2):
             return None
         wide = array.reshape(*[1] * ((4 if form == "nhwc" else 2) - array.ndim), *array.shape)
-        turned = wide.transpose(TO_NCHW) if form == "nhwc" else wide[..., None, None]
+        turned = wide.transpose(TO_FIRST) if form == "nhwc" else wide[..., None, None]
         return name if array.ndim == 0 else self.constant(f"{name}.nchw", np.ascontiguousarray(turned))
 
     def _transposed(self, node: NodeProto, perm: list[int], form: Form | None) -> bool:
-        if perm == TO_NCHW and form == "nhwc":
+        if tuple(perm) == TO_FIRST and form == "nhwc":
             return self._is(node, self.twins[node.input[0]][0])
-        if perm == TO_NHWC and form is None:
+        if tuple(perm) == TO_LAST and form is None:
             self.twins[node.output[0]] = node.input[0], "nhwc"
             return True
         return False

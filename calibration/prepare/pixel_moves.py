@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
 from qnas.onnx.builder import GraphNodes
+from qnas.onnx.channels_first import TO_FIRST, TO_LAST
 from qnas.onnx.graph import Graph, attributes
 from qnas.onnx.names import Names
 from qnas.onnx.operations import PERMUTING
 from qnas.onnx.shapes import Shapes
 
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 CHAINED = PERMUTING - {"DepthToSpace", "Identity"}
 MOST_NODES = 8  # of a chain
 MOST_VALUES = 1 << 24
@@ -91,8 +91,8 @@ def _move(size: Sequence[int], moved: Places) -> Move | None:
     """What takes the places of an image of `size` to where `moved` has them."""
     places = np.arange(prod(size)).reshape(*size)
     for before, behind in product((False, True), repeat=2):
-        x = places.transpose(TO_NCHW) if before else places
-        y = moved.transpose(TO_NCHW) if behind else moved
+        x = places.transpose(TO_FIRST) if before else places
+        y = moved.transpose(TO_FIRST) if behind else moved
         larger = y.shape[2] > x.shape[2]
         small, large = (x, y) if larger else (y, x)
         f = large.shape[2] // small.shape[2]
@@ -117,7 +117,7 @@ def _put(made: GraphNodes, last: NodeProto, read: str, move: Move) -> None:
     names, target, name, f = made.names, last.output[0], last.name or last.output[0], move.factor
     if move.nhwc[0]:
         nchw = names.tensor(f"{target}.nchw")
-        read = made.put("Transpose", [read], nchw, names.node(f"{name}.to_nchw"), perm=TO_NCHW)
+        read = made.put("Transpose", [read], nchw, names.node(f"{name}.to_nchw"), perm=TO_FIRST)
     written = names.tensor(f"{target}.shuffled") if move.nhwc[1] else target
     shuffle = names.node(f"{name}.shuffle")
     if move.larger:
@@ -130,4 +130,4 @@ def _put(made: GraphNodes, last: NodeProto, read: str, move: Move) -> None:
         order = made.constant(f"{target}.order", rows)
         made.put("Gather", [blocks, order], written, names.node(f"{name}.order"), axis=1)
     if move.nhwc[1]:
-        made.put("Transpose", [written], target, names.node(f"{name}.to_nhwc"), perm=TO_NHWC)
+        made.put("Transpose", [written], target, names.node(f"{name}.to_nhwc"), perm=TO_LAST)

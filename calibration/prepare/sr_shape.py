@@ -190,10 +190,8 @@ def _enlarging(written: NDArray[Any], shape: SrShape, output: Output | None) -> 
     if written.dtype != np.float32 or written.ndim != 4:
         return f"it writes {written.dtype} {list(written.shape)}, not float32 images"
     dims, channels, size = list(written.shape), shape.channels, shape.probe
-    made, (height, width) = (
-        _channels(dims, shape.written),
-        (side or 0 for side in _spatial(dims, shape.written)),
-    )
+    made = _channels(dims, shape.written)
+    height, width = (side or 0 for side in _spatial(dims, shape.written))
     shown = f"it turns {size[1]}x{size[0]} pixels of {channels} channels to {width}x{height} of {made}"
     if made != channels:
         return f"{shown}: the channels have to be the same"

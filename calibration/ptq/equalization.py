@@ -90,7 +90,7 @@ def equalized(network: FloatModel, found: Equalization) -> FloatModel:
     graph = Graph(model.graph)
     pairs = {first.name: (first, second) for first, second in _pairs(graph)}
     for name, powers in found.items():
-        if name not in pairs or len(graph.constants[pairs[name][0].input[1]].dims) != 4:
+        if name not in pairs:
             raise CalibrationError(f"{network.name} has no channels to even at {name!r}: calibrate it again")
         first, second = pairs[name]
         scale = np.exp2(np.asarray(powers, np.float32))

@@ -34,6 +34,7 @@ from qnas.export.from_qdq.values import ALL, Constant, Derived, Draft, Integers,
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, ChannelGate, Concat, ImageInput, Multiply
+from qnas.onnx.channels_first import TO_FIRST, TO_LAST
 from qnas.onnx.files import read_model
 from qnas.onnx.graph import STANDARD, Graph, attributes, opset_versions
 from qnas.onnx.measured import TYPE_NAMES
@@ -44,7 +45,6 @@ InputRange = Literal["0..1", "0..255"]
 DIVISORS: dict[InputRange, float] = {"0..1": 255, "0..255": 1}  # what a pixel is divided by
 OPSETS = range(10, 26)
 CHANNELS = (3, 1)
-TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 Operation = Callable[[QdqGraph, NodeProto], Value]
 OPERATIONS: dict[str, Operation] = {
@@ -253,9 +253,9 @@ def _layout(graph: QdqGraph, node: NodeProto) -> None:
                if isinstance(graph.optional(node, index), Levels | Pending | Integers)]  # fmt: skip
     last = [name in graph.channels_last for name in tensors]
     if node.op_type == "Transpose":
-        turned = (attributes(node).get("perm"), last)
-        if turned not in ((TO_NCHW, [True]), (TO_NHWC, [False])):
-            what = f"by {turned[0]} is not an operation of the integer network"
+        turned = (tuple(attributes(node).get("perm", ())), last)
+        if turned not in ((TO_FIRST, [True]), (TO_LAST, [False])):
+            what = f"by {list(turned[0])} is not an operation of the integer network"
             raise refused(node, f"{what}: channels move only between first and last")
         last = [not last[0]]
     elif any(last) and not (all(last) and node.op_type in ANYWHERE):
