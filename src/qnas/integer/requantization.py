@@ -11,6 +11,9 @@ from qnas.quantization.quantizers import QuantParams
 Bytes = NDArray[np.uint8]  # [N, C, H, W]
 Steps = NDArray[Any]  # whole numbers, in integers or in floats that hold them exactly
 Read = tuple[Bytes, QuantParams]  # a tensor and the grid that it is on
+# The scales over that of their sum which onnxruntime adds in fixed point on ARM, and the bits of the larger one.
+FIXED_POINT = (2.0**-14, 2.0**8)
+FIXED_POINT_BITS = 22
 Watch = Callable[[NDArray[np.float64]], None]  # is shown what is rounded, in exact steps
 
 
@@ -44,3 +47,21 @@ def products_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
     )
     theirs = np.rint(steps + np.float32(output.zero_point)).clip(output.low, output.high)
     return bool(np.array_equal(theirs, rounded(steps, output)))
+
+
+def sums_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    """Whether all sums of bytes on two grids are the same in onnxruntime on ARM, which adds in fixed point, 22
+    bits for the larger scale, and rounds ties away from zero. Scales of other sizes it adds in float, as defined.
+    """
+    factors = np.array([a.scale / output.scale, b.scale / output.scale], np.float32)
+    if not (FIXED_POINT[0] <= factors.min() and factors.max() < FIXED_POINT[1]):
+        return True
+    shift = FIXED_POINT_BITS - int(np.frexp(factors.max())[1])
+    x, y = (np.arange(grid.low, grid.high + 1) - grid.zero_point for grid in (a, b))
+    steps = np.add.outer(*(
+        whole * int(np.rint(np.ldexp(np.float64(factor), shift)))
+        for whole, factor in zip((x, y), factors, strict=True)
+    ))  # fmt: skip
+    theirs = np.sign(steps) * ((np.abs(steps) + (1 << shift - 1)) >> shift) + output.zero_point
+    sums = np.add.outer(a.scale * x.astype(np.float32), b.scale * y.astype(np.float32)) / output.scale
+    return bool(np.array_equal(theirs.clip(output.low, output.high), rounded(sums, output)))
