@@ -17,7 +17,7 @@ ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 
 OpName = Literal[
     "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "FULLY_CONNECTED", "GATHER",
-    "CAST", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
+    "CAST", "DEQUANTIZE", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
     "TRANSPOSE",
 ]  # fmt: skip
 
@@ -29,6 +29,7 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "CONV_2D": (3, "Conv2DOptions"),
     "DEPTHWISE_CONV_2D": (3, "DepthwiseConv2DOptions"),
     "DEPTH_TO_SPACE": (1, "DepthToSpaceOptions"),
+    "DEQUANTIZE": (2, None),
     "FULLY_CONNECTED": (5, "FullyConnectedOptions"),
     "GATHER": (2, "GatherOptions"),
     "LOGISTIC": (2, None),

@@ -25,6 +25,7 @@ from qnas.integer.crops import Crop, CropTo, Nearest, nearest_places
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
+from qnas.integer.requantization import float_product_agrees, ties_agree
 from qnas.integer.windows import NO_SIDES
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
 
@@ -189,9 +190,11 @@ class _Writer:
         return self.blocks.convolved(node.name, both, node.output, kernel, shape, dilationHFactor=shape[1])
 
     def multiply(self, node: nodes.Multiply, a: Tensor, b: Tensor) -> Tensor:
-        """The gain is in the scale that `b` is said to have."""
+        """The gain is in the scale that `b` is said to have. In float where ties would go up on ARM."""
         scale = np.float32(b.scale * node.gain)
         b = self.blocks.relabelled(f"{node.name}.gain", b, scale, b.zero_point)
+        if not ties_agree(a.grid, b.grid, node.output) and float_product_agrees(a.grid, b.grid, node.output):
+            return self.blocks.computed_in_float("MUL", node.name, node.output, (a, b))
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
     def mean(self, node: nodes.Mean, x: Tensor) -> Tensor:

@@ -41,12 +41,41 @@ def requantized(
 def products_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
     """Whether all products of bytes on two grids are the same in onnxruntime, which adds the zero point in
     float32 before it rounds, so that a product close to a tie may become one."""
-    x, y = (np.arange(grid.low, grid.high + 1) - grid.zero_point for grid in (a, b))
-    steps = np.unique(np.multiply.outer(x, y)).astype(np.float32) * np.float32(
-        a.scale * b.scale / output.scale
-    )
-    theirs = np.rint(steps + np.float32(output.zero_point)).clip(output.low, output.high)
-    return bool(np.array_equal(theirs, rounded(steps, output)))
+    products, factor = np.unique(_products(a, b)), _factor(a, b, output)
+    theirs = np.rint(products.astype(np.float32) * factor + np.float32(output.zero_point))
+    return _as_defined(theirs, products, factor, output)
+
+
+def ties_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    """Whether all products of bytes on two grids are the same in XNNPACK on ARM, where ties go up."""
+    products, factor = np.unique(_products(a, b)), _factor(a, b, output)
+    theirs = np.floor(products * np.float64(factor) + 0.5) + output.zero_point
+    return _as_defined(theirs, products, factor, output)
+
+
+def float_product_agrees(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    """Whether all products of two bytes, each dequantized to float32, are quantized as they are defined."""
+    x, y = (grid.scale * _steps(grid).astype(np.float32) for grid in (a, b))
+    theirs = np.rint(np.multiply.outer(x, y) * (np.float32(1) / output.scale)) + output.zero_point
+    return _as_defined(theirs, _products(a, b), _factor(a, b, output), output)
+
+
+def _steps(grid: QuantParams) -> Steps:
+    """All values of a grid, in steps."""
+    return np.arange(grid.low, grid.high + 1) - grid.zero_point
+
+
+def _products(a: QuantParams, b: QuantParams) -> Steps:
+    return np.multiply.outer(_steps(a), _steps(b))
+
+
+def _factor(a: QuantParams, b: QuantParams, output: QuantParams) -> np.float32:
+    return np.float32(a.scale * b.scale / output.scale)
+
+
+def _as_defined(theirs: Steps, products: Steps, factor: np.float32, output: QuantParams) -> bool:
+    defined = rounded(products.astype(np.float32) * factor, output)
+    return bool(np.array_equal(theirs.clip(output.low, output.high), defined))
 
 
 def sums_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
@@ -57,7 +86,7 @@ def sums_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
     if not (FIXED_POINT[0] <= factors.min() and factors.max() < FIXED_POINT[1]):
         return True
     shift = FIXED_POINT_BITS - int(np.frexp(factors.max())[1])
-    x, y = (np.arange(grid.low, grid.high + 1) - grid.zero_point for grid in (a, b))
+    x, y = _steps(a), _steps(b)
     steps = np.add.outer(*(
         whole * int(np.rint(np.ldexp(np.float64(factor), shift)))
         for whole, factor in zip((x, y), factors, strict=True)
