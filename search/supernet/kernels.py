@@ -49,7 +49,9 @@ class Kernels(nn.Module):
             self.lows: Tensor
             self.highs: Tensor
             for name, ends in (("lows", [s.low for s in specs]), ("highs", [s.high for s in specs])):
-                self.register_buffer(name, torch.tensor(ends).float().view(-1, 1, 1, 1, 1, 1), persistent=False)
+                self.register_buffer(
+                    name, torch.tensor(ends).float().view(-1, 1, 1, 1, 1, 1), persistent=False
+                )
             self.scale = nn.Parameter(torch.empty(len(specs), *weight.shape[:2]))
             self.reset_scale()
 

@@ -1,5 +1,6 @@
 """From exact sums to bytes: one rounding, half to even, in float32 as onnxruntime and XNNPACK do it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,9 @@ from qnas.quantization.quantizers import QuantParams
 Bytes = NDArray[np.uint8]  # [N, C, H, W]
 Steps = NDArray[Any]  # whole numbers, in integers or in floats that hold them exactly
 Read = tuple[Bytes, QuantParams]  # a tensor and the grid that it is on
-# The scales over that of their sum which onnxruntime adds in fixed point on ARM, and the bits of the larger one.
+# The scales over that of their sum which are added in fixed point: onnxruntime's on ARM, and XNNPACK's.
 FIXED_POINT = (2.0**-14, 2.0**8)
-FIXED_POINT_BITS = 22
+XNNPACK_FIXED_POINT = (2.0**-10, 2.0**8)
 Watch = Callable[[NDArray[np.float64]], None]  # is shown what is rounded, in exact steps
 
 
@@ -79,18 +80,46 @@ def _as_defined(theirs: Steps, products: Steps, factor: np.float32, output: Quan
 
 
 def sums_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
-    """Whether all sums of bytes on two grids are the same in onnxruntime on ARM, which adds in fixed point, 22
-    bits for the larger scale, and rounds ties away from zero. Scales of other sizes it adds in float, as defined.
+    """Whether all sums of bytes on two grids are the same in onnxruntime on ARM.
+
+    It adds in fixed point there, and rounds ties away from zero; scales of other sizes in float, as defined.
     """
-    factors = np.array([a.scale / output.scale, b.scale / output.scale], np.float32)
-    if not (FIXED_POINT[0] <= factors.min() and factors.max() < FIXED_POINT[1]):
+    low, high = FIXED_POINT
+    if not all(low <= float(x.scale / output.scale) < high for x in (a, b)):
         return True
-    shift = FIXED_POINT_BITS - int(np.frexp(factors.max())[1])
-    x, y = _steps(a), _steps(b)
-    steps = np.add.outer(*(
-        whole * int(np.rint(np.ldexp(np.float64(factor), shift)))
-        for whole, factor in zip((x, y), factors, strict=True)
-    ))  # fmt: skip
-    theirs = np.sign(steps) * ((np.abs(steps) + (1 << shift - 1)) >> shift) + output.zero_point
-    sums = np.add.outer(a.scale * x.astype(np.float32), b.scale * y.astype(np.float32)) / output.scale
-    return bool(np.array_equal(theirs.clip(output.low, output.high), rounded(sums, output)))
+    steps, half = _fixed_point_sums(a, b, output, bits=22)
+    return _sums_as_defined(np.sign(steps) * ((np.abs(steps) + half) // (2 * half)), a, b, output)
+
+
+def xnnpack_sums_agree(a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    """Whether all sums of bytes on two grids are the same in XNNPACK; False where it does not add.
+
+    It adds in fixed point on every processor, and rounds ties up.
+    """
+    low, high = XNNPACK_FIXED_POINT
+    if not all(low <= float(x.scale / output.scale) < high for x in (a, b)):
+        return False
+    steps, half = _fixed_point_sums(a, b, output, bits=21)
+    return _sums_as_defined((steps + half) // (2 * half), a, b, output)
+
+
+def _fixed_point_sums(
+    a: QuantParams, b: QuantParams, output: QuantParams, bits: int
+) -> tuple[NDArray[np.int64], int]:
+    """(sums of all pairs of bytes in steps of `output` times a power of two, half of that power).
+
+    The larger factor has so many `bits`, the smaller one its last digit in common.
+    """
+    factors = [np.float32(x.scale / output.scale) for x in (a, b)]
+    shift = bits - math.frexp(max(factors))[1]
+    x, y = (
+        _steps(grid) * int(np.rint(math.ldexp(float(factor), shift)))
+        for grid, factor in zip((a, b), factors, strict=True)
+    )
+    return np.add.outer(x, y), 1 << shift - 1
+
+
+def _sums_as_defined(theirs: Steps, a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
+    x, y = (grid.scale * _steps(grid).astype(np.float32) for grid in (a, b))
+    defined = rounded(np.add.outer(x, y) / output.scale, output)
+    return bool(np.array_equal((theirs + output.zero_point).clip(output.low, output.high), defined))
