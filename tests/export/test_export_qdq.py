@@ -28,7 +28,7 @@ net (float[n, 3, h, w] image) => (float[n, 3, y, x] upscaled)
 
 
 def save(path: Path, white: float, weight: int = 81) -> None:
-    """A model whose pixels are `white` times 0..1, with one int8 weight of `weight` for each output channel."""
+    """A model whose pixels are `white` times 0..1, with a `weight` for each output channel."""
     step = white / 255
     model = text_model(MODEL.format(step=step))
     for tensor in model.graph.initializer:
