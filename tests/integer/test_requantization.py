@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qnas.integer.requantization import float_product_agrees, sums_agree, ties_agree, xnnpack_sums_agree
-from qnas.testing.small_networks import grid
+from qnas.testing.small_networks import grid, tied_network
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_a_float_product_agrees_where_float32_holds_it() -> None:
     assert float_product_agrees(grid(2**-4, 128), grid(2**-8), grid(2**-4, 128))
     random = np.random.default_rng(0).uniform(0.5, 1, (60, 2))
     assert not all(float_product_agrees(grid(a), grid(b), grid(a * b * 16)) for a, b in random)
+
+
+def test_the_network_of_ties_has_sums_and_products_that_disagree() -> None:
+    named = tied_network().by_name()
+    grids = {name: node.output for name, node in named.items()}
+    assert not sums_agree(grids["on_one_grid"], grids["more"], grids["halves"])
+    assert not ties_agree(grids["halves"], grids["more"], grids["product"])

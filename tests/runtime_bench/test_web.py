@@ -12,44 +12,26 @@ from qnas.errors import UsageError
 from qnas.export.targets import TARGETS, fitted
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.integer.interpreter import run
-from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import Add, DepthToSpace, Table
-from qnas.integer.tables import uint8_table
 from qnas.runtime_bench.cli import main
 from qnas.runtimes.table import CHECKS, DEVICES
 from qnas.runtimes.web import MODULES, WebModel
-from qnas.testing.small_networks import conv, grid, image, network, pixels, weights
+from qnas.testing.small_networks import pixels, tied_network
 
 WEB = DEVICES["web"]
 needs_web = pytest.mark.skipif(WEB.missing("") is not None, reason=f"no onnxruntime-web: {WEB.missing('')}")
 
 
-def small() -> IntegerNetwork:
-    """A convolution, a requantization with ties, a sum, a shuffle."""
-    rng = np.random.default_rng(0)
-    y, coarse = grid(2.0**-4, 128), grid(2.0**-3, 128)
-    return network(
-        image(),
-        conv("features", "image", np.maximum(weights(rng, 12, 3, 3, 3), -127), y, scale=2.0**-5),
-        Table("coarse", ("features",), 12, coarse, uint8_table(lambda x: x, y, coarse), "requantize"),
-        conv("more", "coarse", np.maximum(weights(rng, 12, 12, 1, 1), -127), y, scale=2.0**-6),
-        Add("sum", ("features", "more"), 12, y),
-        DepthToSpace("upscaled", ("sum",), 3, y, 2),
-        scale=2,
-    )
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save(write_onnx(fitted(small(), TARGETS["onnxruntime"]), TARGETS["onnxruntime"]), path)
+    onnx.save(write_onnx(fitted(tied_network(), TARGETS["onnxruntime"]), TARGETS["onnxruntime"]), path)
     return path
 
 
 @needs_web
 def test_webassembly_computes_the_integers(model: Path) -> None:
     x = pixels(13, 9)
-    wanted = run(small(), x)
+    wanted = run(tied_network(), x)
     opened = WebModel("", model, 1, {})
     opened.feed({"image": x})
     opened.run()
