@@ -121,5 +121,5 @@ def _fixed_point_sums(
 
 def _sums_as_defined(theirs: Steps, a: QuantParams, b: QuantParams, output: QuantParams) -> bool:
     x, y = (grid.scale * _steps(grid).astype(np.float32) for grid in (a, b))
-    defined = rounded(np.add.outer(x, y) / output.scale, output)
+    defined = rounded(np.asarray(np.add.outer(x, y) / output.scale, np.float32), output)
     return bool(np.array_equal((theirs + output.zero_point).clip(output.low, output.high), defined))
