@@ -81,7 +81,7 @@ class Draw:
         weight[[0, 1, 2], [1, 2, 0], 0, 2] = 1
         scale = np.full(3, output.scale / read.scale, np.float32)
         bias = np.full(3, -output.zero_point, np.int32)
-        return Conv("other", ("image",), 3, output, weight, scale, bias, 8, padding=(1, 1))
+        return Conv("other", ("image",), 3, output, weight, scale, bias, 8, padding=(1, 1, 1, 1))
 
     def convolution(self, name: str, output: QuantParams) -> Conv:
         weight = self.rng.integers(-127, 128, (3, 3, 3, 3)).astype(np.int8)
@@ -89,7 +89,7 @@ class Draw:
         scale = (2**-9 * 2 ** self.rng.uniform(-1, 1, 3)).astype(np.float32)
         if self.scales != "random":
             scale = snap_scale(scale, WEIGHT_SCALE_BITS)
-        return Conv(name, ("image",), 3, output, weight, scale, bias, 8, padding=(1, 1))
+        return Conv(name, ("image",), 3, output, weight, scale, bias, 8, padding=(1, 1, 1, 1))
 
 
 def convolution(draw: Draw) -> list[IntegerNode]:
@@ -147,12 +147,12 @@ def concatenation(draw: Draw) -> list[IntegerNode]:
 
 def pooling(draw: Draw) -> list[IntegerNode]:
     x = draw.image()
-    return [x, MaxPool("y", ("image",), 3, x.output, (3, 3), 2)]
+    return [x, MaxPool("y", ("image",), 3, x.output, (3, 3), (2, 2))]
 
 
 def interpolation(draw: Draw) -> list[IntegerNode]:
     x = draw.image()
-    small = MaxPool("small", ("image",), 3, x.output, (7, 7), 3)
+    small = MaxPool("small", ("image",), 3, x.output, (7, 7), (3, 3))
     return [x, small, Interpolate("y", ("small", "image"), 3, draw.grid(2**-8), 2)]
 
 

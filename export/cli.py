@@ -8,7 +8,10 @@ import click
 from qnas.cli import QnasCommand, say
 
 PATH = click.Path(path_type=Path)
-RUNTIMES = ("onnxruntime", "onnxruntime-unoptimized", "reference", "openvino", "litert-xnnpack", "litert")
+RUNTIMES = (
+    "onnxruntime", "onnxruntime-unoptimized", "reference", "openvino", "onnxruntime-web", "litert-xnnpack",
+    "litert",
+)  # fmt: skip
 
 
 def _size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:

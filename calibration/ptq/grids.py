@@ -6,8 +6,8 @@
 2. A bound narrows the grid of what it reads when nothing else reads that: Conv -> Relu is a grid from 0 on.
 3. Parts of a concatenation take its grid when nothing else reads them.
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
-5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ): the sum
-   is then exact in float32, and every runtime rounds the same number.
+5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ), and
+   those leave no ties: every runtime rounds the sum alike.
 6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC. Where
    a constant is added to that, the zero point moves, and no byte changes.
 7. The scales of a product are such that every runtime rounds all products of two bytes alike: a little larger
@@ -15,7 +15,7 @@
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,12 +29,11 @@ from qnas.quantization.quantizers import QuantParams, quantize
 
 TOP = 255
 EVEN_TOP = 254
-# What is added has scales base * n / NOTCHES * 2**k. Sums of products with bytes are float32 numbers where
-# the base has FAMILY_BITS and no scale is below a quarter of the largest one; else it has fewer bits.
-FAMILY_BITS = 9
-FLOAT32_BITS = 24
+# Scales of what is added are whole multiples of a unit: the larger ones, the closer sums come to ties.
+MOST_UNITS = 255
+MOST_UNITS_OF_AN_END = 63
+ROUNDED_OFF = 2**-40  # of a quotient that is a whole number
 SIGMOID = Range(0.0, 255 / 256)
-NOTCHES = 16
 GROWTH = 1 + 2**-9  # of scales whose products runtimes would round differently: other mantissas
 MOST_ATTEMPTS = 24
 
@@ -227,39 +226,27 @@ def _family_grids(
 def _family_scales(family: Family, needed: Mapping[str, float]) -> dict[str, float]:
     """The scale of each group that may follow the others; `needed` is the least that its range allows.
 
-    1. Of the pixels' family: whole multiples of the pixels' scale, which has too many bits for other ratios.
-       A sum that needs a larger scale has its own: halves of steps would be ties, rounded by the last bits.
+    1. All are whole multiples of a unit. Those of sums and of the pixels are odd ones: then no sum is a
+       tie or close to one, and every runtime rounds it alike, in float or in fixed point.
     2. What is only added has the scale of the sum: then the sum rounds nothing.
-    3. Other sums have powers of two of a base, and their inputs multiples of NOTCHES-ths of those. Of the
-       bases that the sums propose the one that coarsens the family least is taken, of as many bits as
-       leave the sums exact.
+    3. Of the units that an end of the sums proposes the one is taken that coarsens the family least.
     """
-    if family.pinned is not None:  # Case 1
-        times = {group: math.ceil(needed[group] / family.pinned) for group in family.groups}
-        return {g: family.pinned * n for g, n in times.items() if n == 1 or g not in family.sums}
-    best: dict[str, float] = {}
-    for bits in range(FAMILY_BITS, 0, -1):
-        bases = [_short(needed[group], bits) for group in family.groups if group in family.sums]
-        found = [_scales_of_base(family, needed, base) for base in bases]
-        best = min(found, key=lambda scales: sum((scales[g] / needed[g]) ** 2 for g in family.groups))
-        if _adds_exactly(best.values()):
-            break
-    return best
+    sums = [needed[group] for group in family.groups if group in family.sums]
+    ends = {min(sums), max(sums)} if family.pinned is None else {family.pinned}
+    least = max(needed[group] for group in family.groups) / MOST_UNITS
+    odd = range(1, MOST_UNITS_OF_AN_END + 1, 2)
+    units = [end / n for end in ends for n in odd if n == 1 or end >= n * least]
+    found = [_scales_of_unit(family, needed, unit) for unit in units]
+    return min(found, key=lambda scales: sum((scales[g] / needed[g]) ** 2 for g in family.groups))
 
 
-def _adds_exactly(scales: Collection[float]) -> bool:
-    """Whether float32 holds every sum of two bytes times two of `scales`."""
-    parts_of_one = max(scale.as_integer_ratio()[1] for scale in scales)
-    return bool(2 * TOP * max(scales) * parts_of_one <= 2**FLOAT32_BITS)
-
-
-def _scales_of_base(family: Family, needed: Mapping[str, float], base: float) -> dict[str, float]:
+def _scales_of_unit(family: Family, needed: Mapping[str, float], unit: float) -> dict[str, float]:
     found: dict[str, float] = {}
 
     def scale(group: str) -> float:
         if group not in found:
-            own = _scale_above(needed[group], base, group in family.sums)
-            found[group] = own
+            units = math.ceil(needed[group] / unit * (1 - ROUNDED_OFF))
+            found[group] = own = unit * (units | 1 if group in family.sums else units)  # Case 1
             sums = [scale(each) for each in family.added.get(group, ()) if each != group]
             found[group] = max([own, min(sums)]) if sums else own  # Case 2
         return found[group]
@@ -267,18 +254,6 @@ def _scales_of_base(family: Family, needed: Mapping[str, float], base: float) ->
     for group in family.groups:
         scale(group)
     return found
-
-
-def _scale_above(needed: float, base: float, is_sum: bool) -> float:
-    """The next scale of case 3 that is not smaller than `needed`."""
-    power = base * 2.0 ** math.ceil(math.log2(needed / base))
-    return power if is_sum else power * math.ceil(NOTCHES * needed / power) / NOTCHES
-
-
-def _short(scale: float, bits: int) -> float:
-    """The next scale of `bits` bits that is not smaller."""
-    mantissa, exponent = math.frexp(scale)
-    return math.ldexp(math.ceil(mantissa * 2**bits), exponent - bits)
 
 
 def grid_of_step(span: Range, step: float) -> QuantParams:

@@ -19,7 +19,7 @@ from qnas.export.trained import trained_reference
 from qnas.images.evaluation import Image, pairs
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.torch.checkpoint import Found, load_found
-from qnas.torch.inference import calibrate_deviations, freezing_price, mean_psnr
+from qnas.torch.inference import calibrate_deviations, freezing_price, mean_psnr, narrowing_price
 from qnas.torch.network import Network
 
 
@@ -70,6 +70,11 @@ class FoundSource(Source):
             notes = (
                 f"frozen deviations (ADQ) cost {price.psnr:.3f} dB PSNR-Y on these images: "
                 f"{price.frozen:.3f} dB, per image {price.per_image:.3f} dB",
+            )
+        if (narrowed := narrowing_price(self.found.network, pictures, self.scale)) is not None:
+            notes += (
+                f"{narrowed.weights} weights of -128, on which ARM processors disagree, are -127: "
+                f"{narrowed.psnr:.3f} dB PSNR-Y on these images",
             )
         if self.before is not None:
             before, after = (

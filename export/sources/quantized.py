@@ -16,6 +16,7 @@ from qnas.export.checks.check import NEAR
 from qnas.export.checks.comparison import Comparison
 from qnas.export.from_qdq.reader import DIVISORS, InputRange, integer_network_of
 from qnas.export.options import Options
+from qnas.export.passes.narrow_weights import narrow_weights
 from qnas.export.sources.source import Source
 from qnas.files import read_input
 from qnas.images.evaluation import Image
@@ -69,8 +70,9 @@ def read_quantized(path: Path, options: Options) -> QuantizedSource:
     tflite = is_tflite(path)
     model = onnx_of(read_tflite(path)) if tflite else read_model(path)
     input_range, note = (options.input_range, "") if options.input_range else input_range_of(model)
-    found = tuple(each for each in (note, _one_size(path) if tflite else "") if each)
-    integer = integer_network_of(_turned(path, model), path.stem, input_range)
+    integer, changed = narrow_weights(integer_network_of(_turned(path, model), path.stem, input_range))
+    narrowed = f"{changed} weights of -128, on which ARM processors disagree, are -127" if changed else ""
+    found = tuple(each for each in (note, _one_size(path) if tflite else "", narrowed) if each)
     runtime = "litert-xnnpack" if tflite else "onnxruntime"
     try:
         runner = (litert_runner if tflite else _in_onnxruntime)(path, DIVISORS[input_range])

@@ -19,6 +19,7 @@ from qnas.integer import nodes
 from qnas.integer.convolution import Conv
 from qnas.integer.crops import Crop, CropTo, Nearest
 from qnas.integer.network import IntegerNetwork, form_of, image_gain
+from qnas.integer.requantization import FIXED_POINT, sums_agree
 from qnas.integer.windows import NO_SIDES, Sides
 from qnas.onnx.builder import INPUT, OUTPUT, GraphNodes
 from qnas.onnx.interpolation import interpolation_weights
@@ -90,14 +91,15 @@ class _Writer(GraphNodes):
         return self.floats[name]
 
     def zero(self, grid: QuantParams) -> str:
-        """The float 0 as a quantized tensor of one value.
+        """The float 0 as a quantized tensor of one value, in steps so small that onnxruntime adds it in float
+        on ARM too: its fixed point there does not round ties to even.
 
         A constant of its own for each grid that is written: of two sums that add the same to one tensor
         onnxruntime would make one, which no integer kernel rounds twice. Of four axes: onnxruntime gives it
         these, and would compute every other use of the constant at run time, which costs convolutions their
         fast kernel.
         """
-        scale, zero_point = self.grid_inputs(grid)
+        scale, zero_point = self.grid_inputs(replace(grid, scale=grid.scale * np.float32(FIXED_POINT[0] / 2)))
         name = f"zero_on_{scale}_{zero_point}"
         if name not in self.zeros:
             value = np.full((1, 1, 1, 1), grid.zero_point, np.uint8)
@@ -200,6 +202,12 @@ class _Writer(GraphNodes):
         )  # fmt: skip
         if clamped:
             self.clamp(output, node)
+
+    def add(self, node: nodes.Add) -> None:
+        """Sum has no integer kernel: it stands where that of an Add would round otherwise on ARM."""
+        a, b = (self.grids[name] for name in node.inputs)
+        op = "Add" if sums_agree(a, b, node.output) else "Sum"
+        self.rounded(node, op, [self.reads(name) for name in node.inputs])
 
     def multiply(self, node: nodes.Multiply) -> None:
         """A factor is folded into the scale with which the second input is read."""
@@ -361,7 +369,7 @@ def _window(node: Conv) -> dict[str, Any]:
 _FORMS: dict[type[nodes.IntegerNode], Callable[[_Writer, Any], object]] = {
     nodes.ImageInput: lambda w, node: None,
     Conv: _Writer.convolution,
-    nodes.Add: lambda w, node: w.rounded(node, "Add", [w.reads(name) for name in node.inputs]),
+    nodes.Add: _Writer.add,
     nodes.Multiply: _Writer.multiply,
     nodes.ChannelGate: _Writer.multiply,
     nodes.Mean: _Writer.mean,

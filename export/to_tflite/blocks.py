@@ -78,12 +78,27 @@ class Blocks:
     def computed(self, op: OpName, name: str, grid: QuantParams, inputs: Sequence[int], shape: Sequence[int],
                  **options: object) -> Tensor:  # fmt: skip
         """An operator that requantizes, clamped to `grid`; `name.low` after a clamp in two steps."""
-        top = 127 - (grid.high - grid.zero_point)
-        bottom = -128 + (grid.zero_point - grid.low)
-        activation = RELU if grid.low == grid.zero_point and top != bottom else 0
+        activation, top = _ends(grid)
         y = self.new(name, shape, grid.scale, top)
         self.file.operator(op, inputs, y.index, fusedActivationFunction=activation, **options)
-        return y if activation else self.on(f"{name}.low", y, bottom)
+        return self._from_low(name, y, grid)
+
+    def computed_in_float(self, op: OpName, name: str, grid: QuantParams, inputs: Sequence[Tensor]) -> Tensor:
+        """`computed` in float32, which rounds half to even on every processor; `inputs[0]` has its shape."""
+        floats = [self.file.tensor(f"{name}.float{i}", x.shape, "FLOAT32") for i, x in enumerate(inputs)]
+        for x, real in zip(inputs, floats, strict=True):
+            self.file.operator("DEQUANTIZE", [x.index], real)
+        (activation, top), shape = _ends(grid), inputs[0].shape
+        result = self.file.tensor(f"{name}.float", shape, "FLOAT32")
+        self.file.operator(op, floats, result, fusedActivationFunction=activation)
+        y = self.new(name, shape, grid.scale, top)
+        self.file.operator("QUANTIZE", [result], y.index)
+        return self._from_low(name, y, grid)
+
+    def _from_low(self, name: str, y: Tensor, grid: QuantParams) -> Tensor:
+        """`y`, clamped at the lower end of `grid` where no activation did that."""
+        activation, _ = _ends(grid)
+        return y if activation else self.on(f"{name}.low", y, -128 + (grid.zero_point - grid.low))
 
     def moved(self, op: OpName, name: str, inputs: Sequence[Tensor], shape: Sequence[int],
               constants: Sequence[int] = (), **options: object) -> Tensor:  # fmt: skip
@@ -202,3 +217,10 @@ class Blocks:
             begin, end = ((at, 0) if axis == 1 else (0, at) for at in (place, place + 1))
             lines[place] = self.taken(f"{name}.line{len(lines)}", x, begin, end)
         return self.concat(name, [*(lines[i] for i in before), x, *(lines[i] for i in behind)], axis)
+
+
+def _ends(grid: QuantParams) -> tuple[int, int]:
+    """The fused activation that clamps at the lower end of `grid`, or 0, and the zero point whose byte 127 is
+    the upper end."""
+    top, bottom = 127 - (grid.high - grid.zero_point), -128 + (grid.zero_point - grid.low)
+    return RELU if grid.low == grid.zero_point and top != bottom else 0, top

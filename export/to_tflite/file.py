@@ -16,9 +16,9 @@ from qnas.tflite.reader import IDENTIFIER, load_schema
 ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 
 OpName = Literal[
-    "ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "FULLY_CONNECTED", "GATHER",
-    "CAST", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE",
-    "TRANSPOSE",
+    "ADD", "CAST", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE",
+    "FULLY_CONNECTED", "GATHER", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE",
+    "STRIDED_SLICE", "TRANSPOSE",
 ]  # fmt: skip
 
 # Operator -> (the version whose first kernel takes int8 tensors, its table of options).
@@ -29,6 +29,7 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "CONV_2D": (3, "Conv2DOptions"),
     "DEPTHWISE_CONV_2D": (3, "DepthwiseConv2DOptions"),
     "DEPTH_TO_SPACE": (1, "DepthToSpaceOptions"),
+    "DEQUANTIZE": (2, None),
     "FULLY_CONNECTED": (5, "FullyConnectedOptions"),
     "GATHER": (2, "GatherOptions"),
     "LOGISTIC": (2, None),

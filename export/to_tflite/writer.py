@@ -1,8 +1,8 @@
 """IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.integer` defines it.
 
 XNNPACK requantizes convolutions, matrix products and products as the definition does: float32, half to even.
-Its ADD and QUANTIZE round ties up: they stand only where nothing is rounded, a convolution does the rest
-(docs/decisions/0010-tflite-forms.md).
+Its ADD and QUANTIZE round ties up, and its MUL does so on ARM: they stand only where there are none. A
+convolution does the rest of sums, float32 that of products (docs/decisions/0010-tflite-forms.md).
 """
 
 import json
@@ -25,6 +25,7 @@ from qnas.integer.crops import Crop, CropTo, Nearest, nearest_places
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
+from qnas.integer.requantization import float_product_agrees, ties_agree, xnnpack_sums_agree
 from qnas.integer.windows import NO_SIDES
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
 
@@ -154,13 +155,13 @@ class _Writer:
         return self.blocks.convolved(node.name, x, node.output, kernel, self.shape(node), **window)
 
     def add(self, node: nodes.Add, a: Tensor, b: Tensor) -> Tensor:
-        """Case 1: nothing is rounded: ADD. Case 2: scales are whole times some unit: a convolution of both.
-        Case 3: ADD, whose ties and whose factors of 20 bits are the runtime's own."""
-        whole = all(float(x.scale / node.output.scale).is_integer() for x in (a, b))
+        """Case 1: no sum is close to a tie: ADD. Case 2: scales are whole times some unit: a convolution of
+        both. Case 3: ADD, whose ties and whose factors of 21 bits are the runtime's own."""
+        exact = xnnpack_sums_agree(a.grid, b.grid, node.output)
         factors = (Fraction(float(a.scale)) / Fraction(float(b.scale))).as_integer_ratio()
         unit = np.float32(float(a.scale) / factors[0])
-        if whole or not _equal_sums((a.scale, b.scale), factors, unit, node.output):
-            if not whole:
+        if exact or not _equal_sums((a.scale, b.scale), factors, unit, node.output):
+            if not exact:
                 self.approximate.append(node.name)
             return self.blocks.computed("ADD", node.name, node.output, (a.index, b.index), a.shape)
         bias = factors[1] * (a.zero_point - b.zero_point)  # b is read with the zero point of a
@@ -189,9 +190,11 @@ class _Writer:
         return self.blocks.convolved(node.name, both, node.output, kernel, shape, dilationHFactor=shape[1])
 
     def multiply(self, node: nodes.Multiply, a: Tensor, b: Tensor) -> Tensor:
-        """The gain is in the scale that `b` is said to have."""
+        """The gain is in the scale that `b` is said to have. In float where ties would go up on ARM."""
         scale = np.float32(b.scale * node.gain)
         b = self.blocks.relabelled(f"{node.name}.gain", b, scale, b.zero_point)
+        if not ties_agree(a.grid, b.grid, node.output) and float_product_agrees(a.grid, b.grid, node.output):
+            return self.blocks.computed_in_float("MUL", node.name, node.output, (a, b))
         return self.blocks.computed("MUL", node.name, node.output, (a.index, b.index), a.shape)
 
     def mean(self, node: nodes.Mean, x: Tensor) -> Tensor:

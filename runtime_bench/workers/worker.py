@@ -96,7 +96,7 @@ class Worker:
                 output_shapes={name: value.shape for name, value in model.outputs().items()},
                 load_ns=loaded - start,
                 first_ns=first - fed,
-                peak_memory=own_peak(),
+                peak_memory=0 if device.elsewhere else own_peak(),
             )
         )
 

@@ -45,10 +45,14 @@ class Kernels(nn.Module):
         self.counts: Tensor
         self.register_buffer("counts", counts, persistent=False)
         if mixer != "san" and self.quantized_bits:
-            highs = torch.tensor([float(weight_spec(b).high) for b in self.quantized_bits])
+            specs = [weight_spec(b) for b in self.quantized_bits]
+            self.lows: Tensor
             self.highs: Tensor
-            self.register_buffer("highs", highs.view(-1, 1, 1, 1, 1, 1), persistent=False)
-            self.scale = nn.Parameter(torch.empty(len(highs), *weight.shape[:2]))
+            for name, ends in (("lows", [s.low for s in specs]), ("highs", [s.high for s in specs])):
+                self.register_buffer(
+                    name, torch.tensor(ends).float().view(-1, 1, 1, 1, 1, 1), persistent=False
+                )
+            self.scale = nn.Parameter(torch.empty(len(specs), *weight.shape[:2]))
             self.reset_scale()
 
     def _mask(self, shape: ConvShape) -> Tensor:
@@ -100,7 +104,7 @@ class Kernels(nn.Module):
         """The weights at every bit width, [B, S, O, I, kh, kw]."""
         factor = (self.counts.view(1, -1, 1) * weight.shape[1] * self.highs.view(-1, 1, 1)) ** -0.5
         scale = snap_scale(self.scale, WEIGHT_SCALE_BITS)[..., None, None, None]
-        return lsq_grid(weight, scale, -self.highs - 1, self.highs, factor[..., None, None, None])
+        return lsq_grid(weight, scale, self.lows, self.highs, factor[..., None, None, None])
 
     def mixed(self, shares: Tensor, noise: Noise) -> Tensor:
         """Shares [S, B] of the bit widths of each convolution -> [S, O, I, kh, kw]."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from qnas.errors import CheckpointError
-from qnas.quantization.quantizers import FLOAT_BITS, PIXELS_PER_UNIT, weight_spec
+from qnas.quantization.quantizers import FLOAT_BITS, PIXELS_PER_UNIT
 from qnas.torch.deviation import ImageDeviation
 from qnas.torch.network import Affine, FreeConvolution, Network
 
@@ -38,7 +38,7 @@ def _convolution(module: FreeConvolution) -> Iterator[tuple[str, Tensor]]:
     """Weights clipped to the range of their scale, which may be far smaller than they are."""
     weight = module.weight.detach()
     if module.bits < FLOAT_BITS:
-        spec, scale = weight_spec(module.bits), module.weight_scale.detach().view(-1, 1, 1, 1)
+        spec, scale = module.spec, module.weight_scale.detach().view(-1, 1, 1, 1)
         weight = (weight / scale).clamp(spec.low, spec.high) * scale
     yield "weight", weight
     yield "bias", weight.new_zeros(len(weight))

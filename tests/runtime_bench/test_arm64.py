@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from qnas.export.targets import TARGETS, fitted
+from qnas.export.to_onnx.writer import write_onnx
 from qnas.export.to_tflite.writer import write_tflite
 from qnas.runtime_bench.environment import Environment
 from qnas.runtime_bench.model_files import model_files
@@ -15,8 +17,7 @@ from qnas.runtime_bench.profile.delegation import delegation
 from qnas.runtime_bench.workers.process import LoadOptions
 from qnas.runtime_bench.workers.start import start_runner
 from qnas.runtimes.names import parse_device
-from qnas.testing.small_networks import conv, grid, image, network, weights
-from qnas.testing.text_models import INTEGER_CONV, text_model
+from qnas.testing.small_networks import tied_network
 
 CONFIG = os.environ.get("QNAS_ARM64_SSH_CONFIG", "")
 MACHINES = {"qnas-arm64": "ARM Neoverse-N1", "qnas-arm64-a72": "ARM Cortex-A72"}
@@ -43,14 +44,14 @@ def run(model: Path, device: str) -> tuple[dict[str, np.ndarray], float, Environ
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("suffix", "device"), [(".onnx", "cpu"), (".tflite", "litert:xnnpack")])
-def test_arm_computes_what_x86_computes(tmp_path: Path, machine: str, suffix: str, device: str) -> None:
-    model = tmp_path / f"model{suffix}"
+def test_arm_computes_the_integers_where_ties_are_many(
+    tmp_path: Path, machine: str, suffix: str, device: str
+) -> None:
+    model, network = tmp_path / f"model{suffix}", tied_network()
     if suffix == ".onnx":
-        onnx.save(text_model(INTEGER_CONV), model)
+        onnx.save(write_onnx(fitted(network, TARGETS["onnxruntime"]), TARGETS["onnxruntime"]), model)
     else:
-        kernel = np.maximum(weights(np.random.default_rng(0), 16, 3, 3, 3), -127)
-        small = network(image(), conv("upscaled", "image", kernel, grid(2.0**-4), scale=2.0**-5))
-        model.write_bytes(write_tflite(small, 24, 20).data)
+        model.write_bytes(write_tflite(fitted(network, TARGETS["litert"]), 24, 20).data)
     here, _, _ = run(model, device)
     there, share, environment = run(model, f"ssh:{machine}/{device}")
     assert (environment.machine, environment.cpu) == ("aarch64", f"{MACHINES[machine]} (emulated)")

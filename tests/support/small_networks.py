@@ -4,7 +4,8 @@ import numpy as np
 
 from qnas.integer.convolution import Conv
 from qnas.integer.network import IntegerNetwork
-from qnas.integer.nodes import ImageInput, IntegerNode
+from qnas.integer.nodes import Add, DepthToSpace, ImageInput, IntegerNode, Multiply, Table
+from qnas.integer.tables import uint8_table
 from qnas.quantization.quantizers import QuantParams
 
 PIXELS = QuantParams(np.asarray(2.0**-8, np.float32), 0, 0, 255)
@@ -44,3 +45,25 @@ def pixels(height: int, width: int, channels: int = 3, seed: int = 0, images: in
 def weights(rng: np.random.Generator, *shape: int, bits: int = 8) -> np.ndarray:
     """int8 weights of so many bits."""
     return rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape).astype(np.int8)
+
+
+def tied_network(seed: int = 0) -> IntegerNetwork:
+    """What processors round in different ways: requantization, a product and sums that are ties, weights of
+    -127. RGB, twice as large."""
+    rng = np.random.default_rng(seed)
+    fine, coarse = grid(2.0**-4, 128), grid(2.0**-3, 128)
+    kernels = [np.maximum(weights(rng, 12, *shape), -127) for shape in ((3, 3, 3), (12, 1, 1))]
+    for kernel in kernels:
+        kernel[:, :2] = -127
+    return network(
+        image(),
+        conv("features", "image", kernels[0], fine, scale=2.0**-6),
+        Table("coarse", ("features",), 12, coarse, uint8_table(lambda x: x, fine, coarse), "requantize"),
+        conv("more", "coarse", kernels[1], fine, scale=2.0**-8),
+        Add("on_one_grid", ("features", "more"), 12, fine),
+        Add("halves", ("on_one_grid", "more"), 12, coarse),
+        Multiply("product", ("halves", "more"), 12, coarse),
+        Add("sum", ("product", "coarse"), 12, coarse),
+        DepthToSpace("upscaled", ("sum",), 3, coarse, 2),
+        scale=2,
+    )

@@ -118,7 +118,7 @@ def test_lsq_has_the_values_and_gradients_of_the_released_code(bits: int, refere
         vectors[f"lsq{bits}_w"].requires_grad_(),
         vectors[f"lsq{bits}_s"].flatten().requires_grad_(),
     )
-    y = lsq(weight, scale, weight_spec(bits))
+    y = lsq(weight, scale, weight_spec(bits, "paper"))
     y.backward(vectors[f"lsq{bits}_gy"])  # type: ignore[no-untyped-call]
     torch.testing.assert_close(y.detach(), vectors[f"lsq{bits}_y"], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(weight.grad, vectors[f"lsq{bits}_gw"], rtol=1e-6, atol=1e-7)

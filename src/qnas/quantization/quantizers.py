@@ -39,7 +39,8 @@ class QuantSpec:
     """The intent: how a tensor is to be quantized.
 
     `scale` fixes the step (the grid of an image); None means learned or calibrated. Lloyd levels, 2**bits of
-    them, are unsigned and lie on an 8-bit grid (`lloyd`), whose integers `low` and `high` bound.
+    them, are unsigned and lie on an 8-bit grid (`lloyd`), whose integers `low` and `high` bound. A signed
+    `narrow_range` leaves the smallest integer out.
     """
 
     bits: int
@@ -47,6 +48,7 @@ class QuantSpec:
     granularity: Literal["tensor", "channel"] = "tensor"
     scale: float | None = None
     levels: Levels = "uniform"
+    narrow_range: bool = False
 
     @property
     def grid_bits(self) -> int:
@@ -56,7 +58,7 @@ class QuantSpec:
     @property
     def low(self) -> int:
         """Smallest integer, before any zero point."""
-        return -(1 << self.grid_bits - 1) if self.signed else 0
+        return self.narrow_range - (1 << self.grid_bits - 1) if self.signed else 0
 
     @property
     def high(self) -> int:
@@ -68,9 +70,14 @@ IMAGE = QuantSpec(bits=8, signed=False, scale=GREY_LEVEL)
 IMAGE_RESIDUAL = QuantSpec(bits=8, signed=True, scale=GREY_LEVEL)
 
 
-def weight_spec(bits: int) -> QuantSpec:
-    """LSQ weights: signed, symmetric, one scale per output channel."""
-    return QuantSpec(bits=bits, signed=True, granularity="channel")
+def weight_spec(bits: int, arithmetic: Arithmetic = "short") -> QuantSpec:
+    """LSQ weights: signed, symmetric, one scale per output channel.
+
+    8 bits end at -127: ARM processors without dot products add two products in 16 bits, which two of -128
+    leave (docs/decisions/0027-the-same-on-arm.md). The paper's code has all 256 integers.
+    """
+    narrow = bits == 8 and arithmetic == "short"
+    return QuantSpec(bits=bits, signed=True, granularity="channel", narrow_range=narrow)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Device:
     executed: Callable[[str, Path, Feed, int, Options, int], tuple[ExecutedNode, ...]]
     provider: Callable[[str], str]  # what it is called in executed nodes
     arguments: Callable[[], tuple[str, ...]]  # those worth listing
+    elsewhere: bool = False  # the model is in another process, whose memory nobody counts
 
     def takes(self, argument: str) -> bool:
         """Whether a name may have this `argument`, empty for none."""

@@ -5,8 +5,9 @@ from qnas.runtimes.onnxruntime import ONNXRUNTIME
 from qnas.runtimes.openvino import OPENVINO
 from qnas.runtimes.reference import REFERENCE
 from qnas.runtimes.runtime import Check, Device
+from qnas.runtimes.web import WEB
 
-RUNTIMES = (ONNXRUNTIME, REFERENCE, OPENVINO, LITERT)  # in the order of reports
+RUNTIMES = (ONNXRUNTIME, REFERENCE, OPENVINO, WEB, LITERT)  # in the order of reports
 
 DEVICES: dict[str, Device] = {kind: each for runtime in RUNTIMES for kind, each in runtime.devices.items()}
 CHECKS: dict[str, Check] = {name: each for runtime in RUNTIMES for name, each in runtime.checks.items()}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from qnas.images.files import crop_to_multiple
 from qnas.images.quality import psnr_y
 from qnas.quantization.quantizers import PIXELS_PER_UNIT, Arithmetic
 from qnas.torch.deviation import Deviation
-from qnas.torch.network import Network
+from qnas.torch.network import Convolution, Network
 
 
 def to_network(images: Image, arithmetic: Arithmetic = "short") -> Tensor:
@@ -105,6 +105,44 @@ def freezing_price(network: Network, images: Iterable[Image], scale: int) -> Fre
         with deviations_per_image(network, per_image):
             found.append(mean_psnr(network, images, scale))
     return FreezingPrice(*found)
+
+
+@dataclass(frozen=True)
+class NarrowingPrice:
+    """Mean PSNR-Y in dB with the full range of 8-bit weights, which networks had before, and without its end.
+
+    `weights`: how many are -128 in the full range.
+    """
+
+    weights: int
+    full: float
+    narrow: float
+
+    @property
+    def psnr(self) -> float:
+        """What the narrow range costs, in dB; below 0 where it gains."""
+        return self.full - self.narrow
+
+
+def narrowing_price(network: Network, images: Iterable[Image], scale: int) -> NarrowingPrice | None:
+    """Both on HR `images`, uint8 [H, W, 3] each; None where no weight is at that end."""
+    convolutions = [m for m in network.modules() if isinstance(m, Convolution) and m.spec.narrow_range]
+    with torch.no_grad():
+        narrow = [module.quantized_weight()[0] for module in convolutions]
+    for module in convolutions:
+        module.spec = replace(module.spec, narrow_range=False)
+    try:
+        with torch.no_grad():
+            full = [module.quantized_weight()[0] for module in convolutions]
+        weights = sum(int((a != b).sum()) for a, b in zip(narrow, full, strict=True))
+        if not weights:
+            return None
+        images = list(images)
+        before = mean_psnr(network, images, scale)
+    finally:
+        for module in convolutions:
+            module.spec = replace(module.spec, narrow_range=True)
+    return NarrowingPrice(weights, before, mean_psnr(network, images, scale))
 
 
 def mean_psnr(network: Network, images: Iterable[Image], scale: int) -> float:

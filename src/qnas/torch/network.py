@@ -56,6 +56,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(layer.channels))
         self.stride, self.padding, self.groups = layer.stride, layer.padding, layer.groups
         self.bits = layer.bits
+        self.spec = weight_spec(self.bits)
         if self.bits < FLOAT_BITS:
             self.weight_scale = nn.Parameter(torch.empty(layer.channels))
             self.reset_scale()
@@ -95,7 +96,7 @@ class Convolution(nn.Module):
     def quantized_weight(self, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights on their grid [O, I, kh, kw], scale [O]); a gain [1] is part of the snapped scale."""
         scale = snap_scale(self.weight_scale, WEIGHT_SCALE_BITS)
-        weight = lsq(self.weight, scale, weight_spec(self.bits))
+        weight = lsq(self.weight, scale, self.spec)
         if gain is None:
             return weight, scale
         folded = snap_scale(scale * gain, WEIGHT_SCALE_BITS)
@@ -110,6 +111,7 @@ class FreeConvolution(Convolution):
 
     def __init__(self, layer: Layer, in_channels: int) -> None:
         super().__init__(layer, in_channels)
+        self.spec = weight_spec(self.bits, "paper")
         del self.bias
 
     def forward(self, x: Tensor, input_scale: Tensor | None, gain: Tensor | None) -> Tensor:
@@ -121,7 +123,7 @@ class FreeConvolution(Convolution):
         """(weights on their grid [O, I, kh, kw], scale [O])."""
         signs = torch.where(self.weight_scale < 0, -1.0, 1.0)
         scale = straight_through(signs * self.weight_scale.abs().clamp(min=SMALLEST_SCALE), self.weight_scale)
-        return lsq(self.weight, scale, weight_spec(self.bits)), scale
+        return lsq(self.weight, scale, self.spec), scale
 
 
 class Affine(nn.BatchNorm2d):

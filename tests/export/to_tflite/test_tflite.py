@@ -138,6 +138,8 @@ def operands(a: QuantParams, b: QuantParams) -> tuple[IntegerNode, ...]:
         (grid(31 / 16), grid(17 / 4, signed=True), grid(2.25, signed=True)),  # 31 and 68 times
         (grid(1.0, 4), grid(1.0, 4), grid(2.0, 4)),
         (grid(1.0, 3, signed=True), grid(0.5, 4), grid(1.0, 4, signed=True)),
+        (grid(0.1), grid(0.23), grid(0.31)),  # 31sts: no sum is close to a tie
+        (grid(1.0), grid(2.0**-10), grid(0.5)),
     ],
 )
 def test_an_addition_is_exact_for_every_pair_of_bytes(
@@ -146,7 +148,7 @@ def test_an_addition_is_exact_for_every_pair_of_bytes(
     check(network(*operands(a, b), Add("sum", ("a", "b"), 1, output)), all_pairs)
 
 
-@pytest.mark.parametrize("scales", [(0.1, 0.23, 0.31), (1.0, 2.0**-10, 0.5)])  # 1024: four weights hold 508
+@pytest.mark.parametrize("scales", [(0.1, 0.25, 0.4), (1.0, 2.0**-10, 4.0)])  # 1024: four weights hold 508
 def test_an_addition_without_a_common_unit_is_named_and_at_most_one_step_off(
     scales: tuple[float, float, float],
 ) -> None:
