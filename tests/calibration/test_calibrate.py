@@ -294,7 +294,7 @@ def test_every_range_and_score_comes_back_exactly(
             "qnas-bench",
             r"c\.json is no calibration \(format is 'qnas-bench', not 'qnas-calibration'\): make it again",
         ),
-        (["version"], 2, "c.json is version 2 of the format, this is 1: make it again"),
+        (["version"], 3, "c.json is version 3 of the format, this is 2: make it again"),
         (["version"], True, "version True of the format"),
         (["source", "sha256"], 5, r"source\.sha256 is 5, not a text"),
         (["source", "clip", "nodes"], [1], r"source\.clip\.nodes\[0\] is 1, not a text"),
