@@ -229,9 +229,9 @@ def bounded_grid(value: Levels | Pending, grid: QuantParams) -> QuantParams:
 
 
 def lowered(integers: Integers) -> Integers:
-    """Signed integers stored from 0 on where nothing lies below: -8 .. 7 of an int8 are 0 .. 15 around 8."""
+    """Signed bytes stored from 0 on where nothing lies below: -8 .. 7 of an int8 are 0 .. 15 around 8."""
     grid = integers.grid
-    by = min(grid.low, grid.zero_point) if integers.offset > 0 else 0
+    by = min(grid.low, grid.zero_point) if integers.offset > 0 and not grid.is_wide else 0
     grid = replace(grid, zero_point=grid.zero_point - by, low=grid.low - by, high=grid.high - by)
     return replace(integers, grid=grid, offset=integers.offset - by)
 

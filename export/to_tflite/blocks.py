@@ -1,7 +1,8 @@
 """Building blocks of a .tflite network: int8 tensors on grids, and the operators that XNNPACK runs on them.
 
 Tensors of 16 bits are int16 around zero, which LiteRT's built-in kernels alone compute with: what reads one
-reads all as such, and writes one, which a QUANTIZE makes int8 of where bytes are wanted.
+reads all as such, and writes one, which a QUANTIZE makes int8 of where bytes are wanted. uint16 ones around
+another integer than 32768 have no such form: int16 holds them in steps twice as large.
 
 Operators that requantize clamp with the ends of int8 as far as these suffice:
 
@@ -10,6 +11,7 @@ Operators that requantize clamp with the ends of int8 as far as these suffice:
     fewer, signed     `high` is 127 first, then a QUANTIZE of the same scale makes `low` -128
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qnas.errors import ModelError
 from qnas.export.to_tflite.file import Grid, OpName, TfliteFile
 from qnas.integer.nodes import PadMode
 from qnas.integer.windows import NO_SIDES, Sides, Size
@@ -111,7 +112,7 @@ class Blocks:
     def computed_wide(self, op: OpName, name: str, grid: QuantParams, inputs: Sequence[int],
                       shape: Sequence[int], **options: object) -> Tensor:  # fmt: skip
         """An operator of int16 tensors, clamped to `grid`; where that is one of bytes, rounded once more."""
-        bounds = _bounds(name, grid)
+        bounds = _bounds(grid)
         if op in FUSING:
             relu = ("MAXIMUM", 0) in bounds
             bounds = [each for each in bounds if each != ("MAXIMUM", 0)]
@@ -119,7 +120,7 @@ class Blocks:
         names = [f"{name}.wide{i}" for i in range(len(bounds) + 1)]
         if grid.is_wide:
             names[-1] = name
-        y = self.new(names[0], shape, np.float32(grid.scale / _parts(grid)), 0, is_wide=True)
+        y = self.new(names[0], shape, np.float32(grid.scale / int16_steps(grid)), 0, is_wide=True)
         self.file.operator(op, inputs, y.index, **options)
         for bounding, (limit, end) in zip(names[1:], bounds, strict=True):
             stored = self.file.constant(
@@ -255,22 +256,21 @@ class Blocks:
         return self.concat(name, [*(lines[i] for i in before), x, *(lines[i] for i in behind)], axis)
 
 
-def _parts(grid: QuantParams) -> int:
-    """The int16 steps of one step of `grid`."""
-    return 1 if grid.is_wide else PARTS
+def int16_steps(grid: QuantParams) -> float:
+    """The int16 steps of one step of `grid`: PARTS of a byte's, 1 around 32768, else half of one."""
+    if not grid.is_wide:
+        return PARTS
+    return 1 if grid.zero_point == -INT16.min else 0.5
 
 
-def _bounds(name: str, grid: QuantParams) -> list[tuple[OpName, int]]:
-    """What holds int16 values around zero, in parts of steps of `grid`, within it where no type does.
-
-    Raises ModelError where int16 does not hold it.
-    """
-    low, high = grid.low - grid.zero_point, grid.high - grid.zero_point
-    ends = (INT16.min, INT16.max) if grid.is_wide else (-grid.zero_point, grid.top - grid.zero_point)
-    if not ends[0] <= low <= high <= ends[1]:
-        raise ModelError(
-            f"{name} has 16 bits from {low} to {high} around zero, and LiteRT takes {ends[0]} to {ends[1]}: "
-            "quantize it symmetrically, or export ONNX alone"
-        )
-    found: list[tuple[OpName, int]] = [("MAXIMUM", low * _parts(grid))] if low > ends[0] else []
-    return found + ([("MINIMUM", high * _parts(grid))] if high < ends[1] else [])
+def _bounds(grid: QuantParams) -> list[tuple[OpName, int]]:
+    """What holds int16 values around zero, in their own steps, within `grid` where no type does."""
+    steps, zero = int16_steps(grid), grid.zero_point
+    low, high = math.ceil((grid.low - zero) * steps), math.floor((grid.high - zero) * steps)
+    ends = (INT16.min, INT16.max) if grid.is_wide else (-zero * steps, (grid.top - zero) * steps)
+    found: list[tuple[OpName, int]] = []
+    if low > ends[0]:
+        found.append(("MAXIMUM", low))
+    if high < ends[1]:
+        found.append(("MINIMUM", high))
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qnas.errors import ModelError
-from qnas.export.to_tflite.blocks import Blocks, Tensor
+from qnas.export.to_tflite.blocks import Blocks, Tensor, int16_steps
 from qnas.export.to_tflite.file import Grid
 from qnas.integer import nodes
 from qnas.quantization.quantizers import QuantParams
@@ -65,7 +65,7 @@ def table(blocks: Blocks, node: nodes.Table, read: QuantParams, shape: Sequence[
             reads = [blocks.widened(x).index]
             return blocks.computed_wide("LEAKY_RELU", name, grid, reads, shape, alpha=node.slope)
         case "sigmoid":
-            own = grid.is_wide and grid.scale == LOGISTIC_STEP and (grid.low, grid.high) == (0, grid.top)
+            own = grid.is_wide and grid.is_full and grid.scale == LOGISTIC_STEP and int16_steps(grid) == 1
             y = blocks.new(name if own else f"{name}.logistic", shape, LOGISTIC_STEP, 0, is_wide=True)
             blocks.file.operator("LOGISTIC", [blocks.widened(x).index], y.index)
             return y if own else blocks.computed_wide("QUANTIZE", name, grid, [y.index], shape)
@@ -75,17 +75,19 @@ def table(blocks: Blocks, node: nodes.Table, read: QuantParams, shape: Sequence[
 def _gathered(
     blocks: Blocks, node: nodes.Table, read: QuantParams, shape: Sequence[int], x: Tensor
 ) -> Tensor:
-    """Look each value up, by its distance from the lowest integer of its container."""
+    """Look each value up, by its distance from the lowest one of its tensor."""
     file, grid, name = blocks.file, node.output, node.name
     zero_point = 0 if grid.is_wide else grid.zero_point - 128
-    offset = grid.zero_point - zero_point
-    values = (node.table[np.clip(read.every, read.low, read.high)].astype(np.int32) - offset).astype(
-        np.int16 if grid.is_wide else np.int8
-    )
-    y = blocks.new(name, shape, grid.scale, zero_point, is_wide=grid.is_wide)
-    entries = file.constant(f"{name}.table", values, Grid(np.asarray(grid.scale), zero_point))
+    apart = round(float(x.scale / read.scale))  # integers of `read`
+    places = np.arange(-(read.zero_point // apart), (read.top - read.zero_point) // apart + 1)
+    found = node.table[np.clip(places * apart + read.zero_point, read.low, read.high)].astype(np.int32)
+    steps = int16_steps(grid) if grid.is_wide else 1
+    values = np.rint((found - grid.zero_point) * steps).astype(np.int32) + zero_point
+    y = blocks.new(name, shape, np.float32(grid.scale / steps), zero_point, is_wide=grid.is_wide)
+    stored = values.astype(np.int16 if grid.is_wide else np.int8)
+    entries = file.constant(f"{name}.table", stored, Grid(np.asarray(y.scale), zero_point))
     whole = file.operator("CAST", [x.index], file.tensor(f"{name}.whole", shape, "INT32"))
-    first = file.constant(f"{name}.first", np.full(1, read.zero_point - x.zero_point, np.int32))
+    first = file.constant(f"{name}.first", np.full(1, -int(places[0]) - x.zero_point, np.int32))
     where = file.operator("ADD", [whole, first], file.tensor(f"{name}.where", shape, "INT32"))
     file.operator("GATHER", [entries, where], y.index, axis=0)
     return y

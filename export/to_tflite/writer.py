@@ -148,7 +148,8 @@ class _Writer:
         bias: NDArray[np.signedinteger[Any]] = node.bias
         if is_wide(node, self.named):
             x = self.blocks.widened(x)
-            bias = bias.astype(np.int64) * round(float(self.named[node.inputs[0]].output.scale / x.scale))
+            steps = float(self.named[node.inputs[0]].output.scale / x.scale)
+            bias = np.rint(bias * steps).astype(np.int64)
         (top, left, bottom, right), part = node.padding, node.weight.shape[1]
         if not node.keeps_size and node.padding != NO_SIDES:
             x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (top, bottom), (left, right), (0, 0)))
