@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from onnx import ModelProto
 
-from qnas.calibration.judge import PEAK, as_bytes
+from qnas.calibration.judge import DIGITS, PEAK, as_bytes
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import (
@@ -89,10 +89,9 @@ def widened(
     shares = mac_shares(network, options)
     around = {group: _convolutions(plan, groups[group]) for group in order[:most]}
     tensors = tuple(
-        WideTensor(group, 10 * math.log10(PEAK**2 / errors[group]) if errors[group] else math.inf,
-                   sum(shares.get(name, 0.0) for name in around[group]))
+        WideTensor(group, _psnr(errors[group]), sum(shares.get(name, 0.0) for name in around[group]))
         for group in order[:most]
-    )  # fmt: skip
+    )
     every = set().union(*around.values())
     chosen, found_ranges = search.of(order[:most])
     macs = sum(shares.get(name, 0.0) for name in sorted(every))
@@ -145,6 +144,10 @@ def _errors(search: _Search, images: list[Batch]) -> dict[str, float]:
         squares = [np.square(as_bytes(integer(image)) - exact).mean() for image, exact in pairs]
         found[group] = float(np.mean(squares))
     return found
+
+
+def _psnr(error: float) -> float:
+    return round(10 * math.log10(PEAK**2 / error), DIGITS) if error else math.inf
 
 
 def _convolutions(plan: Plan, names: Collection[str]) -> set[str]:
