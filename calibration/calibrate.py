@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnx import ModelProto
 
-from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, watch
-from qnas.calibration.document import Calibration, Kept, Score, read_calibration, source_of
+from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, ranges_of, watch
+from qnas.calibration.document import Calibration, Kept, Score, Wide, read_calibration, source_of
 from qnas.calibration.judge import Judge, OneByOne
 from qnas.calibration.patches import manifest
 from qnas.calibration.patches.patch_size import default_side
@@ -20,7 +20,7 @@ from qnas.calibration.patches.patches import Patches
 from qnas.calibration.patches.representative import RepresentativeSet, representative_set
 from qnas.calibration.patches.taming import Taming, tame
 from qnas.calibration.prepare.clip_free import without_clip
-from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
+from qnas.calibration.prepare.float_model import FloatModel, Runner, activations, read_float_model
 from qnas.calibration.prepare.sr_shape import InputRange
 from qnas.calibration.progress import Display, Passing
 from qnas.calibration.ptq import weights as weights_document
@@ -28,7 +28,10 @@ from qnas.calibration.ptq.equalization import equalized, find_equalization
 from qnas.calibration.ptq.grids import Grids, plan_grids
 from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_layers, quantized
 from qnas.calibration.ptq.weights import IntegerWeights, WeightBits
+from qnas.calibration.ranges.histogram import min_max
+from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.sensitivity import fallback
+from qnas.calibration.widening import Widening, said_of, widened
 from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import passed_over
 
@@ -45,8 +48,9 @@ class Settings:
     a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
     images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
     `range_rules.RULES`, how ranges come of values. `float_layers`: names, with * and ?, of those that stay
-    float. `fallback`: how many of the most sensitive layers do as well, `target`: or as many as a fidelity in
-    dB takes. `threads`: 0 for one per core.
+    float. `activation_bits`: (8,), (16,), or (8, 16): 16 where a `target`, a fidelity in dB, takes it.
+    `fallback`: how many of the most sensitive layers do stay float as well; without (8, 16) as many as the
+    `target` takes. `threads`: 0 for one per core.
     """
 
     patch: int | None = None
@@ -57,6 +61,7 @@ class Settings:
     input_range: InputRange | None = None
     observer: str = "min-max"
     weight_bits: WeightBits = 8
+    activation_bits: tuple[int, ...] = (8,)
     float_layers: tuple[str, ...] = ()
     fallback: int | None = None
     target: float | None = None
@@ -80,7 +85,7 @@ class Run:
     @property
     def model(self) -> ModelProto:
         """The integer model that was chosen."""
-        return quantized(self.best.network, self.best.ranges, self.calibration.options, self.weights)
+        return quantized(self.best.network, self.calibration.ranges, self.calibration.options, self.weights)
 
     @property
     def images(self) -> RepresentativeSet:
@@ -95,7 +100,7 @@ class Run:
     @property
     def grids(self) -> Grids:
         """The grids of its tensors."""
-        return plan_grids(plan_layers(self.best.network, self.calibration.options).graph, self.best.ranges)
+        return _grids(self.best.network, self.calibration.ranges, self.calibration.options)
 
 
 def calibrate(
@@ -132,8 +137,10 @@ def run(
     """`calibrate`, with all that a report shows."""
     shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
     given = read_float_model(path, settings.input_range)
+    _check(settings)
     kept = _float_layers(without_clip(given)[0], settings.float_layers)
-    options = PtqOptions(weight_bits=settings.weight_bits, float_layers=kept)
+    wide = activations(given) if settings.activation_bits == (16,) else ()
+    options = PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
     chosen = _chosen(given, images, settings, shown)
     mine, held_out = chosen.split(HELD_OUT)
     count = len(mine.crops)
@@ -152,7 +159,12 @@ def run(
     weights = fitted_weights(network, natural_ranges, options, patches.batches())
     scores = _scores(found, weights, judge, shown)
     best = best_of(found, scores)
-    options, fallen = _fallback(best, weights, patches, judge, settings, shown)
+    widening = _widened(best, watched, weights, patches, judge, settings, shown)
+    options, ranges = (widening.options, widening.ranges) if widening else (best.options, best.ranges)
+    options, fallen = _fallback(
+        replace(best, options=options, ranges=ranges), weights, patches, judge, settings, shown
+    )
+    grids = _grids(best.network, ranges, options)
     calibration = Calibration(
         source=source_of(original, clip),
         chosen=best.name,
@@ -162,7 +174,9 @@ def run(
         fallback=fallen,
         taming=taming.counts,
         pinned=pinned(best.network, best.options.kept_clips),
-        ranges=best.ranges,
+        ranges=ranges,
+        bits={name: grids.of(name).container for name in ranges if name in grids},
+        widening=None if widening is None else Wide(widening.psnr, widening.tensors),
         held_out=HELD_OUT,
         manifest=manifest.to_document(chosen),
         weights=weights_document.to_document(weights),
@@ -171,6 +185,7 @@ def run(
     notices = (
         *_told_of_images(original, images, chosen, mine, held_out),
         *taming.notices(),
+        *(said_of(widening) if widening else ()),
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
@@ -237,7 +252,7 @@ def _fallback(
     best: Candidate, weights: Weights, patches: Patches, judge: Judge, settings: Settings, display: Display
 ) -> tuple[PtqOptions, tuple[Kept, ...]]:
     """Options with those layers in float that were asked for, and what each of them brought and cost."""
-    if settings.fallback is None and settings.target is None:
+    if settings.fallback is None and (settings.target is None or len(settings.activation_bits) > 1):
         return best.options, ()
     display.step("trying layers in float")
     options, steps = fallback(
@@ -245,6 +260,39 @@ def _fallback(
         settings.target, weights,
     )  # fmt: skip
     return options, tuple(Kept(each.layer, each.score, each.macs, each.bytes) for each in steps)
+
+
+def _widened(
+    best: Candidate, watched: Watched, weights: Weights, patches: Patches, judge: Judge, settings: Settings,
+    display: Display,
+) -> Widening | None:  # fmt: skip
+    """The tensors that get 16 bits, where the settings leave that to the target."""
+    if len(settings.activation_bits) < 2 or settings.target is None:
+        return None
+    display.step("trying tensors in 16 bits")
+    natural = ranges_of({**watched.natural, **watched.clipped}, min_max)
+    return widened(
+        best.network,
+        best.ranges,
+        natural,
+        best.options,
+        patches.batches(),
+        judge.psnr,
+        settings.target,
+        weights,
+    )
+
+
+def _grids(network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions) -> Grids:
+    return plan_grids(plan_layers(network, options).graph, ranges, options.wide)
+
+
+def _check(settings: Settings) -> None:
+    """Raises UsageError where the settings leave open what they have to say."""
+    if len(settings.activation_bits) > 1 and settings.target is None:
+        raise UsageError(
+            "--activation-bits 8,16 gives 16 bits to what a target takes: name it with --target-fidelity"
+        )
 
 
 def _told_of_images(

@@ -7,6 +7,8 @@
 5. natural, clipped: the network keeps its clip; what stands before it has its natural range.
 6. in range only, pinned: the negative control. It never sees strong edges, and must not be chosen.
 
+Activations of 16 bits need nothing cut off: of 2 to 4 there is only the first then.
+
 In all but 5 the input, the output, and whatever moves their values about are pinned to the nominal range, so
 the saturation of the output's quantizer is the clip.
 """
@@ -146,12 +148,13 @@ def candidates(
     found = []
     if tamed:
         found.append(made(TAMED, tamed, rule))
-    found += [
-        made(NATURAL, natural, rule),
-        made(PERCENTILE, natural, RULES["percentile"]),
-        replace(made(NARROWER, natural, partial(percentile, percent=99.99)), handicap=NARROW_WORTH),
-        made(LEAST_ERROR, natural, RULES["mse"]),
-    ]
+    found.append(made(NATURAL, natural, rule))
+    if not options.wide:
+        found += [
+            made(PERCENTILE, natural, RULES["percentile"]),
+            replace(made(NARROWER, natural, partial(percentile, percent=99.99)), handicap=NARROW_WORTH),
+            made(LEAST_ERROR, natural, RULES["mse"]),
+        ]
     if clip.nodes:
         seen = {**natural, **watched.clipped}
         kept = replace(options, kept_clips=clip.nodes)

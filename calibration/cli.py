@@ -37,6 +37,10 @@ PATH = click.Path(path_type=Path)
     "--weight-bits", type=click.Choice(["4", "8"]), default="8", show_default=True, help="Of the weights."
 )
 @click.option(
+    "--activation-bits", type=click.Choice(["8", "16", "8,16"]), default="8", show_default=True,
+    help="Of what layers read and write. 8,16: 16 for the fewest tensors that reach --target-fidelity.",
+)  # fmt: skip
+@click.option(
     "--float-layer", "float_layers", multiple=True, metavar="NAME",
     help="Leave this layer in float; repeatable, * and ? stand for any characters.",
 )  # fmt: skip
@@ -46,7 +50,7 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option(
     "--target-fidelity", "target", type=click.FloatRange(0, 100, min_open=True), metavar="DB",
-    help="Leave sensitive layers in float until this PSNR against the float model is reached.",
+    help="Spend what it takes to reach this PSNR against the float model: layers in float, or 16 bits.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0: one per core.")
 @click.option("--html", is_flag=True, help="Save a report beside OUTPUT as well.")
@@ -63,4 +67,5 @@ def main(
     from qnas.calibration import command
 
     options["weight_bits"] = int(options["weight_bits"])
+    options["activation_bits"] = tuple(map(int, options["activation_bits"].split(",")))
     command.calibrate_command(model, images, output, html=html, force=force, **options)

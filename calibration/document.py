@@ -1,6 +1,6 @@
 """calibration.json: what a calibration found out, and all that it takes to make the same integer model again.
 
-    {"format": "qnas-calibration", "version": 1, "digest": that of all the rest,
+    {"format": "qnas-calibration", "version": 2, "digest": that of all the rest,
      "source":     {"name", "sha256", "scale", "channels", "white",
                     "clip": {"nodes", "low", "high", "explanation"}},
      "decision":   {"chosen", "observer", "scores": [{"name", "psnr", "eligible"}]},
@@ -9,9 +9,13 @@
      "taming":     {"patches", "untouched", "tamed", "low_contrast", "flat"},
      "pinned":     [tensor],
      "ranges":     {tensor: [low, high]},
+     "bits":       {tensor: 8 or 16},
+     "wide":       {"psnr", "tensors": [{"tensor", "psnr", "macs"}]}, where a target chose them, else null,
      "images":     {"held_out": share, "manifest": manifest.to_document(...)},
      "weights":    weights.to_document(...),
      "equalized":  {node: [log2 of the factor of each channel]}}
+
+Version 1, which had neither "bits" nor "wide", is read as well: all had 8 bits.
 
 It holds no times and no absolute paths: the same inputs give the same bytes. A file that was damaged or
 changed has another digest and is refused; one without a digest, of an earlier qnas or of a person who took it
@@ -25,7 +29,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -36,6 +40,7 @@ from qnas.calibration.ptq.equalization import MOST, Equalization
 from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
+from qnas.calibration.widening import WideTensor
 from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import CalibrationError
 from qnas.files import write_file
@@ -79,14 +84,23 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Wide:
+    """The tensors that a target gave 16 bits, and the PSNR in dB of the model then."""
+
+    psnr: float
+    tensors: tuple[WideTensor, ...]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What `qnas-calibrate` decided.
 
     `ranges`: of every activation tensor, by name, in the units of the model. `pinned`: those of them that are
     the nominal range by definition. The chosen model keeps its clip where `options.kept_clips` names one.
     `manifest`: the representative set, of which the share `held_out` of the files made the scores. `weights`:
-    the integers, rounded for these images. Both as the document has them. `equalized`: what was done to the
-    channels of the float model first (`ptq/equalization.py`).
+    the integers, rounded for these images. Both as the document has them. `bits`: of every tensor,
+    `widening`: why some have 16, where a target decided it. `equalized`: what was done to the channels of the
+    float model first (`ptq/equalization.py`).
     """
 
     source: Source
@@ -102,12 +116,16 @@ class Calibration:
     manifest: Mapping[str, Any]
     weights: Mapping[str, Any]
     equalized: Equalization = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=dict)
+    widening: Wide | None = None
 
     @property
     def fidelity(self) -> float:
         """PSNR in dB of the model that is made of it against the clipped float model."""
         if self.fallback:
             return self.fallback[-1].psnr
+        if self.widening is not None:
+            return self.widening.psnr
         return next(score.psnr for score in self.scores if score.name == self.chosen)
 
 
@@ -126,11 +144,13 @@ def to_json(calibration: Calibration) -> str:
             "observer": c.observer,
             "scores": [asdict(score) | {"psnr": _decibels(score.psnr)} for score in c.scores],
         },
-        "quantization": asdict(c.options),
+        "quantization": {name: each for name, each in asdict(c.options).items() if name != "wide"},
         "fallback": [asdict(kept) | {"psnr": _decibels(kept.psnr)} for kept in c.fallback],
         "taming": asdict(c.taming),
         "pinned": list(c.pinned),
         "ranges": {name: [each.low, each.high] for name, each in c.ranges.items()},
+        "bits": dict(c.bits),
+        "wide": None if c.widening is None else _wide(c.widening),
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
         "equalized": {name: list(powers) for name, powers in c.equalized.items()},
@@ -191,6 +211,8 @@ class _Document:
     images: _Images
     weights: dict[str, Any]
     equalized: dict[str, tuple[Power, ...]] = field(default_factory=dict)
+    bits: dict[str, Literal[8, 16]] = field(default_factory=dict)
+    wide: Wide | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.ranges.items():
@@ -204,18 +226,20 @@ _FILE = Document(
     "make it again with qnas-calibrate",
     CalibrationError,
     "qnas-calibration",
-    1,
+    2,
+    oldest=1,
     infinite={"psnr": math.inf, "low": -math.inf, "high": math.inf},
 )
 
 
 def _calibration(found: _Document) -> Calibration:
+    wide = tuple(name for name, bits in found.bits.items() if bits == 16)
     return Calibration(
         source=found.source,
         chosen=found.decision.chosen,
         observer=found.decision.observer,
         scores=found.decision.scores,
-        options=PtqOptions(**msgspec.structs.asdict(found.quantization)),
+        options=PtqOptions(**msgspec.structs.asdict(found.quantization), wide=wide),
         fallback=found.fallback,
         taming=found.taming,
         pinned=found.pinned,
@@ -224,7 +248,14 @@ def _calibration(found: _Document) -> Calibration:
         manifest=found.images.manifest,
         weights=found.weights,
         equalized=found.equalized,
+        bits=found.bits,
+        widening=found.wide,
     )
+
+
+def _wide(wide: Wide) -> dict[str, Any]:
+    tensors = [asdict(each) | {"psnr": _decibels(each.psnr)} for each in wide.tensors]
+    return {"psnr": _decibels(wide.psnr), "tensors": tensors}
 
 
 def _clip(clip: TerminalClip) -> dict[str, Any]:

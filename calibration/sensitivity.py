@@ -89,7 +89,7 @@ def sensitivity(
 ) -> tuple[TensorError, ...]:  # fmt: skip
     """Every layer of integers, worst `alone` first. The first IMAGES of `batches` [N, H, W, C] are run."""
     plan = plan_layers(network, options)
-    grids, images = plan_grids(plan.graph, ranges), list(islice(one_by_one(batches), IMAGES))
+    grids, images = plan_grids(plan.graph, ranges, options.wide), list(islice(one_by_one(batches), IMAGES))
     model = write_layers(plan, grids, options, weights or {})
     written = {name for node in model.graph.node for name in node.output}
     layers = [layer for layer in plan.layers if layer in plan.integer]

@@ -8,14 +8,17 @@
 4. The input and the output have the grid of pixels: white / 255, zero point 0.
 5. What an Add reads has simple ratios of the scale that it writes, mostly 1 (zero points may differ), and
    those leave no ties: every runtime rounds the sum alike.
-6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2: the grid of TFLite's LOGISTIC. Where
-   a constant is added to that, the zero point moves, and no byte changes.
+6. What a Sigmoid writes has steps of 1/256 unless it stays below 1/2, or of 1/32768 where it has 16 bits: the
+   grids of TFLite's LOGISTIC. Where a constant is added to that, the zero point moves, and no byte changes.
 7. The scales of a product are such that every runtime rounds all products of two bytes alike: a little larger
    where they would not be.
+8. Groups of 16 bits have the zero point 32768 and a power of two as their scale, up to twice what their range
+   needs: what other images hold beyond it is not cut off. Cases 5 and 7 are of bytes alone: runtimes compute
+   with 16 bits in float (docs/decisions/0028-sixteen-bits.md).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +37,9 @@ MOST_UNITS = 255
 MOST_UNITS_OF_AN_END = 63
 ROUNDED_OFF = 2**-40  # of a quotient that is a whole number
 SIGMOID = Range(0.0, 255 / 256)
+WIDE_SIGMOID = QuantParams(np.asarray(2.0**-15, np.float32), 2**15, 0, 2**16 - 1, 16)
+MOST_HALVINGS = 60  # of a step: products of two are still float32
+MIDDLE = 2**15  # the zero point of 16 bits: LiteRT takes no other
 GROWTH = 1 + 2**-9  # of scales whose products runtimes would round differently: other mantissas
 MOST_ATTEMPTS = 24
 
@@ -66,10 +72,21 @@ class Grids:
         """The grid of a tensor."""
         return self.params[self.groups.of(tensor)]
 
+    def __contains__(self, tensor: str) -> bool:
+        """Whether a tensor has a grid."""
+        return self.groups.of(tensor) in self.params
+
 
 def pixel_grid(white: float) -> QuantParams:
     """The grid of images: one step is one grey level."""
     return QuantParams(np.asarray(white / TOP, np.float32), 0, 0, TOP)
+
+
+def wide_grid(span: Range) -> QuantParams:
+    """The grid of 16 bits of a range, by case 8."""
+    needed = max(-span.low, span.high) / (MIDDLE - 1)
+    step = 2.0 ** max(math.ceil(math.log2(needed)), -MOST_HALVINGS) if needed > 0 else 1.0
+    return QuantParams(np.asarray(step, np.float32), MIDDLE, 0, 2 * MIDDLE - 1, 16)
 
 
 def bound_on(grid: QuantParams, low: float, high: float) -> tuple[int, int]:
@@ -78,8 +95,9 @@ def bound_on(grid: QuantParams, low: float, high: float) -> tuple[int, int]:
     return int(ends[0]), int(ends[1])
 
 
-def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
-    """The grid of every tensor. Raises ModelError where `ranges` lacks a tensor."""
+def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Grids:
+    """The grid of every tensor; those of `wide`, and what shares a grid with them, have 16 bits, but for the
+    pixels'. Raises ModelError where `ranges` lacks a tensor."""
     groups, narrowed = _groups(graph)
     members: dict[str, list[str]] = {}
     for name in graph.floats:
@@ -90,15 +108,21 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
         for group, names in members.items()
         if group not in pinned
     }
+    large = {group: wide_grid(spans[group]) for name in wide if (group := groups.of(name)) in spans}
     for node in graph.nodes:
         group = groups.of(node.output[0])
-        if node.op_type == "Sigmoid" and group in spans and 0.5 < spans[group].high <= 1:
+        if node.op_type != "Sigmoid" or group not in spans or spans[group].high > 1:
+            continue
+        if group in large:
+            large[group] = WIDE_SIGMOID
+        elif spans[group].high > 0.5:
             spans[group] = SIGMOID
+    spans = {group: span for group, span in spans.items() if group not in large}
     pixels = pixel_grid(graph.network.white)
     needed = {group: float(span.params().scale) * TOP / EVEN_TOP for group, span in spans.items()}
     needed |= dict.fromkeys(pinned, float(pixels.scale))
     known = dict.fromkeys(pinned, pixels)
-    families = _families(graph, groups, known)
+    families = _families(graph, groups, known, large)
     known |= {group: span.params() for group, span in spans.items() if span == SIGMOID}
     known |= _shifted(graph, groups, spans)
     for family in families:
@@ -108,7 +132,8 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
     params = {group: span.params() for group, span in spans.items()} | known
     for family in families:
         params |= _family_grids(family, needed, spans, known)
-    return Grids(groups, _agreeing(_products(graph, groups), families, needed, spans, params, known))
+    products = [each for each in _products(graph, groups) if large.keys().isdisjoint(each)]
+    return Grids(groups, {**_agreeing(products, families, needed, spans, params, known), **large})
 
 
 def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
@@ -187,20 +212,25 @@ class Family:
     pinned: float | None
 
 
-def _families(graph: FloatGraph, groups: Sets, pinned: Mapping[str, QuantParams]) -> list[Family]:
-    sets, sums = Sets(), set[str]()
+def _families(
+    graph: FloatGraph, groups: Sets, pinned: Mapping[str, QuantParams], wide: Collection[str]
+) -> list[Family]:
+    sets, sums, exact = Sets(), set[str](), set[str]()
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.nodes:
         for name in graph.data(node) if not graph.moves(node) else ():
             readers.setdefault(groups.of(name), []).append(node)
-        if node.op_type == "Add" and len(graph.data(node)) == 2:
+        if node.op_type != "Add" or any(groups.of(name) in wide for name in graph.touched(node)):
+            continue
+        exact.add(node.name)
+        if len(graph.data(node)) == 2:
             sums.add(groups.of(node.output[0]))
             for name in graph.data(node):
                 sets.join(groups.of(node.output[0]), groups.of(name))
     added = {
         group: tuple(groups.of(node.output[0]) for node in nodes)
         for group, nodes in readers.items()
-        if all(node.op_type == "Add" for node in nodes) and group not in pinned
+        if exact.issuperset(node.name for node in nodes) and group not in pinned
     }
     families: dict[str, list[str]] = {}
     for group in dict.fromkeys(groups.of(name) for name in graph.floats):

@@ -37,13 +37,15 @@ class PtqOptions:
 
     `weight_bits` 8 or 4; `weight_range`: the scale of a channel reaches its largest weight (max), or is the
     one with the least squared error of what the filter computes (mse). `float_layers` compute in float32.
-    `kept_clips` stay operations, behind a quantizer with the range that they cut.
+    `kept_clips` stay operations, behind a quantizer with the range that they cut. `wide` tensors, and what
+    shares a grid with one, have 16 bits; the pixels have 8.
     """
 
     weight_bits: WeightBits = 8
     weight_range: WeightRange = "mse"
     float_layers: tuple[str, ...] = ()
     kept_clips: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises UsageError for weights of other than 4 or 8 bits."""
@@ -64,7 +66,7 @@ def quantized(
     them is rounded for assumed images. Raises ModelError where a range is missing, or a node of `options`.
     """
     plan = plan_layers(network, options)
-    return write_layers(plan, plan_grids(plan.graph, ranges), options, weights or {})
+    return write_layers(plan, plan_grids(plan.graph, ranges, options.wide), options, weights or {})
 
 
 def fitted_weights(
@@ -77,7 +79,8 @@ def fitted_weights(
 
     The first `rounding.IMAGES` are looked at. Node -> weights; exact and the same on any number of threads.
     """
-    return fitted(rewritten(network), ranges, options.weight_bits, options.weight_range, batches)
+    bits, rule = options.weight_bits, options.weight_range
+    return fitted(rewritten(network), ranges, bits, rule, batches, options.wide)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,15 +157,21 @@ def write_layers(
     plan: Plan, grids: Grids, options: PtqOptions, weights: Mapping[str, IntegerWeights]
 ) -> ModelProto:
     """The model, uint8 in and out, whose integer layers compute on grids."""
+    placed = placed_groups(plan, grids)
+    return QdqWriter(
+        graph=plan.graph, grids=grids, placed=placed, integer=plan.integer, weights=weights,
+        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.UINT8,
+    ).written()  # fmt: skip
+
+
+def placed_groups(plan: Plan, grids: Grids) -> frozenset[str]:
+    """The groups whose tensors are integers: the pixels', and those that integer layers touch."""
     graph = plan.graph
     placed = {grids.groups.of(name) for name in (graph.network.input, graph.network.output)}
     for node in graph.nodes:
         if node.name in plan.integer:
             placed.update(grids.groups.of(name) for name in graph.touched(node))
-    return QdqWriter(
-        graph=graph, grids=grids, placed=frozenset(placed), integer=plan.integer, weights=weights,
-        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.UINT8,
-    ).written()  # fmt: skip
+    return frozenset(placed)
 
 
 def write_one(

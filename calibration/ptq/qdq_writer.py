@@ -3,6 +3,9 @@
 A tensor on a grid is a uint8 tensor of the graph, under its own name; it is dequantized once for all that
 computes with it, and what only moves values works on the bytes. Weights are int8, or INT4 and a Cast, which
 folds when the session loads; biases int32. A bound at the end of its grid vanishes: the grid saturates there.
+
+One of 16 bits is a uint16 tensor. Few operations take these: what moves or bounds values works on floats, and
+is rounded once, behind the last such operation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +41,7 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose"})
 # onnxruntime quantizes float weights between a DequantizeLinear and a QuantizeLinear by itself, per tensor,
 # unless something stands between: a LeakyRelu of slope 1 changes nothing.
 KEPT_FLOAT = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-INT4_OPSET = 21
+NEW_TYPES_OPSET = 21  # INT4 tensors, and uint16 ones of QuantizeLinear
 FULL = (0, 255)
 
 
@@ -67,7 +70,11 @@ class QdqWriter(GraphNodes):
         outside = (
             {self.graph.network.input, self.graph.network.output} if self.io == TensorProto.FLOAT else ()
         )
-        placed = [name for name in self.graph.floats if self.grids.groups.of(name) in self.placed]
+        placed = [
+            name
+            for name in self.graph.floats
+            if self.grids.groups.of(name) in self.placed and not self._waits(name)
+        ]
         self.bytes_of = {
             name: self.names.tensor(f"{name}.uint8") if name in outside else name for name in placed
         }
@@ -89,6 +96,15 @@ class QdqWriter(GraphNodes):
     def on_grid(self, tensor: str) -> bool:
         """Whether a tensor of the float network is one of bytes here."""
         return tensor in self.bytes_of
+
+    def _waits(self, tensor: str) -> bool:
+        """Whether values of 16 bits are rounded where they have been moved: nothing but that reads them. Pad
+        adds zeros, which only quantized values are sure to have."""
+        if not self.grids.of(tensor).is_wide or not self.graph.alone(tensor):
+            return False
+        (reader,) = self.graph.value_readers[tensor]
+        groups = {self.grids.groups.of(name) for name in self.graph.touched(reader)}
+        return reader.op_type != "Pad" and self.graph.moves(reader) and len(groups) == 1
 
     def moved(self, tensor: str) -> str:
         """The tensor that a node which moves values, or asks for a shape, reads."""
@@ -112,7 +128,7 @@ class QdqWriter(GraphNodes):
         grid = self.grids.of(tensor)
         return [
             self.constant(f"{tensor}.scale", np.float32(grid.scale)),
-            self.constant(f"{tensor}.zero_point", np.uint8(grid.zero_point)),
+            self.constant(f"{tensor}.zero_point", grid.dtype(grid.zero_point)),
         ]
 
     def put(self, op: str, inputs: Sequence[str], output: str, name: str = "", **attributes: Any) -> str:
@@ -164,7 +180,8 @@ class QdqWriter(GraphNodes):
     def _moves_bytes(self, node: NodeProto) -> bool:
         """Parts of a concatenation may be on other grids than its own."""
         groups = {self.grids.groups.of(name) for name in self.graph.touched(node)}
-        return self.graph.moves(node) and len(groups) == 1 and groups <= self.placed
+        alike = self.graph.moves(node) and len(groups) == 1 and groups <= self.placed
+        return alike and not self.grids.of(node.output[0]).is_wide
 
     def _moved(self, node: NodeProto) -> None:
         grid, bound = self.grids.of(node.output[0]), self.graph.bound(node)
@@ -209,10 +226,10 @@ class QdqWriter(GraphNodes):
         bias = graph.array(inputs[2]) if len(inputs) > 2 and inputs[2] else None
         bias = bias if found.bias is None else found.bias
         if bias is not None and self.on_grid(inputs[0]):
-            read, per_scale = np.float32(self.grids.of(inputs[0]).scale), _per_scale(bias, len(found.scale))
+            read, per_scale = self.grids.of(inputs[0]), _per_scale(bias, len(found.scale))
             largest = np.abs(per_scale).max(axis=0)
-            found = with_room(weight, found, largest, float(read), self.weight_bits)
-            q, step = quantize_bias(per_scale, found.scale, read)
+            found = with_room(weight, found, largest, read, self.weight_bits)
+            q, step = quantize_bias(per_scale, found.scale, np.float32(read.scale))
             stored = self.constant(f"{node.name}.bias", q.reshape(-1))
             steps = self.constant(f"{node.name}.bias_scale", np.tile(step, len(per_scale)))
             name = self.node("DequantizeLinear", [stored, steps], f"{node.name}.bias_dequantized", axis=0)
@@ -256,9 +273,11 @@ class QdqWriter(GraphNodes):
     def _model(self) -> ModelProto:
         network = self.graph.network
         model, opset = deepcopy(network.model), opset_of(network.model, network.name)
-        if self.weight_bits == 4 and opset < INT4_OPSET:
+        wide = any(self.grids.of(name).is_wide for name in self.bytes_of)
+        if (self.weight_bits == 4 or wide) and opset < NEW_TYPES_OPSET:
+            what = "activations of 16 bits" if wide else "weights of 4 bits"
             raise ModelError(
-                f"{network.name} is of opset {opset}: weights of 4 bits need {INT4_OPSET}, export it so"
+                f"{network.name} is of opset {opset}: {what} need {NEW_TYPES_OPSET}, export it so"
             )
         model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
         model.producer_name, model.producer_version = "qnas", ""

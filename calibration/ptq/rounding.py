@@ -15,7 +15,7 @@ threads.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
@@ -42,15 +42,15 @@ Moments = NDArray[np.float64]  # [groups, K + 1, K + 1]
 
 def fitted(
     network: FloatModel, ranges: Mapping[str, Range], weight_bits: int, rule: WeightRange,
-    batches: Iterable[Floats],
+    batches: Iterable[Floats], wide: Collection[str] = (),
 ) -> dict[str, IntegerWeights]:  # fmt: skip
     """Integer weights of every convolution of `network`, for the images of `batches`, [N, H, W, C] each.
 
-    The first IMAGES of them are looked at, one at a time, in grey levels.
+    The first IMAGES of them are looked at, one at a time, in grey levels. Tensors of `wide` have 16 bits.
     """
     graph = FloatGraph(network)
     convolutions = [node for node in graph.nodes if is_fittable(graph, node)]
-    moments = _measured(graph, plan_grids(graph, ranges), convolutions, batches)
+    moments = _measured(graph, plan_grids(graph, ranges, wide), convolutions, batches)
     found = {}
     for node in convolutions:
         bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qnas.documents.reading import Count, Document
 from qnas.errors import CalibrationError
+from qnas.quantization.quantizers import QuantParams
 
 WeightRange = Literal["mse", "max"]
 WeightBits = Literal[4, 8]
@@ -64,17 +65,18 @@ def rows_of(weight: NDArray[Number], axis: int) -> NDArray[Number]:
 
 
 def with_room(
-    weight: Floats, found: IntegerWeights, bias: Floats, input_scale: float, bits: int
+    weight: Floats, found: IntegerWeights, bias: Floats, read: QuantParams, bits: int
 ) -> IntegerWeights:
-    """`found` with larger scales where steps of `input_scale` times them would take sums beyond 32 bits.
+    """`found` with larger scales where steps of them times that of `read` would take sums beyond 32 bits.
 
     `bias` [O]: the largest magnitude of each scale. It may fill what sums of products of bytes leave of 32
-    bits.
+    bits; those of 16 bits have 64, and it alone 32.
     """
-    sums = np.abs(rows_of(found.q, found.axis).astype(np.int64)).sum(axis=1) * BYTE
+    input_scale, most = float(read.scale), 0 if read.is_wide else BYTE
+    sums = np.abs(rows_of(found.q, found.axis).astype(np.int64)).sum(axis=1) * most
     magnitude = np.abs(bias.astype(np.float64))
     least = magnitude / (input_scale * (INT32_MAX - sums - 1.0))
-    empty = (sums == 0) & (magnitude > 0)
+    empty = ~rows_of(found.q, found.axis).any(axis=1) & (magnitude > 0)
     least[empty] = magnitude[empty] / (input_scale * EMPTY_STEPS)
     grown = (found.scale < least) | empty
     if not grown.any():

@@ -64,6 +64,7 @@ def _decision(run: Run) -> Iterator[Markup]:
         "INT8 against float": decibels(c.fidelity),
         "clip": "kept" if c.options.kept_clips else "removed" if c.source.clip.nodes else "none",
         "weights": f"{c.options.weight_bits} bits",
+        "tensors of 16 bits": sum(bits > 8 for bits in c.bits.values()),
         "layers in float": len(c.options.float_layers),
     })  # fmt: skip
     yield element("h2", "Decision")
@@ -75,6 +76,10 @@ def _decision(run: Run) -> Iterator[Markup]:
     yield score_bars(c.scores, c.chosen)
     yield element("p", _reason(run))
     yield element("p", element("strong", "Clip: "), c.source.clip.explanation)
+    if c.widening is not None:
+        yield element("h3", "Tensors of 16 bits")
+        worth = [(each.tensor, decibels(each.psnr), f"{each.macs:.1%}") for each in c.widening.tensors]
+        yield table(("tensor", "PSNR with it alone in 8 bits", "share of the MACs around it"), worth)
     if c.fallback:
         yield element("h3", "Layers left in float")
         rows = [
@@ -220,7 +225,7 @@ def _grid_cards(run: Run, natural: Mapping[str, Histogram]) -> Iterator[Markup]:
 def _sensitivity(run: Run, display: Display) -> Iterator[Markup]:
     display.step("comparing layers")
     best, options = run.best, run.calibration.options
-    errors = sensitivity(best.network, best.ranges, options, run.patches.batches(), run.weights)
+    errors = sensitivity(best.network, run.calibration.ranges, options, run.patches.batches(), run.weights)
     yield element("h2", "Sensitivity of the layers")
     yield element(
         "p",

@@ -11,7 +11,7 @@ from qnas.export.formats.format import Format, Written
 from qnas.export.targets import ONNX_TARGETS, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
-from qnas.integer.network import saturating_layers
+from qnas.integer.network import saturating_layers, wide_layers
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.session import EXACT_SUMS, unshared
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from qnas.export.sources.source import Source
 
 # The checks open it so: elsewhere nothing would tell (docs/decisions/0021-exact-sums-without-vnni.md).
+WIDE_NOTE = (
+    "on processors onnxruntime and OpenVINO compute these in float, nearly as the integer network does"
+)
 EXACT_SUMS_NOTE = f"on x86 processors without VNNI open it with {EXACT_SUMS} = 1"
 
 
@@ -29,9 +32,12 @@ def _qdq(source: Source, options: Options) -> Written:
         return _as_calibrated(source, options)
     network = fitted(source.integer, target)
     model, note = simplify(write_onnx(network, target, options.layout))
-    wide = len(saturating_layers(network))
-    notes = (note, f"{EXACT_SUMS_NOTE}: {wide} convolutions need it") if wide else (note,)
-    return Written(_finished(model, source, True), notes, network, source.inexact)
+    notes = [note]
+    if saturating := saturating_layers(network):
+        notes.append(f"{EXACT_SUMS_NOTE}: {len(saturating)} convolutions need it")
+    if wide := wide_layers(network):
+        notes.append(f"{len(wide)} of {len(network.nodes)} layers have 16 bits: {WIDE_NOTE}")
+    return Written(_finished(model, source, True), tuple(notes), network, source.inexact)
 
 
 def _as_calibrated(source: Source, options: Options) -> Written:

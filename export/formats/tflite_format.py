@@ -10,6 +10,7 @@ from qnas.errors import ModelError
 from qnas.export.formats.format import FileKind, Format, Written
 from qnas.export.targets import TFLITE_TARGETS, fitted
 from qnas.export.to_tflite.writer import METADATA, write_tflite
+from qnas.integer.network import wide_layers
 from qnas.runtimes.inputs import Input
 from qnas.tflite.cost import tflite_cost
 from qnas.tflite.reader import read_tflite
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from qnas.export.options import Options
     from qnas.export.sources.source import Source
 
+WIDE_NOTE = "LiteRT's built-in kernels compute these, nearly as the integer network does"
 STATIC_SIZE = (128, 128)  # of a file that has no form for every size
 
 
@@ -37,7 +39,10 @@ def _write(source: Source, options: Options) -> Written:
     if size is not None:
         model = write_tflite(network, *size, io=options.io, properties=known)
     notes += tuple(f"{name} adds with scales that LiteRT rounds differently" for name in model.approximate)
-    inexact = frozenset({"litert-xnnpack"}) if model.approximate else frozenset[str]()
+    wide = wide_layers(network)
+    if wide:
+        notes += (f"{len(wide)} of {len(network.nodes)} layers have 16 bits: {WIDE_NOTE}",)
+    inexact = frozenset({"litert-xnnpack"}) if model.approximate or wide else frozenset[str]()
     return Written(model.data, notes, network, inexact)
 
 

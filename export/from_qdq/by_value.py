@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,11 @@ FUNCTIONS: dict[str, Function] = {
 def by_value(graph: QdqGraph, node: NodeProto) -> Value:
     """Functions of one tensor, and sums and products of two."""
     reads = [graph.value(node, index) for index in range(len(node.input))]
-    if node.op_type == "Relu" and isinstance(reads[0], Pending):
-        return reads[0].bounded(0, np.inf)
+    if node.op_type == "Relu":
+        if isinstance(reads[0], Pending):
+            return reads[0].bounded(0, np.inf)
+        if isinstance(reads[0], Levels) and graph.draft.nodes[reads[0].node].output.is_wide:
+            return replace(map_values(graph, node, FUNCTIONS["Relu"], reads), low=0)
     tensors = {x.node for x in reads if isinstance(x, Levels)}
     if len(tensors) == 2 == len(reads) and node.op_type in ("Add", "Mul"):
         return _sum(graph, node) if node.op_type == "Add" else _product(graph, node, (0, 1))
@@ -114,7 +118,8 @@ def map_values(graph: QdqGraph, node: NodeProto, function: Function, reads: Sequ
             node, f"of {len(names)} tensors is not an operation of the integer network: use Add or Mul"
         )
     (name,) = names
-    values = np.broadcast_to(np.asarray(function(attributes(node), *arrays), np.float32), (256,))
+    values = np.asarray(function(attributes(node), *arrays), np.float32)
+    values = np.broadcast_to(values, graph.draft.nodes[name].output.every.shape)
     if not np.isfinite(values[graph.draft.reach(name)]).all():
         raise refused(node, "makes values that are not finite: export the model again")
     return Levels(name, np.nan_to_num(values, posinf=0, neginf=0))

@@ -25,14 +25,15 @@ from qnas.onnx.graph import attributes, node_name
 from qnas.onnx.measured import TYPE_BITS, TYPE_NAMES
 from qnas.onnx.operations import PICKING
 from qnas.onnx.shapes import op_name
-from qnas.quantization.quantizers import QuantParams
+from qnas.quantization.quantizers import Container, QuantParams
 
+BYTE = 255
 # The integers that an activation or a weight may be, and their range.
 RANGES = {
     TensorProto.DataType.Value(name): ends
     for name, ends in {
-        "UINT8": (0, 255), "INT8": (-128, 127), "UINT4": (0, 15), "INT4": (-8, 7),
-        "UINT2": (0, 3), "INT2": (-2, 1),
+        "UINT16": (0, 65535), "INT16": (-32768, 32767), "UINT8": (0, 255), "INT8": (-128, 127),
+        "UINT4": (0, 15), "INT4": (-8, 7), "UINT2": (0, 3), "INT2": (-2, 1),
     }.items()
     if name in dict(TensorProto.DataType.items())
 }  # fmt: skip
@@ -61,7 +62,7 @@ def one_size(node: NodeProto, sizes: list[int], what: str) -> int:
 
 
 def constant(tensor: TensorProto) -> Constant:
-    """A stored tensor; integers of up to 8 bits become int32. Raises ModelError when it is damaged."""
+    """A stored tensor; integers of up to 16 bits become int32. Raises ModelError when it is damaged."""
     try:
         array = np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:  # onnx and numpy raise what they like for sizes and types that do not fit
@@ -221,7 +222,7 @@ class QdqGraph:
             kind = zero.kind if zero is not None else a.get("output_dtype") or TensorProto.UINT8
         if kind not in RANGES and not (kind == TensorProto.INT32 and node.op_type == "DequantizeLinear"):
             shown = TYPE_NAMES.get(kind, kind)
-            raise refused(node, f"is of type {shown}: integers of at most 8 bits can be read")
+            raise refused(node, f"is of type {shown}: integers of at most 16 bits can be read")
         if zero is not None and zero.kind != kind:
             raise refused(node, "has a zero point of another type than its integers: export the model again")
         z = np.zeros((), np.int32) if zero is None else zero.array.astype(np.int32)
@@ -231,13 +232,14 @@ class QdqGraph:
         return Quantizer(s.astype(np.float32), z, int(a.get("axis", 1)), kind)
 
     def grid(self, node: NodeProto, quantizer: Quantizer) -> tuple[QuantParams, int]:
-        """(grid in a uint8 container, what the container adds to the integers) of a tensor."""
+        """(grid in a uint8 or uint16 container, what that adds to the integers) of a tensor."""
         s, (low, high) = quantizer.scale, RANGES[quantizer.kind]
         if s.ndim or quantizer.zero.ndim:
             raise refused(node, "has a scale per channel: tensors that images determine need a single one")
-        if not SMALLEST < s < LARGEST:
+        container: Container = 16 if high - low > BYTE else 8
+        if not SMALLEST / 2 ** (container - 8) < s < LARGEST:
             raise refused(node, f"has a scale of {float(s)}: calibrate it with real images")
-        return QuantParams(s, int(quantizer.zero) - low, 0, high - low), -low
+        return QuantParams(s, int(quantizer.zero) - low, 0, high - low, container), -low
 
     def first_reader(self, tensor: str, op: str) -> NodeProto | None:
         """The first `op` of `tensor`, or of it moved, whose other inputs are known constants."""
@@ -252,9 +254,10 @@ class QdqGraph:
         return None
 
     def next_grid(self, tensor: str, fallback: QuantParams) -> QuantParams:
-        """`fallback` with the scale and zero point that the first DequantizeLinear gives uint8 `tensor`."""
+        """`fallback` with the scale and zero point that the first DequantizeLinear gives `tensor`."""
         node = self.first_reader(tensor, "DequantizeLinear")
         if node is None:
             return fallback
-        found, _ = self.grid(node, self.quantizer(node, TensorProto.UINT8))
+        kind = TensorProto.UINT16 if fallback.is_wide else TensorProto.UINT8
+        found, _ = self.grid(node, self.quantizer(node, kind))
         return replace(fallback, scale=found.scale, zero_point=found.zero_point)

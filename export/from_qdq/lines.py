@@ -8,9 +8,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qnas.export.from_qdq.values import ALL, SHORT_BITS, Line
+from qnas.export.from_qdq.values import SHORT_BITS, Line
 from qnas.integer.convolution import LARGEST_MULTIPLIER, UNIT, Conv, multiplier, scaled
 from qnas.integer.network import INT32_MAX, IntegerNetwork, rewritten
 from qnas.integer.nodes import IntegerNode, Table
@@ -36,8 +35,10 @@ def _is_simple(node: Table, source: IntegerNode) -> bool:
     """Whether it has a kernel, changes no bytes but cuts some off, or has a short ratio and even zeros."""
     x, y = source.output, node.output
     reach = slice(x.low, x.high + 1)
-    if (node.table.clip(y.low, y.high) == ALL.clip(y.low, y.high))[reach].all():
+    if (node.table.clip(y.low, y.high) == x.every.clip(y.low, y.high))[reach].all():
         return True
+    if x.is_wide or y.is_wide:  # what adds a zero to it adds in float
+        return node.function != "levels"
     mantissa = math.frexp(float(x.scale) / float(y.scale))[0] * 2**SHORT_BITS
     short = mantissa.is_integer() and x.zero_point % 2 == y.zero_point % 2 == 0
     return node.function in ("sigmoid", "leaky_relu") or (node.function == "requantize" and short)
@@ -56,13 +57,9 @@ def _convolution(node: Table, read: QuantParams, line: Line) -> Conv | None:
     if not (multiplier(read.scale, conv) < LARGEST_MULTIPLIER).all():
         return None
     reach = slice(read.low, read.high + 1)
-    computed = conv.computed([(_column(node.channels), read)])[0, 0, :, 0].astype(np.float64)
+    column = np.tile(read.every.astype(read.dtype).reshape(1, 1, -1, 1), (1, c, 1, 1))
+    computed = conv.computed([(column, read)])[0, 0, :, 0].astype(np.float64)
     y = node.output
-    exact = (slope * read.scale * (ALL - read.zero_point) + offset) / np.float64(y.scale)
+    exact = (slope * read.scale * (read.every - read.zero_point) + offset) / np.float64(y.scale)
     off = np.abs(computed - np.clip(exact + y.zero_point, y.low, y.high))
     return conv if (off[reach] <= NEAR).all() else None
-
-
-def _column(channels: int) -> NDArray[np.uint8]:
-    """All bytes in a column of each channel, [1, channels, 256, 1]."""
-    return np.tile(ALL.astype(np.uint8).reshape(1, 1, -1, 1), (1, channels, 1, 1))

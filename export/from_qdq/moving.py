@@ -8,7 +8,6 @@ from onnx import NodeProto
 
 from qnas.export.from_qdq.graph import QdqGraph, refused, written_name
 from qnas.export.from_qdq.values import (
-    ALL,
     MOST_CHANNELS,
     Integers,
     Levels,
@@ -162,5 +161,5 @@ def _joined_integers(
     for name, part in zip(names, parts, strict=True):
         own, by = draft.nodes[name].output, offset - part.offset
         grid = replace(own, scale=first.scale, zero_point=zero_point, low=own.low + by, high=own.high + by)
-        shifted.append(draft.table(name, np.clip(ALL + by, 0, 255), grid, f"{name}.shifted"))
+        shifted.append(draft.table(name, np.clip(own.every + by, 0, own.top), grid, f"{name}.shifted"))
     return draft.integers(join(shifted), offset, parts[0].kind)

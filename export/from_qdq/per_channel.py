@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
 Floats = NDArray[np.float32]
-ALL = np.arange(256, dtype=np.int32)
 
 # Constants [C] -> (slope [C], offset [C]), by operation and by where the tensor stands.
 LINES: dict[tuple[str, int], Callable[[Floats], tuple[Any, Any]]] = {
@@ -85,14 +85,14 @@ def _leaky(graph: QdqGraph, node: NodeProto, slopes: Floats) -> Pending:
     source, zero = draft.nodes[read].output, np.zeros(len(slopes), np.int32)
 
     def write(grid: QuantParams) -> str:
-        above = QuantParams(grid.scale, 0, 0, 255)
-        below = QuantParams(grid.scale, grid.zero_point, 0, 255)
+        above = replace(grid, zero_point=0, low=0, high=grid.top)
+        below = replace(above, zero_point=grid.zero_point)
         negative = read
         if (slopes >= 0).all():
-            below = QuantParams(grid.scale, 255, 0, 255)
+            below = replace(above, zero_point=grid.top)
         else:  # both signs may come out: what is above zero is cut off before
-            cut = QuantParams(source.scale, source.zero_point, source.low, source.zero_point)
-            bytes_ = quantize(dequantize(ALL, source), cut)
+            cut = replace(source, high=source.zero_point)
+            bytes_ = quantize(dequantize(source.every, source), cut)
             negative = draft.table(read, bytes_, cut, f"{name}.negative")
         ones = np.ones(c, np.float32)
         halves = (

@@ -11,7 +11,6 @@ from onnx import NodeProto, TensorProto
 from qnas.export.from_qdq.by_value import map_values
 from qnas.export.from_qdq.graph import RANGES, QdqGraph, Quantizer, refused, written_name
 from qnas.export.from_qdq.values import (
-    ALL,
     Constant,
     Indices,
     Integers,
@@ -26,7 +25,12 @@ from qnas.export.from_qdq.values import (
 from qnas.integer.nodes import Mean
 from qnas.onnx.graph import attributes
 from qnas.onnx.measured import TYPE_BITS, TYPE_NAMES, metadata_bits
-from qnas.quantization.quantizers import FLOAT_BITS, QuantParams, dequantize
+from qnas.quantization.quantizers import FLOAT_BITS, Container, QuantParams, dequantize
+
+TABLES: dict[int, Container] = {
+    TensorProto.UINT8: 8,
+    TensorProto.UINT16: 16,
+}  # what their values are stored in
 
 
 def quantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
@@ -51,7 +55,7 @@ def quantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
 
 
 def dequantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
-    """A constant keeps its integers, a tensor becomes the values of its 256 bytes."""
+    """A constant keeps its integers, a tensor becomes the values of all its integers."""
     x = graph.value(node, 0)
     if isinstance(x, Constant):
         q = graph.quantizer(node, x.kind)
@@ -67,9 +71,9 @@ def dequantize_linear(graph: QdqGraph, node: NodeProto) -> Value:
     name = x.write(x.grid)
     written = graph.draft.nodes[name].output
     grid = replace(written, scale=grid.scale, zero_point=grid.zero_point - offset + x.offset)
-    if not 0 <= grid.zero_point <= 255:
+    if not 0 <= grid.zero_point <= grid.top:
         raise refused(node, "has a zero point that its integers never reach: use that of their quantizer")
-    return Levels(name, dequantize(ALL, grid), grid)
+    return Levels(name, dequantize(grid.every, grid), grid)
 
 
 def _along(node: NodeProto, q: Quantizer, parameter: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
@@ -112,7 +116,7 @@ def _clipped_integers(graph: QdqGraph, node: NodeProto, x: Integers, low: float,
         return lowered(replace(x, grid=replace(x.grid, low=least, high=most)))
     source = x.write(x.grid)
     grid = replace(graph.draft.nodes[source].output, low=least, high=most)
-    name = graph.draft.table(source, np.clip(ALL, least, most), grid, written_name(node))
+    name = graph.draft.table(source, np.clip(grid.every, least, most), grid, written_name(node))
     return graph.draft.integers(name, x.offset, x.kind)
 
 
@@ -136,7 +140,7 @@ def cast(graph: QdqGraph, node: NodeProto) -> Value:
             name = x.write(x.grid)
             output = graph.draft.nodes[name].output
             grid = replace(output, scale=np.asarray(1, np.float32), zero_point=x.offset)
-            return Levels(name, dequantize(ALL, grid), grid)
+            return Levels(name, dequantize(grid.every, grid), grid)
         case Levels() | Pending() if to == TensorProto.FLOAT:
             return x
     raise refused(
@@ -147,13 +151,15 @@ def cast(graph: QdqGraph, node: NodeProto) -> Value:
 def gather(graph: QdqGraph, node: NodeProto) -> Value:
     """A table of bytes."""
     levels, index = graph.constant(node, 0, "table"), graph.value(node, 1)
-    if not isinstance(index, Indices) or levels.kind != TensorProto.UINT8 or levels.array.ndim != 1:
-        raise refused(node, "is no table: a uint8 constant [256] and the bytes of a tensor are needed")
-    source = graph.draft.nodes[index.node]
-    if len(levels.array) <= source.output.high or len(levels.array) > 256:
-        raise refused(node, f"has {len(levels.array)} values in its table: 256 are needed")
-    table = np.pad(levels.array, (0, 256 - len(levels.array)), mode="edge").astype(np.int32)
-    grid = graph.next_grid(node.output[0], replace(source.output, low=0, high=255))
-    return graph.draft.integers(
-        graph.draft.table(index.node, table, grid, written_name(node)), 0, TensorProto.UINT8
-    )
+    if not isinstance(index, Indices) or levels.kind not in TABLES or levels.array.ndim != 1:
+        raise refused(
+            node, "is no table: a uint8 or uint16 constant [256] and the bytes of a tensor are needed"
+        )
+    source, container = graph.draft.nodes[index.node], TABLES[levels.kind]
+    values = source.output.top + 1
+    if len(levels.array) <= source.output.high or len(levels.array) > values:
+        raise refused(node, f"has {len(levels.array)} values in its table: {values} are needed")
+    table = np.pad(levels.array, (0, values - len(levels.array)), mode="edge").astype(np.int32)
+    grid = replace(source.output, low=0, high=(1 << container) - 1, container=container)
+    name = graph.draft.table(index.node, table, graph.next_grid(node.output[0], grid), written_name(node))
+    return graph.draft.integers(name, 0, levels.kind)

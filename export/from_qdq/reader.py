@@ -4,8 +4,10 @@ Read are graphs of QuantizeLinear and DequantizeLinear with constant scales as o
 QONNX (QCDQ: an integer Clip between the two) and this package write them, opset 10 .. 25. Nothing of the file
 is run: its graph is walked once, in its order.
 
-1. int8 tensors are stored as uint8, 128 higher; a range that a Clip or a Relu cuts is stored from 0 on;
-2. what is computed value by value between two quantizers is a table of 256 bytes, computed here in float32;
+1. int8 tensors are stored as uint8, 128 higher, and int16 ones as uint16; a range that a Clip or a Relu cuts
+   is stored from 0 on;
+2. what is computed value by value between two quantizers is a table of 256 bytes, or of all
+   integers of 16 bits, computed here in float32;
 3. Relu and Clip behind another operation are bounds of its quantizer;
 4. parts of a concatenation that are not on its grid get tables onto it, which is what its quantizer did;
    tables that are straight lines are convolutions of one weight in the end;
@@ -30,7 +32,7 @@ from qnas.export.from_qdq.graph import QdqGraph, constant, refused
 from qnas.export.from_qdq.lines import lines_as_convolutions
 from qnas.export.from_qdq.picks import joined_picks
 from qnas.export.from_qdq.probes import MEASURING, SIZES, derived_values
-from qnas.export.from_qdq.values import ALL, Constant, Derived, Draft, Integers, Levels, Pending, Value
+from qnas.export.from_qdq.values import Constant, Derived, Draft, Integers, Levels, Pending, Value
 from qnas.integer.interpreter import sizes
 from qnas.integer.network import IntegerNetwork, check_accumulators, pruned
 from qnas.integer.nodes import Add, ChannelGate, Concat, ImageInput, Multiply
@@ -177,11 +179,12 @@ def _inputs(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> None:
             graph.draft.put(ImageInput(printable(name), (), channels, grid)), 0, kind
         )
     elif kind == TensorProto.FLOAT:
-        values, grid = ALL.astype(np.float32) / pixel, _pixel_grid(pixel)
+        grid = _pixel_grid(pixel)
+        values = grid.every.astype(np.float32) / pixel
         first = graph.first_reader(name, "QuantizeLinear")
         if first is not None:
             theirs, _ = graph.grid(first, graph.quantizer(first))
-            if (quantize(values, theirs) == ALL).all():
+            if not theirs.is_wide and (quantize(values, theirs) == grid.every).all():
                 grid = theirs
         graph.values[name] = Levels(graph.draft.put(ImageInput(printable(name), (), channels, grid)), values)
     else:
@@ -278,8 +281,8 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
             value = draft.levels(last)
     if isinstance(value, Levels | Pending):
         grid = _pixel_grid(pixel)
-        if isinstance(value, Levels) and (quantize(value.values, grid) == ALL)[draft.reach(value.node)].all():
-            last = value.node  # these bytes are pixels already
+        if isinstance(value, Levels) and _are_pixels(value, grid, draft):
+            last = value.node
         else:
             last = draft.on_grid(value, grid, printable(output))
     elif not isinstance(value, Integers):
@@ -290,6 +293,14 @@ def _pixels(graph: QdqGraph, model: ModelProto, pixel: np.float32) -> str:
             f"the output {output!r} has {draft.nodes[last].channels} channels: the image has {channels}"
         )
     return last
+
+
+def _are_pixels(value: Levels, grid: QuantParams, draft: Draft) -> bool:
+    """Whether the bytes of `value` are those that stand for it on the `grid` of pixels."""
+    source = draft.nodes[value.node].output
+    return not source.is_wide and bool(
+        (quantize(value.values, grid) == source.every)[draft.reach(value.node)].all()
+    )
 
 
 # The whole network ----------------------------------------------------------------------------------------

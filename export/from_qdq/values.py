@@ -1,8 +1,8 @@
 """What the tensors of a QDQ graph are while it is read, and the integer network that grows from them.
 
 1. `Constant`: no input changes it; a dequantized one remembers its integers.
-2. `Levels`: a float tensor that is a function of one integer tensor, 256 values. What is computed value by
-   value stays one, so a chain such as x * sigmoid(x) is one table in the end.
+2. `Levels`: a float tensor that is a function of one integer tensor, 256 values or 65536. What is computed
+   value by value stays one, so a chain such as x * sigmoid(x) is one table in the end.
 3. `Pending`: the float result of an operation that only a quantizer can finish. Rounding commutes with moving
    values, with their maximum, and with bounds, so all of these may stand in between.
 4. `Integers`: what a quantizer writes. Its operation is written when something other than an integer Clip
@@ -26,7 +26,6 @@ from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 Array = NDArray[Any]
 Line = tuple[float, float]  # slope, offset
 Write = Callable[[QuantParams], str]
-ALL = np.arange(256, dtype=np.int32)
 SMALLEST, LARGEST = 1e-9, 1e9  # scales whose products and ratios stay well inside float32
 MOST_CHANNELS = 1024
 SHORT_BITS = 8  # of a ratio of scales that every runtime multiplies bytes with exactly
@@ -59,7 +58,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Levels:
-    """`values` float32 [256] of every q of `node`; `grid`, when a dequantizer made them.
+    """`values` float32 [256], or [65536], of every q of `node`; `grid`, when a dequantizer made them.
 
     `low` and `high` are those of a Clip, in `values` already: they are the range of a quantizer behind it.
     """
@@ -147,15 +146,15 @@ class Draft:
         return slice(grid.low, grid.high + 1)
 
     def table(self, source: str, bytes_: NDArray[np.int32], grid: QuantParams, name: str) -> str:
-        """A node that maps q of `source` to `bytes_` int32 [256] on `grid`; `source` if that changes none."""
+        """A node that maps each q of `source` to one of `bytes_` int32, on `grid`; `source` if all stay."""
         node, reach = self.nodes[source], self.reach(source)
-        if same_grid(node.output, grid) and (bytes_ == ALL)[reach].all():
+        if same_grid(node.output, grid) and (bytes_ == node.output.every)[reach].all():
             return source
-        key = (source, bytes_.tobytes(), float(grid.scale), grid.zero_point, grid.low, grid.high)
+        key = (source, bytes_.tobytes(), _key(grid))
         if key in self.tables:
             return self.tables[key]
         function: Literal["requantize", "sigmoid", "leaky_relu", "levels"] = "levels"
-        values = dequantize(ALL, node.output)
+        values = dequantize(node.output.every, node.output)
         slope = leaky_slope(values[reach], bytes_[reach], grid)
         if (bytes_ == quantize(values, grid))[reach].all():
             function, slope = "requantize", None
@@ -163,7 +162,7 @@ class Draft:
             function, slope = "sigmoid", None
         elif slope is not None:
             function = "leaky_relu"
-        table = Table(name, (source,), node.channels, grid, bytes_.astype(np.uint8), function, slope or 1.0)
+        table = Table(name, (source,), node.channels, grid, bytes_.astype(grid.dtype), function, slope or 1.0)
         return self.tables.setdefault(key, self.put(table))
 
     def on_grid(self, value: Levels | Pending, grid: QuantParams, name: str) -> str:
@@ -181,7 +180,7 @@ class Draft:
         """The node whose grid gives `value`, written as a table where need be; None when no grid does."""
         node, reach = self.nodes[value.node], self.reach(value.node)
         grid = value.grid or node.output
-        steps = quantize(value.values, replace(grid, low=0, high=255))
+        steps = quantize(value.values, replace(grid, low=0, high=grid.top))
         if not np.allclose(dequantize(steps, grid)[reach], value.values[reach], rtol=SAME, atol=0):
             return None
         return self.table(value.node, steps, grid, name)
@@ -199,7 +198,7 @@ class Draft:
     def levels(self, name: str) -> Levels:
         """The values that node `name` writes."""
         grid = self.nodes[name].output
-        return Levels(name, dequantize(ALL, grid), grid)
+        return Levels(name, dequantize(grid.every, grid), grid)
 
     def integers(self, name: str, offset: int, kind: int) -> Integers:
         """The integers that node `name` writes."""
@@ -208,15 +207,19 @@ class Draft:
 
 def once(write: Write) -> Write:
     """`write`, called once per grid."""
-    names: dict[tuple[float, int, int, int], str] = {}
+    names: dict[tuple[float, ...], str] = {}
 
     def cached(grid: QuantParams) -> str:
-        key = (float(grid.scale), grid.zero_point, grid.low, grid.high)
+        key = _key(grid)
         if key not in names:
             names[key] = write(grid)
         return names[key]
 
     return cached
+
+
+def _key(grid: QuantParams) -> tuple[float, ...]:
+    return float(grid.scale), grid.zero_point, grid.low, grid.high, grid.container
 
 
 def bounded_grid(value: Levels | Pending, grid: QuantParams) -> QuantParams:
@@ -226,16 +229,16 @@ def bounded_grid(value: Levels | Pending, grid: QuantParams) -> QuantParams:
 
 
 def lowered(integers: Integers) -> Integers:
-    """Signed integers stored from 0 on where nothing lies below: -8 .. 7 of an int8 are 0 .. 15 around 8."""
+    """Signed bytes stored from 0 on where nothing lies below: -8 .. 7 of an int8 are 0 .. 15 around 8."""
     grid = integers.grid
-    by = min(grid.low, grid.zero_point) if integers.offset > 0 else 0
+    by = min(grid.low, grid.zero_point) if integers.offset > 0 and not grid.is_wide else 0
     grid = replace(grid, zero_point=grid.zero_point - by, low=grid.low - by, high=grid.high - by)
     return replace(integers, grid=grid, offset=integers.offset - by)
 
 
 def same_grid(a: QuantParams, b: QuantParams) -> bool:
-    """Whether the same q has the same value on both."""
-    return a.scale == b.scale and a.zero_point == b.zero_point
+    """Whether the same q has the same value on both, in the same container."""
+    return a.scale == b.scale and a.zero_point == b.zero_point and a.container == b.container
 
 
 def straight(value: Levels, grid: QuantParams, source: QuantParams) -> Line | None:

@@ -27,7 +27,7 @@ class LayerRow:
     """One layer; what does not apply to it, or is not in the file, is None or ().
 
     `shape` is (channels, height, width) of one image. `weight_counts`: how many weights take each level of
-    their grid, from `weight_low` on; `output_counts`: how many values each level, from `output.low` on.
+    their grid, from `weight_low` on; `output_counts`: how many values of bytes each level, from `output.low`.
     `accumulator_bits` hold any sum that images can cause; `saturating_pairs`: two products may leave 16 bits.
     """
 
@@ -156,11 +156,13 @@ def convolution_row(
 def _output_counts(
     network: IntegerNetwork, images: Sequence[NDArray[np.uint8]]
 ) -> dict[str, tuple[int, ...]]:
-    """Node -> how many of its values lie on each of its levels, over all images."""
-    sums = {node.name: np.zeros(256, np.int64) for node in network.nodes} if images else {}
+    """Node of bytes -> how many of its values lie on each of its levels, over all images."""
+    named = network.by_name()
+    of_bytes = [node.name for node in network.nodes if not node.output.is_wide] if images else []
+    sums = {name: np.zeros(256, np.int64) for name in of_bytes}
     for image in images:
         for node, values in trace(network, np.ascontiguousarray(image.transpose(2, 0, 1)[None])):
-            sums[node.name] += np.bincount(values.ravel(), minlength=256)
-    named = network.by_name()
+            if node.name in sums:
+                sums[node.name] += np.bincount(values.ravel(), minlength=256)
     ends = {name: (named[name].output.low, named[name].output.high + 1) for name in sums}
     return {name: tuple(count[slice(*ends[name])].tolist()) for name, count in sums.items()}

@@ -1,7 +1,8 @@
 """Channels of zeros, where a runtime's kernels want a multiple of four. The function stays the same.
 
 Case 1: tensors that convolutions write get rows of zero weights, and their readers columns of zero weights.
-Case 2: other narrow tensors, such as the image, get a Pad node in front of the convolutions that read them.
+Case 2: other narrow tensors, such as the image, get a Pad node in front of the convolutions of bytes that
+read them.
 
 Tensors that an operation takes channel by channel are a group, padded together or not at all. What another
 operation reads or writes keeps its channels, unless it is a convolution or a concatenation.
@@ -16,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from qnas.integer.convolution import Conv
-from qnas.integer.network import IntegerNetwork, image_gain
+from qnas.integer.network import IntegerNetwork, image_gain, is_wide
 from qnas.integer.nodes import Concat, IntegerNode, Interpolate, MaxPool, Pad
 
 Places = tuple[int, ...]  # per channel of a padded tensor the channel it held before, -1 for a zero
@@ -34,7 +35,8 @@ def pad_channels(network: IntegerNetwork, multiple: int) -> IntegerNetwork:
             read = node.inputs[0]
             node = _widened(node, places[read], mine)
             width = nodes[read].channels
-            if node.groups == 1 and width < NARROW and width % multiple:  # Case 2
+            narrow = width < NARROW and width % multiple
+            if node.groups == 1 and narrow and not is_wide(node, nodes):  # Case 2
                 name, more = f"{read}.padded", (-1,) * (-width % multiple)
                 nodes[name] = Pad(name, (read,), width + len(more), nodes[read].output)
                 node = replace(
@@ -107,5 +109,5 @@ def _keeps_zero(node: IntegerNode, named: Mapping[str, IntegerNode]) -> bool:
     if node.scope != "value":
         return node.scope == "tensor" or isinstance(node, MaxPool | Interpolate)
     grids = [named[name].output for name in node.operands]
-    zeros = [(np.full((1, 1, 1, 1), grid.zero_point, np.uint8), grid) for grid in grids]
+    zeros = [(np.full((1, 1, 1, 1), grid.zero_point, grid.dtype), grid) for grid in grids]
     return int(node.computed(zeros).item()) == node.output.zero_point

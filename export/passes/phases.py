@@ -13,7 +13,7 @@ import numpy as np
 
 from qnas.export.passes.dense_groups import ungrouped
 from qnas.integer.convolution import Conv
-from qnas.integer.network import IntegerNetwork, image_gain
+from qnas.integer.network import IntegerNetwork, image_gain, is_wide
 from qnas.integer.nodes import DepthToSpace, IntegerNode
 
 WIDEST = 64  # channels of a convolution between phases; wider ones gain nothing
@@ -36,7 +36,8 @@ def delay_shuffles(network: IntegerNetwork) -> IntegerNetwork:
     inside = {shuffle.name, *(node.name for node in behind)}
     for node in behind:
         widths = (node.channels, *(named[name].channels for name in node.inputs))
-        narrow = isinstance(node, Conv) and _movable(node) and max(widths) * f**2 <= WIDEST
+        small = max(widths) * f**2 <= WIDEST and not is_wide(node, named)  # float kernels gain nothing
+        narrow = isinstance(node, Conv) and _movable(node) and small
         by_value = node.scope == "value" and image_gain(node) is None
         if not (by_value or narrow) or not inside.issuperset(node.inputs):
             return network

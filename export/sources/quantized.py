@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from qnas.calibration.prepare.pixel_moves import pixel_moves
 from qnas.errors import ModelError, QnasError
@@ -33,7 +33,7 @@ from qnas.tflite.session import LiteRtSession
 from qnas.tflite.to_onnx.convert import onnx_of
 
 FREE_SIDES = (24, 40)  # of an image, where shapes are inferred and the model leaves its sizes free
-LEVELS = 255
+LEVELS, WIDE_LEVELS = 255, 65535
 WIDEST_UNIT = 16.0  # what a quantizer of images in 0..1 may span, far beyond 1
 
 
@@ -117,16 +117,22 @@ def input_range_of(model: ModelProto) -> tuple[InputRange, str]:
     image = graph.inputs[0]
     if image.type.tensor_type.elem_type != TensorProto.FLOAT:
         return "0..1", ""
-    first = (
-        graph.number(node.input[1])
-        for node in graph.readers.get(image.name, ())
-        if node.op_type == "QuantizeLinear"
+    found_spans = (
+        _span(graph, node) for node in graph.readers.get(image.name, ()) if node.op_type == "QuantizeLinear"
     )
-    span = next((LEVELS * scale for scale in first if scale is not None), None)
+    span = next((each for each in found_spans if each is not None), None)
     if span is None:
         return "0..1", "WARNING: images are read as 0..1: nothing quantizes them (choose with --input-range)"
     found: InputRange = "0..255" if span > WIDEST_UNIT else "0..1"
     return found, f"images are read as {found}: their quantizer spans {span:.4g} (choose with --input-range)"
+
+
+def _span(graph: Graph, node: NodeProto) -> float | None:
+    """What the steps of a QuantizeLinear reach over, None where its scale is no constant number."""
+    scale, wide = graph.number(node.input[1]), set[int]()
+    if len(node.input) > 2 and node.input[2] in graph.constants:
+        wide = {graph.constants[node.input[2]].data_type} & {TensorProto.UINT16, TensorProto.INT16}
+    return None if scale is None else scale * (WIDE_LEVELS if wide else LEVELS)
 
 
 def _in_onnxruntime(path: Path, divisor: float) -> Runner:

@@ -15,7 +15,7 @@ from qnas.export.checks.comparison import Comparison
 from qnas.export.metadata import file_properties
 from qnas.export.options import Options
 from qnas.images.evaluation import Image
-from qnas.integer.network import IntegerNetwork, short_scales
+from qnas.integer.network import IntegerNetwork, short_scales, wide_layers
 from qnas.runtimes.table import CHECKS
 
 UNFUSED = frozenset({"onnxruntime-unoptimized", "reference"})  # they compute quantized graphs in float32
@@ -53,9 +53,9 @@ class Source:
         """The ids of runtimes whose arithmetic is exact, but not on its ONNX file.
 
         Scales that are not short have too many bits for sums in float32, and what computes in float at all
-        rounds as its runtime does.
+        rounds as its runtime does: no runtime sums up products of 16 bits in integers.
         """
-        if self.integer is None:
+        if self.integer is None or wide_layers(self.integer):
             return frozenset(CHECKS)
         return frozenset() if short_scales(self.integer) else UNFUSED
 

@@ -2,7 +2,8 @@
 
 Every tensor of the integer network is a uint8 tensor of the graph; it is dequantized once for all readers
 that compute. Operations that only move values (shuffle, pool, concatenation, padding) work on the uint8
-tensors themselves.
+tensors themselves. One of 16 bits is a uint16 tensor, which runtimes pick and concatenate alone: shuffles,
+pools and padding are between quantizers of one grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from qnas.onnx.names import Names
 from qnas.quantization.image_gain import ImageGain
 from qnas.quantization.quantizers import QuantParams
 
-FULL = (0, 255)
+WIDE_MOVES = frozenset({"Concat", "Gather", "Identity", "Slice", "Transpose"})  # of uint16, in onnxruntime
 LAST = 2**63 - 1  # of a Slice: to the end
 
 
@@ -76,7 +77,7 @@ class _Writer(GraphNodes):
         """Scale and zero point; equal ones are stored once."""
         return [
             self.constant(f"scale_{float(grid.scale):.9g}", np.float32(grid.scale)),
-            self.constant(f"zero_point_{grid.zero_point}", np.uint8(grid.zero_point)),
+            self.constant(f"zero_point_{grid.zero_point}", grid.dtype(grid.zero_point)),
         ]
 
     def reads(self, name: str, gain: np.float32 | None = None) -> str:
@@ -102,8 +103,8 @@ class _Writer(GraphNodes):
         scale, zero_point = self.grid_inputs(replace(grid, scale=grid.scale * np.float32(FIXED_POINT[0] / 2)))
         name = f"zero_on_{scale}_{zero_point}"
         if name not in self.zeros:
-            value = np.full((1, 1, 1, 1), grid.zero_point, np.uint8)
-            inputs = [self.constant(f"{name}.uint8", value), scale, zero_point]
+            value = np.full((1, 1, 1, 1), grid.zero_point, grid.dtype)
+            inputs = [self.constant(f"{name}.{value.dtype}", value), scale, zero_point]
             self.zeros[name] = self.node("DequantizeLinear", inputs, name)
         return self.zeros[name]
 
@@ -113,11 +114,11 @@ class _Writer(GraphNodes):
         self.quantize(node, self.node(op, inputs, f"{tensor}.float", **attributes))
 
     def quantize(self, node: nodes.IntegerNode, source: str) -> None:
-        """QuantizeLinear, and the clamp of a grid that does not fill its byte."""
+        """QuantizeLinear, and the clamp of a grid that does not fill its container; no Clip takes uint16."""
         grid, tensor = node.output, self.tensors[node.name]
-        clamped = (grid.low, grid.high) != FULL
+        clamped = not grid.is_full
         bits = (grid.high - grid.low).bit_length()
-        if clamped and self.target.clamp == "float":
+        if clamped and (self.target.clamp == "float" or grid.is_wide):
             ends = [np.float32((q - grid.zero_point) * grid.scale) for q in (grid.low, grid.high)]
             limits = [self.constant(f"float_{float(end):.9g}", end) for end in ends]
             source = self.node("Clip", [source, *limits], f"{tensor}.clamped")
@@ -137,7 +138,21 @@ class _Writer(GraphNodes):
 
     def moved(self, node: nodes.IntegerNode, op: str, **attributes: Any) -> None:
         """An operation that moves values, on the tensors as they are."""
-        self.put(op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes)
+        self.move(
+            node, op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes
+        )
+
+    def move(
+        self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], output: str, **attributes: Any
+    ) -> str:
+        """`op` of integers on the grid of `node`, the first of `inputs`; around a float one where no runtime
+        has it for 16 bits."""
+        if not node.output.is_wide or op in WIDE_MOVES:
+            return self.put(op, inputs, output, **attributes)
+        ends = self.grid_inputs(node.output)
+        values = self.node("DequantizeLinear", [inputs[0], *ends], f"{output}.values")
+        moved = self.node(op, [values, *inputs[1:]], f"{output}.moved", **attributes)
+        return self.put("QuantizeLinear", [moved, *ends], output)
 
     def say_bits(self, bits: int) -> None:
         """Where the container is wider than the values of the last node, its metadata says so."""
@@ -192,7 +207,7 @@ class _Writer(GraphNodes):
         scale = self.node("Mul", [scale, self.image_gain(node)], f"{name}.weight_scale_of_image")
         zero = self.constant(f"{name}.weight_zero_point", np.zeros(node.channels, np.int8))
         tensor, grid = self.tensors[name], node.output
-        clamped = (grid.low, grid.high) != FULL
+        clamped = not grid.is_full
         output = self.names.tensor(f"{tensor}.unclamped") if clamped else tensor
         self.put(
             "QLinearConv",
@@ -206,7 +221,8 @@ class _Writer(GraphNodes):
     def add(self, node: nodes.Add) -> None:
         """Sum has no integer kernel: it stands where that of an Add would round otherwise on ARM."""
         a, b = (self.grids[name] for name in node.inputs)
-        op = "Add" if sums_agree(a, b, node.output) else "Sum"
+        wide = any(grid.is_wide for grid in (a, b, node.output))  # that has no integer kernel either
+        op = "Add" if wide or sums_agree(a, b, node.output) else "Sum"
         self.rounded(node, op, [self.reads(name) for name in node.inputs])
 
     def multiply(self, node: nodes.Multiply) -> None:
@@ -223,7 +239,7 @@ class _Writer(GraphNodes):
 
     def mean(self, node: nodes.Mean) -> None:
         """Average the bytes around 128, as defined: scale 1 leaves no other factor than 1 / pixels."""
-        ends = self.grid_inputs(QuantParams(np.asarray(1, np.float32), 128, 0, 255))
+        ends = self.grid_inputs(node.middle)
         tensor = self.tensors[node.name]
         x = self.node("DequantizeLinear", [self.tensors[node.inputs[0]], *ends], f"{tensor}.bytes")
         self.put("QuantizeLinear", [self.node("GlobalAveragePool", [x], f"{tensor}.float"), *ends], tensor)
@@ -233,13 +249,16 @@ class _Writer(GraphNodes):
         twice. An added zero keeps them apart: a quarter of the time of a table of bytes.
         """
         tensor, read, grid = self.tensors[node.name], self.grids[node.inputs[0]], node.output
-        if np.array_equal(node.table[read.low : read.high + 1], np.arange(read.low, read.high + 1)):
+        alike, wide = read.container == grid.container, read.is_wide or grid.is_wide
+        if alike and np.array_equal(
+            node.table[read.low : read.high + 1], read.every[read.low : read.high + 1]
+        ):
             self.moved(node, "Identity")  # the bytes as they are, on another grid
             return
         unsigned = grid.low == grid.zero_point
         same = (read.scale, read.zero_point) == (grid.scale, grid.zero_point)
         match node.function:
-            case "requantize" if same and self.target.clamp == "uint8":
+            case "requantize" if same and self.target.clamp == "uint8" and not wide:
                 self.clamp(self.tensors[node.inputs[0]], node)
             case "sigmoid":
                 self.rounded(node, "Sigmoid", [self.reads(node.inputs[0])])
@@ -273,11 +292,14 @@ class _Writer(GraphNodes):
         source, pads = self.tensors[node.inputs[0]], node.padding
         if pads[:2] != pads[2:]:
             padded = f"{self.tensors[node.name]}.padded"
-            source, pads = self.node("Pad", [source, self.sides(pads)], padded, mode="edge"), NO_SIDES
+            source = self.move(
+                node, "Pad", [source, self.sides(pads)], self.names.tensor(padded), mode="edge"
+            )
+            pads = NO_SIDES
         window: dict[str, Any] = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
         if pads != NO_SIDES:
             window["pads"] = list(pads)
-        self.put("MaxPool", [source], self.tensors[node.name], **window)
+        self.move(node, "MaxPool", [source], self.tensors[node.name], **window)
 
     def sides(self, sides: Sides) -> str:
         """`sides` of the image as Pad counts them."""
@@ -290,15 +312,16 @@ class _Writer(GraphNodes):
         tensor, source = self.tensors[node.name], self.tensors[node.inputs[0]]
         more = node.channels - self.widths[node.inputs[0]]
         zero_point = node.output.zero_point
-        zeros = more or node.mode == "zero"
-        zero = self.constant(f"zero_point_{zero_point}", np.uint8(zero_point)) if zeros else ""
+        zero: list[str] = []  # a Pad of floats takes 0 without being told
+        if (more or node.mode == "zero") and not node.output.is_wide:
+            zero = [self.constant(f"zero_point_{zero_point}", np.uint8(zero_point))]
         if node.sides != NO_SIDES or node.multiple != (1, 1) or not more:
             target = self.names.tensor(f"{tensor}.around") if more else tensor
-            given, mode = ([zero], "constant") if node.mode == "zero" else ([], node.mode)
-            source = self.put("Pad", [source, self.margins(node, source), *given], target, mode=mode)
+            given, mode = (zero, "constant") if node.mode == "zero" else ([], node.mode)
+            source = self.move(node, "Pad", [source, self.margins(node, source), *given], target, mode=mode)
         if more:
             sides = self.constant(f"channels_{more}", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
-            self.put("Pad", [source, sides, zero], tensor)
+            self.move(node, "Pad", [source, sides, *zero], tensor)
 
     def margins(self, node: nodes.Pad, source: str) -> str:
         """What `node` puts around tensor `source`, as ONNX counts it."""

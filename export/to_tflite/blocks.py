@@ -1,5 +1,9 @@
 """Building blocks of a .tflite network: int8 tensors on grids, and the operators that XNNPACK runs on them.
 
+Tensors of 16 bits are int16 around zero, which LiteRT's built-in kernels alone compute with: what reads one
+reads all as such, and writes one, which a QUANTIZE makes int8 of where bytes are wanted. uint16 ones around
+another integer than 32768 have no such form: int16 holds them in steps twice as large.
+
 Operators that requantize clamp with the ends of int8 as far as these suffice:
 
     8 bits            both ends
@@ -7,8 +11,10 @@ Operators that requantize clamp with the ends of int8 as far as these suffice:
     fewer, signed     `high` is 127 first, then a QUANTIZE of the same scale makes `low` -128
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +24,9 @@ from qnas.integer.nodes import PadMode
 from qnas.integer.windows import NO_SIDES, Sides, Size
 from qnas.quantization.quantizers import QuantParams
 
+PARTS = 64  # of a step of bytes, in int16
+FUSING = frozenset({"ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MUL"})
+INT16 = np.iinfo(np.int16)
 MOST_PARTS = 5  # XNNPACK concatenates up to five tensors
 RELU = 1  # ActivationFunctionType
 SAME, VALID = 0, 1  # Padding
@@ -26,12 +35,13 @@ WINDOW = {"dilationHFactor": 1, "dilationWFactor": 1, "strideH": 1, "strideW": 1
 
 @dataclass(frozen=True)
 class Tensor:
-    """int8 `shape` [1, H, W, C]: the value is `scale * (byte - zero_point)`."""
+    """int8 `shape` [1, H, W, C]: the value is `scale * (byte - zero_point)`; int16 where it `is_wide`."""
 
     index: int
     scale: np.float32
     zero_point: int
     shape: tuple[int, ...]
+    is_wide: bool = False
 
     @property
     def grid(self) -> QuantParams:
@@ -42,11 +52,11 @@ class Tensor:
 @dataclass(frozen=True)
 class Kernel:
     """`weight` int8 [O, kh, kw, I / groups] of a CONV_2D, [1, kh, kw, O] of a DEPTHWISE_CONV_2D; `scale`
-    float32 [O]; `bias` int32 [O]."""
+    float32 [O]; `bias` [O], int32 or, for int16 tensors, int64."""
 
     weight: NDArray[np.int8]
     scale: NDArray[np.float32]
-    bias: NDArray[np.int32]
+    bias: NDArray[np.signedinteger[Any]]
     depthwise: bool
 
 
@@ -55,13 +65,14 @@ class Blocks:
     """A file, and what takes more than one of its calls. `name` is always that of the tensor returned."""
 
     file: TfliteFile = field(default_factory=TfliteFile)
+    wide: dict[int, Tensor] = field(default_factory=dict)  # int8 tensor -> the same as int16
 
     def new(self, name: str, shape: Sequence[int], scale: NDArray[np.float32] | np.float32, zero_point: int,
-            signature: Sequence[int] | None = None) -> Tensor:  # fmt: skip
+            signature: Sequence[int] | None = None, is_wide: bool = False) -> Tensor:  # fmt: skip
         """A tensor that nothing has written yet."""
-        step = np.asarray(scale, np.float32)
-        index = self.file.tensor(name, shape, "INT8", Grid(step, zero_point), signature=signature)
-        return Tensor(index, np.float32(step), zero_point, tuple(shape))
+        step, kind = np.asarray(scale, np.float32), "INT16" if is_wide else "INT8"
+        index = self.file.tensor(name, shape, kind, Grid(step, zero_point), signature=signature)
+        return Tensor(index, np.float32(step), zero_point, tuple(shape), is_wide)
 
     def ints(self, name: str, values: object) -> int:
         """An int32 constant: axes, margins, bounds."""
@@ -78,6 +89,8 @@ class Blocks:
     def computed(self, op: OpName, name: str, grid: QuantParams, inputs: Sequence[int], shape: Sequence[int],
                  **options: object) -> Tensor:  # fmt: skip
         """An operator that requantizes, clamped to `grid`; `name.low` after a clamp in two steps."""
+        if self.file.is_wide(inputs[0]):
+            return self.computed_wide(op, name, grid, inputs, shape, **options)
         activation, top = _ends(grid)
         y = self.new(name, shape, grid.scale, top)
         self.file.operator(op, inputs, y.index, fusedActivationFunction=activation, **options)
@@ -100,10 +113,49 @@ class Blocks:
         activation, _ = _ends(grid)
         return y if activation else self.on(f"{name}.low", y, -128 + (grid.zero_point - grid.low))
 
+    # 16 bits ---------------------------------------------------------------------------------------------
+
+    def widened(self, x: Tensor) -> Tensor:
+        """`x` as int16; an int8 one in PARTS of its steps, exactly."""
+        if not x.is_wide and x.index not in self.wide:
+            name = f"{self.file.tensors[x.index].name}.int16"
+            y = self.new(name, x.shape, np.float32(x.scale / PARTS), 0, is_wide=True)
+            self.file.operator("QUANTIZE", [x.index], y.index)
+            self.wide[x.index] = y
+        return x if x.is_wide else self.wide[x.index]
+
+    def computed_wide(self, op: OpName, name: str, grid: QuantParams, inputs: Sequence[int],
+                      shape: Sequence[int], **options: object) -> Tensor:  # fmt: skip
+        """An operator of int16 tensors, clamped to `grid`; where that is one of bytes, rounded once more."""
+        bounds = _bounds(grid)
+        if op in FUSING:
+            relu = ("MAXIMUM", 0) in bounds
+            bounds = [each for each in bounds if each != ("MAXIMUM", 0)]
+            options |= {"fusedActivationFunction": RELU if relu else 0}
+        names = [f"{name}.wide{i}" for i in range(len(bounds) + 1)]
+        if grid.is_wide:
+            names[-1] = name
+        y = self.new(names[0], shape, np.float32(grid.scale / int16_steps(grid)), 0, is_wide=True)
+        self.file.operator(op, inputs, y.index, **options)
+        for bounding, (limit, end) in zip(names[1:], bounds, strict=True):
+            stored = self.file.constant(
+                f"{bounding}.end", np.full(1, end, np.int16), Grid(np.asarray(y.scale), 0)
+            )
+            x, y = y, self.new(bounding, shape, y.scale, 0, is_wide=True)
+            self.file.operator(limit, [x.index, stored], y.index)
+        return y if grid.is_wide else self.narrowed(name, y, grid)
+
+    def narrowed(self, name: str, x: Tensor, grid: QuantParams) -> Tensor:
+        """The int16 tensor `x` as bytes of `grid`."""
+        y = self.new(name, x.shape, grid.scale, grid.zero_point - 128)
+        self.file.operator("QUANTIZE", [x.index], y.index)
+        return y
+
     def moved(self, op: OpName, name: str, inputs: Sequence[Tensor], shape: Sequence[int],
               constants: Sequence[int] = (), **options: object) -> Tensor:  # fmt: skip
         """An operator that only moves values: its output is on the grid of its inputs."""
-        y = self.new(name, shape, inputs[0].scale, inputs[0].zero_point)
+        first = inputs[0]
+        y = self.new(name, shape, first.scale, first.zero_point, is_wide=first.is_wide)
         self.file.operator(op, [*(x.index for x in inputs), *constants], y.index, **options)
         return y
 
@@ -224,3 +276,23 @@ def _ends(grid: QuantParams) -> tuple[int, int]:
     the upper end."""
     top, bottom = 127 - (grid.high - grid.zero_point), -128 + (grid.zero_point - grid.low)
     return RELU if grid.low == grid.zero_point and top != bottom else 0, top
+
+
+def int16_steps(grid: QuantParams) -> float:
+    """The int16 steps of one step of `grid`: PARTS of a byte's, 1 around 32768, else half of one."""
+    if not grid.is_wide:
+        return PARTS
+    return 1 if grid.zero_point == -INT16.min else 0.5
+
+
+def _bounds(grid: QuantParams) -> list[tuple[OpName, int]]:
+    """What holds int16 values around zero, in their own steps, within `grid` where no type does."""
+    steps, zero = int16_steps(grid), grid.zero_point
+    low, high = math.ceil((grid.low - zero) * steps), math.floor((grid.high - zero) * steps)
+    ends = (INT16.min, INT16.max) if grid.is_wide else (-zero * steps, (grid.top - zero) * steps)
+    found: list[tuple[OpName, int]] = []
+    if low > ends[0]:
+        found.append(("MAXIMUM", low))
+    if high < ends[1]:
+        found.append(("MINIMUM", high))
+    return found

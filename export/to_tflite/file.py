@@ -17,8 +17,8 @@ ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
 
 OpName = Literal[
     "ADD", "CAST", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE",
-    "FULLY_CONNECTED", "GATHER", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RESHAPE",
-    "STRIDED_SLICE", "TRANSPOSE",
+    "FULLY_CONNECTED", "GATHER", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL",
+    "PAD", "QUANTIZE", "RESHAPE", "STRIDED_SLICE", "TRANSPOSE",
 ]  # fmt: skip
 
 # Operator -> (the version whose first kernel takes int8 tensors, its table of options).
@@ -32,9 +32,12 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "DEQUANTIZE": (2, None),
     "FULLY_CONNECTED": (5, "FullyConnectedOptions"),
     "GATHER": (2, "GatherOptions"),
+    "LEAKY_RELU": (2, "LeakyReluOptions"),
     "LOGISTIC": (2, None),
+    "MAXIMUM": (2, "MaximumMinimumOptions"),
     "MAX_POOL_2D": (2, "Pool2DOptions"),
     "MEAN": (2, "ReducerOptions"),
+    "MINIMUM": (2, "MaximumMinimumOptions"),
     "MUL": (2, "MulOptions"),
     "PAD": (2, "PadOptions"),
     "QUANTIZE": (2, "QuantizeOptions"),
@@ -42,6 +45,13 @@ OPERATORS: dict[OpName, tuple[int, str | None]] = {
     "STRIDED_SLICE": (2, "StridedSliceOptions"),
     "TRANSPOSE": (2, "TransposeOptions"),
 }
+
+# The versions whose kernels take int16 tensors, where they are others.
+WIDE_VERSIONS: dict[OpName, int] = {
+    "ADD": 3, "CONCATENATION": 3, "CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "GATHER": 4,
+    "LOGISTIC": 3, "MAXIMUM": 4, "MAX_POOL_2D": 3, "MEAN": 3, "MINIMUM": 4, "MUL": 4, "PAD": 3,
+    "TRANSPOSE": 5,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class TfliteFile:
     buffers: list[_Buffer] = field(default_factory=lambda: [_Buffer(b"")])  # 0 is the empty one by convention
     tensors: list[Any] = field(default_factory=list)
     operators: list[Any] = field(default_factory=list)
-    codes: dict[OpName, int] = field(default_factory=dict)
+    codes: dict[tuple[OpName, int], int] = field(default_factory=dict)  # of an operator's name and version
 
     def tensor(
         self,
@@ -111,14 +121,16 @@ class TfliteFile:
         return len(self.tensors) - 1
 
     def constant(self, name: str, values: NDArray[Any], grid: Grid | None = None) -> int:
-        """A constant tensor, of the type of `values` (uint8, int8 or int32)."""
+        """A constant tensor, of the type of `values`, an integer one."""
         data = np.ascontiguousarray(values)
         return self.tensor(name, data.shape, data.dtype.name.upper(), grid, data=data.tobytes())
 
     def operator(self, op: OpName, inputs: Sequence[int], output: int, **options: object) -> int:
         """Append an operator; `options` by the schema's names. Returns `output`."""
         node = self.schema.OperatorT()
-        node.opcodeIndex = self.codes.setdefault(op, len(self.codes))
+        wide = any(self.is_wide(index) for index in (*inputs, output))
+        version = WIDE_VERSIONS.get(op, OPERATORS[op][0]) if wide else OPERATORS[op][0]
+        node.opcodeIndex = self.codes.setdefault((op, version), len(self.codes))
         node.inputs, node.outputs = list(inputs), [output]
         table = OPERATORS[op][1]
         if table is not None:
@@ -128,6 +140,10 @@ class TfliteFile:
                 setattr(node.builtinOptions, name, value)
         self.operators.append(node)
         return output
+
+    def is_wide(self, index: int) -> bool:
+        """Whether a tensor is int16; -1 is none."""
+        return index >= 0 and bool(self.tensors[index].type == self.schema.TensorType.INT16)
 
     def pack(self, name: str, inputs: int, outputs: int, metadata: Mapping[str, bytes]) -> bytes:
         """The file: tensor `inputs` to tensor `outputs`, `metadata` by name."""
@@ -139,7 +155,7 @@ class TfliteFile:
         graph.inputs, graph.outputs = [inputs], [outputs]
         model = schema.ModelT()
         model.version, model.description, model.subgraphs = 3, "qnas", [graph]
-        model.operatorCodes = [self._code(op) for op in self.codes]
+        model.operatorCodes = [self._code(*code) for code in self.codes]
         model.metadata = [self._metadata(*entry) for entry in metadata.items()]
         model.signatureDefs = [self._signature(inputs, outputs)]
         model.buffers = self.buffers
@@ -147,11 +163,11 @@ class TfliteFile:
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
-    def _code(self, op: OpName) -> Any:
+    def _code(self, op: OpName, version: int) -> Any:
         code = self.schema.OperatorCodeT()
         code.builtinCode = getattr(self.schema.BuiltinOperator, op)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = OPERATORS[op][0]
+        code.version = version
         return code
 
     def _metadata(self, name: str, data: bytes) -> Any:

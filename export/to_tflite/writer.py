@@ -1,4 +1,5 @@
-"""IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.integer` defines it.
+"""IntegerNetwork -> .tflite that LiteRT runs wholly in XNNPACK, bit for bit as `qnas.integer` defines it, but
+for what has 16 bits (`wide.py`).
 
 XNNPACK requantizes convolutions, matrix products and products as the definition does: float32, half to even.
 Its ADD and QUANTIZE round ties up, and its MUL does so on ARM: they stand only where there are none. A
@@ -9,12 +10,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import ModelError
+from qnas.export.to_tflite import wide
 from qnas.export.to_tflite.blocks import MOST_PARTS, SAME, VALID, Blocks, Kernel, Tensor
 from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.export.to_tflite.file import Grid
@@ -24,7 +26,7 @@ from qnas.integer.convolution import Conv
 from qnas.integer.crops import Crop, CropTo, Nearest, nearest_places
 from qnas.integer.interpolation import STEPS, interpolation_steps
 from qnas.integer.interpreter import sizes
-from qnas.integer.network import IntegerNetwork, form_of, refuse_image_gains
+from qnas.integer.network import IntegerNetwork, form_of, is_wide, refuse_image_gains
 from qnas.integer.requantization import float_product_agrees, ties_agree, xnnpack_sums_agree
 from qnas.integer.windows import NO_SIDES
 from qnas.quantization.quantizers import GREY_LEVEL, QuantParams
@@ -97,6 +99,9 @@ class _Writer:
 
     def write(self, node: nodes.IntegerNode) -> Tensor:
         """Append the operators of `node`; the tensor that holds its output."""
+        if type(node) in wide.FORMS and is_wide(node, self.named):
+            reads, read = (self.at[name] for name in node.operands), self.named[node.operands[0]].output
+            return wide.FORMS[type(node)](self.blocks, node, read, self.shape(node), *reads)
         return form_of(node, _FORMS, "TFLite")(self, node, *(self.at[name] for name in node.operands))
 
     def shape(self, node: nodes.IntegerNode) -> tuple[int, ...]:
@@ -141,12 +146,17 @@ class _Writer:
 
     def conv(self, node: Conv, x: Tensor) -> Tensor:
         """Padding is SAME where that means the same, otherwise a PAD."""
+        bias: NDArray[np.signedinteger[Any]] = node.bias
+        if is_wide(node, self.named):
+            x = self.blocks.widened(x)
+            steps = float(self.named[node.inputs[0]].output.scale / x.scale)
+            bias = np.rint(bias * steps).astype(np.int64)
         (top, left, bottom, right), part = node.padding, node.weight.shape[1]
         if not node.keeps_size and node.padding != NO_SIDES:
             x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (top, bottom), (left, right), (0, 0)))
         depthwise = node.groups > 1 and part == 1 and node.groups == x.shape[3]
         weight = node.weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
-        kernel = Kernel(weight, node.weight_scale, node.bias, depthwise)
+        kernel = Kernel(weight, node.weight_scale, bias, depthwise)
         (sh, sw), (dh, dw) = node.stride, node.dilation
         window = {
             "strideH": sh, "strideW": sw, "dilationHFactor": dh, "dilationWFactor": dw,
@@ -222,6 +232,8 @@ class _Writer:
     ) -> Tensor:
         """`weight` steps [out, in] times the rows or columns, as the last axis: it goes there and back."""
         self.fixed(node)
+        if is_wide(node, self.named):
+            x = self.blocks.widened(x)
         there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if node.axis == 2 else ((0, 1, 3, 2), (0, 1, 3, 2))
         weight, scale = weight.astype(np.int8), np.full(len(weight), step, np.float32)
         matrix = self.blocks.file.constant(f"{node.name}.weight", weight, Grid(scale, 0))

@@ -42,6 +42,7 @@ from qnas.calibration.patches.patches import Patches
 from qnas.calibration.patches.representative import representative_set
 from qnas.calibration.prepare.float_model import activations, read_float_model
 from qnas.calibration.progress import Display, Show
+from qnas.calibration.ptq.integer_model import quantized
 from qnas.calibration.ranges.collection import collect
 from qnas.calibration.ranges.histogram import Histogram
 from qnas.calibration.ranges.range_rules import RULES
@@ -294,7 +295,7 @@ def test_every_range_and_score_comes_back_exactly(
             "qnas-bench",
             r"c\.json is no calibration \(format is 'qnas-bench', not 'qnas-calibration'\): make it again",
         ),
-        (["version"], 2, "c.json is version 2 of the format, this is 1: make it again"),
+        (["version"], 3, "c.json is version 3 of the format, this is 2: make it again"),
         (["version"], True, "version True of the format"),
         (["source", "sha256"], 5, r"source\.sha256 is 5, not a text"),
         (["source", "clip", "nodes"], [1], r"source\.clip\.nodes\[0\] is 1, not a text"),
@@ -494,6 +495,60 @@ def test_a_target_takes_no_more_layers_than_it_needs_and_a_miss_is_told(done: Ru
     assert "--target-fidelity 99 is not reached" in missed.notices[-1]
     easy = run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, target=20))
     assert easy.calibration == done.calibration
+
+
+# 16 bits ------------------------------------------------------------------------------------------------
+
+
+def test_all_tensors_but_the_pixels_get_16_bits_and_come_nearer(done: Run, folder: Path) -> None:
+    found = run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, activation_bits=(16,)))
+    calibration = found.calibration
+    assert calibration.fidelity > done.calibration.fidelity + 1
+    wide = {name for name, bits in calibration.bits.items() if bits == 16}
+    assert wide == set(calibration.ranges) - set(calibration.pinned)
+    assert {score.name for score in calibration.scores}.isdisjoint({PERCENTILE, LEAST_ERROR})
+    assert from_json(to_json(calibration), "here").bits == calibration.bits
+    model = quantized_model(folder / "espcn.onnx", from_json(to_json(calibration), "here"))
+    assert model.SerializeToString() == found.model.SerializeToString()
+
+
+def test_a_target_gives_16_bits_to_no_more_tensors_than_it_needs(done: Run, folder: Path) -> None:
+    """Halfway between 8 bits and 16 in all: some tensors, and one fewer of these misses it."""
+    path, images = folder / "espcn.onnx", [folder / "photographs"]
+    all_wide = run(path, images, replace(SETTINGS, activation_bits=(16,))).calibration.fidelity
+    target = (done.calibration.fidelity + all_wide) / 2
+    settings = replace(SETTINGS, activation_bits=(8, 16), target=target)
+    found = run(path, images, settings)
+    calibration = found.calibration
+    assert calibration.fidelity >= target
+    assert calibration.fidelity == found.judge.psnr(found.model)
+    assert calibration.widening is not None
+    names = [each.tensor for each in calibration.widening.tensors]
+    assert 0 < len(names) < sum(name not in calibration.pinned for name in calibration.ranges)
+    grid_of = found.grids.groups.of
+    others = tuple(name for name in calibration.options.wide if grid_of(name) != grid_of(names[-1]))
+    kept = replace(calibration.options, wide=others)
+    fewer = quantized(found.best.network, calibration.ranges, kept, found.weights)
+    assert found.judge.psnr(fewer) < target
+    assert from_json(to_json(calibration), "here").widening == calibration.widening
+    assert any(notice.startswith(f"16 bits for {names[0]}: ") for notice in found.notices)
+    easy = run(path, images, replace(settings, target=20)).calibration
+    assert set(easy.bits.values()) == {8}
+
+
+def test_bits_that_a_target_decides_need_one(folder: Path) -> None:
+    with pytest.raises(UsageError, match="name it with --target-fidelity"):
+        run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, activation_bits=(8, 16)))
+
+
+def test_a_calibration_of_the_first_version_has_8_bits_throughout(done: Run, folder: Path) -> None:
+    document = json.loads(to_json(done.calibration))
+    assert document["version"] == 2
+    for name in ("digest", "bits", "wide"):
+        del document[name]
+    old = from_json(json.dumps(document | {"version": 1}), "here")
+    model = quantized_model(folder / "espcn.onnx", old)
+    assert model.SerializeToString() == done.model.SerializeToString()
 
 
 # The command -----------------------------------------------------------------------------------------------

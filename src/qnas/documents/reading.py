@@ -71,7 +71,8 @@ def _check_depth(value: object) -> None:
 class Document(Generic[_T]):
     """A kind of JSON document: what it holds, what people call it, what to do about one that is damaged.
 
-    Where it has a `format`, its first keys are that and the `version`. `infinite`: what null stands for under
+    Where it has a `format`, its first keys are that and the `version`; those from `oldest` on are read.
+    `infinite`: what null stands for under
     some keys, as JSON has no infinities. Each method raises `error`.
     """
 
@@ -82,6 +83,7 @@ class Document(Generic[_T]):
     format: str = ""
     version: int = 0
     infinite: Mapping[str, float] = field(default_factory=dict)
+    oldest: int | None = None
 
     @property
     def head(self) -> dict[str, object]:
@@ -146,7 +148,8 @@ class Document(Generic[_T]):
                 f"format is {shown(found)}, not {self.format!r}" if "format" in value else "it has no format"
             )
             raise self.error(f"{where} is no {self.what} ({said}): {self.advice}")
-        if type(version) is not int or version != self.version:
+        oldest = self.version if self.oldest is None else self.oldest
+        if type(version) is not int or not oldest <= version <= self.version:
             raise self.error(
                 f"{where} is version {shown(version)} of the format, this is {self.version}: {self.advice}"
             )

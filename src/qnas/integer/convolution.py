@@ -127,7 +127,7 @@ def multiplier(
 
 
 def convolution_sums(node: Conv, x: Bytes, grid: QuantParams) -> Steps:
-    """`sum(weight * (x - zero_point)) + bias`, exactly. uint8 [N, C, H, W] -> whole [N, O, H', W']."""
+    """`sum(weight * (x - zero_point)) + bias`, exactly. [N, C, H, W] -> whole [N, O, H', W']."""
     kind = _exact_type(node, grid)
     (top, left, bottom, right), (out, part, kh, kw) = node.padding, node.weight.shape
     centred: NDArray[Any] = x.astype(kind) - grid.zero_point
@@ -170,8 +170,11 @@ def saturating_pairs(node: Conv, read: QuantParams) -> bool:
     """Whether two products of an output channel can sum beyond 16 bits.
 
     x86 machines without VNNI multiply with vpmaddubsw, which adds pairs of uint8 x int8 products in int16 and
-    saturates. Which weights make a pair depends on the kernel, so any two of one output channel count.
+    saturates. Which weights make a pair depends on the kernel, so any two of one output channel count. What
+    reads or writes 16 bits has no such kernel.
     """
+    if read.is_wide or node.output.is_wide:
+        return False
     w = np.sort(node.weight.astype(np.int64).reshape(len(node.weight), -1), axis=1)
     if w.shape[1] < 2:
         return False

@@ -42,7 +42,7 @@ def run(network: IntegerNetwork, images: Bytes, near_ties: NearTies | None = Non
 def trace(
     network: IntegerNetwork, images: Bytes, near_ties: NearTies | None = None
 ) -> Iterator[tuple[IntegerNode, Bytes]]:
-    """Every node with the uint8 tensor it writes, in order; tensors that nothing more reads are let go."""
+    """Every node with the tensor it writes, in order; tensors that nothing more reads are let go."""
     named = network.by_name()
     last_use = {source: node.name for node in network.nodes for source in node.inputs}
     values: dict[str, Bytes] = {}

@@ -63,8 +63,13 @@ def form_of(node: IntegerNode, forms: Mapping[type[IntegerNode], Form], file: st
 
 
 def check_accumulators(network: IntegerNetwork) -> None:
-    """Raises ModelError naming the convolution whose sums may leave 32 bits."""
+    """Raises ModelError naming the convolution of bytes whose sums may leave 32 bits.
+
+    What reads or writes 16 bits is summed up in 64 of them, or in float.
+    """
     for node, read in network.convolutions():
+        if read.output.is_wide or node.output.is_wide:
+            continue
         bounds = accumulator_bounds(node, read.output)
         if int(bounds.max(initial=0)) > INT32_MAX:
             raise ModelError(
@@ -82,6 +87,17 @@ def short_scales(network: IntegerNetwork) -> bool:
     return all(is_short(node.output.scale, 1) for node in network.nodes) and all(
         is_short(scale, AFFINE_BITS) for scale in weights
     )
+
+
+def is_wide(node: IntegerNode, named: Mapping[str, IntegerNode]) -> bool:
+    """Whether `node` of the network `named` writes 16 bits, or computes with a tensor of them."""
+    return node.output.is_wide or any(named[name].output.is_wide for name in node.operands)
+
+
+def wide_layers(network: IntegerNetwork) -> tuple[str, ...]:
+    """The names of the nodes that write 16 bits, or compute with them."""
+    named = network.by_name()
+    return tuple(node.name for node in network.nodes if is_wide(node, named))
 
 
 def saturating_layers(network: IntegerNetwork) -> tuple[str, ...]:

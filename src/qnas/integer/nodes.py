@@ -1,18 +1,20 @@
 """The nodes of an integer network, and what each of them computes: this is the definition, in numpy.
 
-Every node writes one uint8 tensor [N, C, H, W] on the grid `output`: real value `scale * (q - zero_point)`,
-`low <= q <= high`. Sums are exact integers; what is not on the grid of its reader passes through a
-requantization `clamp(round_half_even(float32(acc) * multiplier) + zero_point, low, high)`, the arithmetic of
-onnxruntime and XNNPACK alike.
+Every node writes one tensor [N, C, H, W] of integers on the grid `output`, uint8 or, where that has 16 bits,
+uint16: real value `scale * (q - zero_point)`, `low <= q <= high`. Sums are exact integers; what is not on the
+grid of its reader passes through a requantization `clamp(round_half_even(float32(acc) * multiplier) +
+zero_point, low, high)`, the arithmetic of onnxruntime and XNNPACK alike. No runtime has integer kernels of 16
+bits that round so: there they are near (docs/decisions/0028-sixteen-bits.md).
 
     ImageInput    pixels as they are
     Conv          acc = sum(weight * (q - zero_point)) + bias; multiplier float32(s_x * s_w[o] gain) / s_y:
                   in `qnas.integer.convolution`
     Add           scale_a (q_a - z_a) + scale_b (q_b - z_b) in float32, requantized
-    Multiply      (q_a - z_a) (q_b - z_b), multiplier s_a s_b gain / s_y
+    Multiply      (q_a - z_a) (q_b - z_b), multiplier s_a s_b gain / s_y; where a grid has 16 bits, times
+                  float32(s_a s_b gain), then divided by s_y: as float operations between quantizers do it
     ChannelGate   the same, b one value per channel
-    Mean          sum(q - 128), multiplier float32(1 / pixels), and 128
-    Table         output[q]: 256 bytes, whatever function they hold
+    Mean          sum(q - 128), multiplier float32(1 / pixels), and 128; of 16 bits around 32768
+    Table         output[q]: whatever function of one value
     Concat        channels of tensors on one grid, one behind the other
     DepthToSpace  ONNX mode CRD
     MaxPool       of the pixels of each window that lie in the image
@@ -130,8 +132,11 @@ class Multiply(GainedNode, scope="value"):
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
         (x, a), (y, b) = reads[:2]
         gain = self.gain * self.gains(reads)[..., None, None]
-        factor = np.asarray(a.scale * (b.scale * gain) / self.output.scale, np.float32)
-        return requantized(centred(x, a) * centred(y, b), factor, self.output, watch)
+        scale, product = a.scale * (b.scale * gain), centred(x, a) * centred(y, b)
+        if a.is_wide or b.is_wide or self.output.is_wide:
+            values = product.astype(np.float32) * np.asarray(scale, np.float32)
+            return rounded(values / self.output.scale, self.output)
+        return requantized(product, np.asarray(scale / self.output.scale, np.float32), self.output, watch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +154,16 @@ class Mean(IntegerNode, scope="channel"):
     sums of more than 24 bits go the same way in every runtime.
     """
 
+    @property
+    def middle(self) -> QuantParams:
+        """The integers as they are, as distances from the middle one."""
+        half = 1 << self.output.container - 1
+        return QuantParams(np.asarray(1, np.float32), half, 0, self.output.top, self.output.container)
+
     def computed(self, reads: Sequence[Read], watch: Watch | None = None) -> Bytes:
         ((x, _),) = reads
-        about_128 = QuantParams(np.asarray(1, np.float32), 128, 0, 255)
-        sums = x.sum(axis=(2, 3), keepdims=True, dtype=np.int64) - 128 * x[0, 0].size
-        return requantized(sums, np.float32(1) / np.float32(x[0, 0].size), about_128, watch)
+        sums = x.sum(axis=(2, 3), keepdims=True, dtype=np.int64) - self.middle.zero_point * x[0, 0].size
+        return requantized(sums, np.float32(1) / np.float32(x[0, 0].size), self.middle, watch)
 
     def size(self, reads: Sequence[Size]) -> Size:
         return 1, 1
@@ -161,13 +171,14 @@ class Mean(IntegerNode, scope="channel"):
 
 @dataclass(frozen=True, eq=False)
 class Table(IntegerNode, scope="value"):
-    """`table` uint8 [256]: q of the input -> q of the output. `function` says what it holds:
+    """`table` [256], or [65536] of a tensor of 16 bits: q of the input -> q of the output, in its type.
+    `function` says what it holds:
 
     requantize: the input's value, on the output's grid; sigmoid: of the input's value; leaky_relu: the same,
     times `slope` below zero; levels: anything.
     """
 
-    table: NDArray[np.uint8]
+    table: Bytes
     function: Literal["requantize", "sigmoid", "leaky_relu", "levels"]
     slope: float = 1.0
 

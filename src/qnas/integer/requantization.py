@@ -1,4 +1,4 @@
-"""From exact sums to bytes: one rounding, half to even, in float32 as onnxruntime and XNNPACK do it."""
+"""From exact sums to levels: one rounding, half to even, in float32 as onnxruntime and XNNPACK do it."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qnas.quantization.quantizers import QuantParams
 
-Bytes = NDArray[np.uint8]  # [N, C, H, W]
+Bytes = NDArray[np.unsignedinteger[Any]]  # [N, C, H, W]: uint8, or uint16 on a grid of 16 bits
 Steps = NDArray[Any]  # whole numbers, in integers or in floats that hold them exactly
 Read = tuple[Bytes, QuantParams]  # a tensor and the grid that it is on
 # The scales over that of their sum which are added in fixed point: onnxruntime's on ARM, and XNNPACK's.
@@ -19,15 +19,15 @@ Watch = Callable[[NDArray[np.float64]], None]  # is shown what is rounded, in ex
 
 
 def centred(x: Bytes, grid: QuantParams) -> Steps:
-    """`x - zero_point`; products of two, and sums of 64ths, stay far below 2^31."""
-    return x.astype(np.int32) - grid.zero_point
+    """`x - zero_point`: sums of 64ths, and products of two, stay far below 2^31, or 2^63 with 16 bits."""
+    return x.astype(np.int64 if grid.is_wide else np.int32) - grid.zero_point
 
 
 def rounded(steps: NDArray[np.float32], grid: QuantParams) -> Bytes:
     """`clamp(round_half_even(steps) + zero_point, low, high)`, in the memory of `steps`."""
     whole = np.rint(steps, out=steps)
     whole += grid.zero_point
-    return np.clip(whole, grid.low, grid.high, out=whole).astype(np.uint8)
+    return np.clip(whole, grid.low, grid.high, out=whole).astype(grid.dtype)
 
 
 def requantized(

@@ -1,4 +1,4 @@
-"""Tables of 256 bytes: functions of one quantized value."""
+"""Tables of 256 bytes, or of 65536 values: functions of one quantized value."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,8 @@ Floats = NDArray[np.float32]
 def uint8_table(
     function: Callable[[Floats], Floats], read: QuantParams, output: QuantParams
 ) -> NDArray[np.uint8]:
-    """uint8 [256]: `function` of the real value of every q on `read`, on the grid `output`."""
-    values = dequantize(np.arange(256, dtype=np.int32), read)
-    return quantize(function(values), output).astype(np.uint8)
+    """uint8 [256]: `function` of the real value of every q on `read`, on the grid `output`, both of bytes."""
+    return quantize(function(dequantize(read.every, read)), output).astype(np.uint8)
 
 
 def sigmoid(x: Floats) -> Floats:

@@ -12,7 +12,7 @@ kernels compute the same numbers (docs/decisions/0003-short-scales.md).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ WEIGHT_SCALE_BITS = 4
 AFFINE_BITS = 7  # a batch norm's slope is an integer of 64..127 times a power of two
 SMALLEST_SCALE = 2.0**-24
 Levels = Literal["uniform", "lloyd"]
+Container = Literal[8, 16]
 # Whose rules a network's numbers follow: decision 0003, or the released code of QuantNAS, which has scales of
 # any value, fixed HWGQ steps, no biases, and everything but convolutions in float (decision 0009).
 Arithmetic = Literal["short", "paper"]
@@ -84,13 +85,40 @@ def weight_spec(bits: int, arithmetic: Arithmetic = "short") -> QuantSpec:
 class QuantParams:
     """The result: `x ~ scale * (q - zero_point)` with integer `low <= q <= high`.
 
-    `scale` is float32, [] per tensor or [C] for axis 0 of a weight.
+    `scale` is float32, [] per tensor or [C] for axis 0 of a weight. `container`: the bits of the unsigned
+    integers that hold an activation, whatever part of them `low` and `high` leave.
     """
 
     scale: NDArray[np.float32]
     zero_point: int
     low: int
     high: int
+    container: Container = 8
+
+    @property
+    def top(self) -> int:
+        """The largest integer that the container holds."""
+        return (1 << self.container) - 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it leaves out no integer of its container, so that the type alone bounds it."""
+        return (self.low, self.high) == (0, self.top)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its integers have 16 bits."""
+        return self.container == 16
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The numpy type of an activation."""
+        return np.uint16 if self.is_wide else np.uint8
+
+    @property
+    def every(self) -> NDArray[np.int32]:
+        """int32 [2**container]: every integer of the container, in order."""
+        return np.arange(self.top + 1, dtype=np.int32)
 
     @classmethod
     def activation(cls, spec: QuantSpec, scale: float) -> "QuantParams":

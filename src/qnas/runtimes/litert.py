@@ -232,10 +232,10 @@ def _litert_tensors(data: bytes, image: Image, nodes: Sequence[IntegerNode]) -> 
     found = {}
     for node in nodes:
         detail = details.get(f"{node.name}.low", details.get(node.name))  # .low: clamped in a second step
-        if detail is not None and detail["dtype"] in (np.int8, np.uint8):
-            q = interpreter.get_tensor(detail["index"]).astype(np.int16)
+        if detail is not None and detail["dtype"] in (np.int8, np.uint8, np.int16):
+            q = interpreter.get_tensor(detail["index"]).astype(np.int32)
             q += node.output.zero_point - detail["quantization"][1]
-            found[node.name] = np.moveaxis(q, -1, 1).astype(np.uint8)
+            found[node.name] = np.moveaxis(q, -1, 1).astype(node.output.dtype)
     return found
 
 

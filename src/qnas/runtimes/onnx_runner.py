@@ -52,7 +52,7 @@ def onnx_runner(
         with asking():
             found = dict(zip(names, session(more.SerializeToString())(entry.feed(image)), strict=True))
             found[entry.output] = planes(entry.pixels(found[entry.output]))
-        return {node: found[t] for node, t in tensors.items() if found[t].dtype == np.uint8}
+        return {node: found[t] for node, t in tensors.items() if found[t].dtype in (np.uint8, np.uint16)}
 
     return Runner(upscale, entry.size, slow=slow, trace=trace)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qnas.integer.nodes import IntegerNode
 
 Options = Mapping[str, str]
-Planes = NDArray[np.uint8]  # [1, C, H, W]
+Planes = NDArray[np.unsignedinteger[Any]]  # [1, C, H, W]: uint8, or uint16 of tensors inside a network
 
 
 class Model(Protocol):

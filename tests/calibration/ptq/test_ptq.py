@@ -37,6 +37,7 @@ from qnas.integer.interpreter import run
 from qnas.integer.requantization import sums_agree, xnnpack_sums_agree
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.session import open_session
+from qnas.quantization.quantizers import QuantParams
 from qnas.testing.small_ptq import NETWORKS, float_network, patches, pixels_of, psnr, ranges_of, text_network
 
 TEST = patches(3, 40)[:, 4:36, 2:34]
@@ -332,7 +333,8 @@ def test_no_sum_leaves_32_bits_whatever_the_bias(
     bias = np.float32([largest, -largest, largest / 1e3, 0])
     scale = largest_scale(weight.reshape(4, -1), 8)
     start = IntegerWeights(nearest(weight, scale, 8, 0), scale, 0)
-    found = with_room(weight, start, bias, input_scale, 8)
+    read = QuantParams(np.asarray(input_scale, np.float32), 0, 0, 255)
+    found = with_room(weight, start, bias, read, 8)
     q, step = quantize_bias(bias, found.scale, np.float32(input_scale))
     sums = np.abs(found.q.astype(np.int64)).reshape(4, -1).sum(axis=1) * 255
     assert (sums + np.abs(q.astype(np.int64)) <= INT32_MAX).all()

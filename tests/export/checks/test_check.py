@@ -149,9 +149,18 @@ def test_what_rounds_scales_of_many_bits_has_to_be_near_and_is_called_so(
     fake(two_more)
     report = check([replace(written, inexact=frozenset({"fake"}))], doubling(), None, PHOTOGRAPH)
     assert report.passed
-    assert "near, not equal, in fake: 64.9 dB at least" in shown(report)
+    text = "in fake: at least 99.4792% of the values equal, at most 2 grey levels apart, 64.9 dB at least"
+    assert text in shown(report)
     assert "passed" not in shown(report)
     assert "passed" not in check_page(report)
+
+
+def test_near_is_not_called_passed_however_few_values_differ(written: WrittenFile, fake: Callable) -> None:
+    fake(two_more)
+    loose, inexact = {"min_equal": 0.5, "max_steps": 9}, replace(written, inexact=frozenset({"fake"}))
+    assert "passed" not in shown(check([inexact], doubling(), None, PHOTOGRAPH, **loose))
+    fake(lambda pixels: None)
+    assert "passed in fake" in shown(check([inexact], doubling(), None, PHOTOGRAPH, **loose))
 
 
 def test_what_is_far_from_its_network_fails_however_it_rounds(written: WrittenFile, fake: Callable) -> None:
