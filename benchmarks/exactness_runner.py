@@ -72,6 +72,8 @@ def qnn(model: Path, image: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    for name, size in zip(("batch", "channels", "height", "width"), image.shape, strict=True):
+        options.add_free_dimension_override_by_name(name, size)
     options.add_provider_for_devices(devices[:1], {"backend_path": plugin.get_qnn_htp_path()})
     session = onnxruntime.InferenceSession(model, options)
     return session.run(None, {session.get_inputs()[0].name: image})[0]

@@ -141,8 +141,11 @@ def sigmoid(draw: Draw) -> list[IntegerNode]:
 
 
 def concatenation(draw: Draw) -> list[IntegerNode]:
-    x = draw.image()
-    return [x, draw.other(x.output, x.output), Concat("y", ("image", "other"), 6, x.output)]
+    """Of two images, and the first, fifth and third of its channels."""
+    x, weight = draw.image(), np.zeros((3, 6, 1, 1), np.int8)
+    weight[[0, 1, 2], [0, 4, 2]] = 1
+    picked = Conv("y", ("both",), 3, x.output, weight, np.ones(3, np.float32), np.zeros(3, np.int32), 8)
+    return [x, draw.other(x.output, x.output), Concat("both", ("image", "other"), 6, x.output), picked]
 
 
 def pooling(draw: Draw) -> list[IntegerNode]:

@@ -24,7 +24,9 @@ class Target:
                int4         typed INT4 -> DequantizeLinear, for compilers that take it
                int8         an int8 container
     clamp:     uint8        uint8 Clip behind QuantizeLinear
-               float        Clip in float in front of it, which compilers fuse into the convolution
+               values       a Clip of values, with a QuantizeLinear of its own, behind QuantizeLinear
+    moved:     bytes        operations that move values work on uint8 tensors
+               values       DequantizeLinear in front of them and QuantizeLinear behind, as compilers want it
     between:   add_zero     what keeps two quantizers in a row apart (docs/decisions/0003-short-scales.md)
                plain        Relu on unsigned grids, nothing on signed ones
     pad_to:    channels are padded to a multiple of this
@@ -35,11 +37,12 @@ class Target:
 
     name: str
     four_bits: Literal["int4_cast", "int4", "int8"]
-    clamp: Literal["uint8", "float"]
+    clamp: Literal["uint8", "values"]
     between: Literal["add_zero", "plain"]
     pad_to: int
     phases: bool
     dense: bool
+    moved: Literal["bytes", "values"] = "bytes"
     opset: int = 21
     ir_version: int = 10
     image_gains: bool = False
@@ -50,8 +53,8 @@ ONNX_TARGETS = (
         "onnxruntime", "int4_cast", "uint8", "add_zero", pad_to=4, phases=True, dense=True, image_gains=True
     ),
     Target("openvino", "int4_cast", "uint8", "add_zero", pad_to=1, phases=True, dense=False),
-    Target("portable", "int8", "float", "plain", pad_to=1, phases=False, dense=False),
-    Target("portable-int4", "int4", "float", "plain", pad_to=1, phases=False, dense=False),
+    Target("portable", "int8", "values", "plain", pad_to=1, phases=False, dense=False, moved="values"),
+    Target("portable-int4", "int4", "values", "plain", pad_to=1, phases=False, dense=False, moved="values"),
 )
 TFLITE_TARGETS = (Target("litert", "int8", "uint8", "plain", pad_to=1, phases=True, dense=False),)
 TARGETS = {target.name: target for target in (*ONNX_TARGETS, *TFLITE_TARGETS)}

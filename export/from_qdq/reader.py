@@ -28,6 +28,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from qnas.errors import ModelError, printable
 from qnas.export.from_qdq import borders, convolutions, moving, per_channel, quantizers, upscaling
 from qnas.export.from_qdq.by_value import FUNCTIONS, by_value
+from qnas.export.from_qdq.clamps import joined_clamps
 from qnas.export.from_qdq.graph import QdqGraph, constant, refused
 from qnas.export.from_qdq.lines import lines_as_convolutions
 from qnas.export.from_qdq.picks import joined_picks
@@ -107,7 +108,7 @@ def integer_network_of(model: ModelProto, name: str, input_range: InputRange = "
     ordered = list(graph.draft.nodes.values())
     ordered = ordered[: [node.name for node in ordered].index(last) + 1]
     network = joined_picks(pruned(IntegerNetwork(name, 1, tuple(ordered))), graph.picks)
-    network = lines_as_convolutions(network, graph.draft.lines)
+    network = joined_clamps(lines_as_convolutions(network, graph.draft.lines))
     network = replace(network, scale=_scale(network))
     check_accumulators(network)
     return network

@@ -118,10 +118,8 @@ class _Writer(GraphNodes):
         grid, tensor = node.output, self.tensors[node.name]
         clamped = not grid.is_full
         bits = (grid.high - grid.low).bit_length()
-        if clamped and (self.target.clamp == "float" or grid.is_wide):
-            ends = [np.float32((q - grid.zero_point) * grid.scale) for q in (grid.low, grid.high)]
-            limits = [self.constant(f"float_{float(end):.9g}", end) for end in ends]
-            source = self.node("Clip", [source, *limits], f"{tensor}.clamped")
+        if clamped and grid.is_wide:
+            source = self.node("Clip", [source, *self.float_ends(grid)], f"{tensor}.clamped")
             clamped = False
         output = self.names.tensor(f"{tensor}.unclamped") if clamped else tensor
         self.put("QuantizeLinear", [source, *self.grid_inputs(grid)], output)
@@ -132,26 +130,38 @@ class _Writer(GraphNodes):
 
     def clamp(self, source: str, node: nodes.IntegerNode) -> None:
         """A uint8 tensor within the bounds of its grid."""
+        if self.target.clamp == "values":
+            self.move(node, "Clip", [source, *self.float_ends(node.output)], self.tensors[node.name])
+            self.say_bits((node.output.high - node.output.low).bit_length())
+            return
         ends = (node.output.low, node.output.high)
         limits = [self.constant(f"uint8_{end}", np.uint8(end)) for end in ends]
         self.put("Clip", [source, *limits], self.tensors[node.name])
 
+    def float_ends(self, grid: QuantParams) -> list[str]:
+        """The least and the largest value of a grid."""
+        ends = [np.float32((q - grid.zero_point) * grid.scale) for q in (grid.low, grid.high)]
+        return [self.constant(f"float_{float(end):.9g}", end) for end in ends]
+
     def moved(self, node: nodes.IntegerNode, op: str, **attributes: Any) -> None:
         """An operation that moves values, on the tensors as they are."""
-        self.move(
-            node, op, [self.tensors[name] for name in node.inputs], self.tensors[node.name], **attributes
-        )
+        inputs = [self.tensors[name] for name in node.inputs]
+        self.move(node, op, inputs, self.tensors[node.name], count=len(inputs), **attributes)
+
+    def moves_values(self, node: nodes.IntegerNode, op: str) -> bool:
+        """Whether `op` takes dequantized values: of a target, or of 16 bits that no runtime moves."""
+        return self.target.moved == "values" or (node.output.is_wide and op not in WIDE_MOVES)
 
     def move(
-        self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], output: str, **attributes: Any
-    ) -> str:
-        """`op` of integers on the grid of `node`, the first of `inputs`; around a float one where no runtime
-        has it for 16 bits."""
-        if not node.output.is_wide or op in WIDE_MOVES:
+        self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], output: str, count: int = 1,
+        **attributes: Any,
+    ) -> str:  # fmt: skip
+        """`op` of integers on the grid of `node`, the first `count` of `inputs`."""
+        if not self.moves_values(node, op):
             return self.put(op, inputs, output, **attributes)
         ends = self.grid_inputs(node.output)
-        values = self.node("DequantizeLinear", [inputs[0], *ends], f"{output}.values")
-        moved = self.node(op, [values, *inputs[1:]], f"{output}.moved", **attributes)
+        values = [self.node("DequantizeLinear", [name, *ends], f"{output}.values") for name in inputs[:count]]
+        moved = self.node(op, [*values, *inputs[count:]], f"{output}.moved", **attributes)
         return self.put("QuantizeLinear", [moved, *ends], output)
 
     def say_bits(self, bits: int) -> None:
@@ -313,7 +323,7 @@ class _Writer(GraphNodes):
         more = node.channels - self.widths[node.inputs[0]]
         zero_point = node.output.zero_point
         zero: list[str] = []  # a Pad of floats takes 0 without being told
-        if (more or node.mode == "zero") and not node.output.is_wide:
+        if (more or node.mode == "zero") and not self.moves_values(node, "Pad"):
             zero = [self.constant(f"zero_point_{zero_point}", np.uint8(zero_point))]
         if node.sides != NO_SIDES or node.multiple != (1, 1) or not more:
             target = self.names.tensor(f"{tensor}.around") if more else tensor
@@ -371,13 +381,13 @@ class _Writer(GraphNodes):
         places = self.node("Range", [zero, scalar, one], f"{name}.range")
         places = self.node("Mul", [places, length], f"{name}.times_length")
         places = self.node("Div", [places, target], f"{name}.places")
-        self.put("Gather", [x, places], name, axis=axis)
+        self.move(node, "Gather", [x, places], name, axis=axis)
 
     def sliced(self, node: nodes.IntegerNode, axes: Sequence[int], start: Sequence[int], ends: str) -> None:
         name = self.tensors[node.name]
         places = [("start", start), ("axes", axes)]
         begin, along = (self.constant(f"{name}.{what}", np.array(at, np.int64)) for what, at in places)
-        self.put("Slice", [self.tensors[node.inputs[0]], begin, ends, along], name)
+        self.move(node, "Slice", [self.tensors[node.inputs[0]], begin, ends, along], name)
 
 
 def _window(node: Conv) -> dict[str, Any]:

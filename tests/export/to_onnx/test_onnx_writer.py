@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from qnas.export.targets import ONNX_TARGETS, TARGETS, Layout, Target
+from qnas.export.integers import integer_network
+from qnas.export.targets import ONNX_TARGETS, TARGETS, Layout, Target, fitted
 from qnas.export.to_onnx.writer import tensor_names, write_onnx
 from qnas.integer.convolution import Conv
 from qnas.integer.crops import Crop, CropTo
@@ -20,6 +21,7 @@ from qnas.integer.windows import Sides, Size
 from qnas.onnx.cost import model_cost
 from qnas.onnx.session import open_session
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
+from qnas.testing.random_networks import random_found
 from qnas.testing.small_networks import PIXELS, conv, grid, image, network, pixels, weights
 
 FAST, PLAIN = TARGETS["onnxruntime"], TARGETS["portable"]
@@ -147,6 +149,16 @@ def test_weights_of_four_bits_are_stored_as_the_target_wants_them(name: str) -> 
         "onnxruntime": (True, 1), "openvino": (True, 1), "portable": (False, 0), "portable-int4": (True, 0),
     }[name]  # fmt: skip
     assert model_cost(model, {"image": (1, 3, 2, 2)}).bitops == 4 * 27 * 4 * 4 * 8
+
+
+@pytest.mark.parametrize("name", ["espcn-w4", "basic-w48-example", "srresnet-w8"])
+def test_portable_files_have_every_operation_between_quantizers(name: str) -> None:
+    """Compilers for NPUs refuse a pixel shuffle or a Clip of bytes."""
+    graph = write_onnx(fitted(integer_network(random_found(name)), PLAIN), PLAIN).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    integers = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"} | {"image"}
+    readers = {node.op_type for node in graph.node if not integers.isdisjoint(set(node.input) - stored)}
+    assert readers == {"DequantizeLinear"}
 
 
 def test_tensors_named_as_the_ends_of_the_graph_do_not_collide() -> None:
