@@ -143,13 +143,14 @@ class _Writer(GraphNodes):
     def move(
         self, node: nodes.IntegerNode, op: str, inputs: Sequence[str], output: str, **attributes: Any
     ) -> str:
-        """`op` of integers on the grid of `node`, the first of `inputs`; around a float one where no runtime
-        has it for 16 bits."""
-        if not node.output.is_wide or op in WIDE_MOVES:
+        """`op` of integers on the grid of `node`, the first of `inputs` or all of a Concat; of floats between
+        quantizers where no runtime, or no compiler, has it for 16 bits."""
+        if not node.output.is_wide or (op in WIDE_MOVES and self.target.clamp == "uint8"):
             return self.put(op, inputs, output, **attributes)
         ends = self.grid_inputs(node.output)
-        values = self.node("DequantizeLinear", [inputs[0], *ends], f"{output}.values")
-        moved = self.node(op, [values, *inputs[1:]], f"{output}.moved", **attributes)
+        tensors = len(inputs) if op == "Concat" else 1
+        values = [self.node("DequantizeLinear", [x, *ends], f"{output}.values") for x in inputs[:tensors]]
+        moved = self.node(op, [*values, *inputs[tensors:]], f"{output}.moved", **attributes)
         return self.put("QuantizeLinear", [moved, *ends], output)
 
     def say_bits(self, bits: int) -> None:
@@ -362,13 +363,13 @@ class _Writer(GraphNodes):
         places = self.node("Range", [zero, scalar, one], f"{name}.range")
         places = self.node("Mul", [places, length], f"{name}.times_length")
         places = self.node("Div", [places, target], f"{name}.places")
-        self.put("Gather", [x, places], name, axis=axis)
+        self.move(node, "Gather", [x, places], name, axis=axis)
 
     def sliced(self, node: nodes.IntegerNode, axes: Sequence[int], start: Sequence[int], ends: str) -> None:
         name = self.tensors[node.name]
         places = [("start", start), ("axes", axes)]
         begin, along = (self.constant(f"{name}.{what}", np.array(at, np.int64)) for what, at in places)
-        self.put("Slice", [self.tensors[node.inputs[0]], begin, ends, along], name)
+        self.move(node, "Slice", [self.tensors[node.inputs[0]], begin, ends, along], name)
 
 
 def _window(node: Conv) -> dict[str, Any]:
