@@ -5,7 +5,6 @@ off. XNNPACK leaves these operators out.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -95,7 +94,7 @@ def _gathered(
 
 # Class of a node -> what writes its operators, for the grid of its first input, its shape NHWC and the
 # tensors of its operands. Those that are not here do the same with any integers.
-FORMS: dict[type[nodes.IntegerNode], Callable[..., Any]] = {
+FORMS: dict[type[nodes.IntegerNode], Callable[..., Tensor]] = {
     nodes.Add: add,
     nodes.Multiply: multiply,
     nodes.ChannelGate: multiply,
