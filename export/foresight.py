@@ -1,0 +1,72 @@
+"""What becomes of a float network in each format, found out before anybody calibrates it.
+
+The real road on the numbers of `placeholder_model`: what is told was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qnas.calibration.placeholders import placeholder_model
+from qnas.calibration.prepare.float_model import FloatModel
+from qnas.calibration.ptq.integer_model import PtqOptions
+from qnas.errors import ModelError, QnasError
+from qnas.export.formats.table import FORMATS
+from qnas.export.options import Options
+from qnas.export.sources.quantizing import FloatSource, integers_in
+
+OF_INTEGERS = ("onnx-qdq", "tflite")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One format. `refusal`: why the export will refuse it, empty where it works; `data`: such a file.
+
+    `notes`: what the export will say of a TFLite file; of an ONNX file that depends on the numbers in it.
+    """
+
+    format: str
+    refusal: str
+    data: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Foresight:
+    """All formats. `floating`: the layers that compute in float in the QDQ model, and why.
+
+    `integer`: whether every operation is one of the integer network, which has no such layer.
+    """
+
+    outlooks: tuple[Outlook, ...]
+    floating: Mapping[str, str]
+    integer: bool
+
+    @property
+    def works(self) -> bool:
+        """Whether any format does."""
+        return any(not each.refusal for each in self.outlooks)
+
+
+def foresee(
+    path: Path, network: FloatModel, ptq: PtqOptions, formats: Iterable[str] = OF_INTEGERS
+) -> Foresight:
+    """What an export of `network`, read from `path`, will do in each of `formats` once it is calibrated."""
+    try:
+        model, plan = placeholder_model(network, ptq)
+    except ModelError as error:
+        return Foresight(tuple(Outlook(name, str(error)) for name in formats), {}, False)
+    integer, refusal = integers_in(model, path)
+    source = FloatSource(path, integer, network, model, ptq, refusal)
+    outlooks = tuple(_outlook(source, name) for name in formats)
+    return Foresight(outlooks, plan.floating, integer is not None)
+
+
+def _outlook(source: FloatSource, name: str) -> Outlook:
+    try:
+        written = FORMATS[name].write(source, Options((name,)))
+    except QnasError as error:
+        return Outlook(name, str(error))
+    return Outlook(name, "", written.data, written.notes if name == "tflite" else ())
