@@ -73,6 +73,7 @@ def main(
 
     from qnas.calibration import command
     from qnas.calibration.calibrate import Settings
+    from qnas.errors import UsageError
     from qnas.runtime_bench.dry_run import dry_run_command, told_before
 
     options["weight_bits"] = int(options["weight_bits"])
@@ -80,8 +81,8 @@ def main(
         dry_run_command(model, json_path, latency_table, force, Settings(**options))
         return
     if not images:
-        raise click.UsageError("Missing argument 'IMAGES...'")
+        raise UsageError("no images: name IMAGES to calibrate with, or --dry-run")
     if json_path is not None or latency_table is not None:
-        raise click.UsageError("--json and --latency-table are for --dry-run")
+        raise UsageError("--json and --latency-table are for --dry-run: leave them out")
     before = partial(told_before, model)
     command.calibrate_command(model, images, output, before, html=html, force=force, **options)

@@ -149,9 +149,9 @@ class RandomGraph(GraphNodes):
         return self.node("InstanceNormalization", inputs, "normed")
 
     def cubic(self, x: str) -> str:
-        sizes = (self.constant("sizes", np.float32([1, 1, side, side])) for side in (2, 0.5))
-        large = self.node("Resize", [x, "", next(sizes)], "large", mode="cubic")
-        return self.node("Resize", [large, "", next(sizes)], "back", mode="cubic")
+        sizes = self.constant("sizes", np.float32([1, 1, 2, 2]))
+        large = self.node("Resize", [x, "", sizes], "large", mode="cubic")
+        return self.node("AveragePool", [large], "back", kernel_shape=[2, 2], strides=[2, 2])
 
 
 Operations = tuple[Callable[[RandomGraph, str], str], ...]
