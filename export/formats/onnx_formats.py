@@ -12,6 +12,7 @@ from qnas.export.targets import ONNX_TARGETS, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.integer.network import saturating_layers
+from qnas.onnx.compact import compacted
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.session import EXACT_SUMS, unshared
 
@@ -28,7 +29,9 @@ def _qdq(source: Source, options: Options) -> Written:
     if source.integer is None:
         return _as_calibrated(source, options)
     network = fitted(source.integer, target)
-    model, note = simplify(write_onnx(network, target, options.layout))
+    model, note = write_onnx(network, target, options.layout), ""
+    if options.simplified:
+        model, note = simplify(model)
     wide = len(saturating_layers(network))
     notes = (note, f"{EXACT_SUMS_NOTE}: {wide} convolutions need it") if wide else (note,)
     return Written(_finished(model, source, True), notes, network, source.inexact)
@@ -54,7 +57,7 @@ def _float32(source: Source, options: Options) -> Written:
 
 
 def _finished(model: ModelProto, source: Source, integer: bool) -> bytes:
-    model = unshared(model)
+    model = compacted(unshared(model))
     onnx.helper.set_model_props(model, source.properties(integer))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
