@@ -16,6 +16,7 @@ from qnas.errors import ModelError, QnasError
 from qnas.export.formats.table import FORMATS
 from qnas.export.options import Options
 from qnas.export.sources.quantizing import FloatSource, integers_in
+from qnas.runtimes.table import checks_of
 
 OF_INTEGERS = ("onnx-qdq", "tflite")
 
@@ -65,8 +66,13 @@ def foresee(
 
 
 def _outlook(source: FloatSource, name: str) -> Outlook:
+    """Write the file, and open it in the first runtime of its kind that is installed."""
+    kind = FORMATS[name]
     try:
-        written = FORMATS[name].write(source, Options((name,)))
+        written = kind.write(source, Options((name,), simplified=False))
+        runtimes = (each for each in checks_of(kind.suffix).values() if each.installed)
+        if (first := next(runtimes, None)) is not None:
+            first.open(written.data)
     except QnasError as error:
         return Outlook(name, str(error))
     return Outlook(name, "", written.data, written.notes if name == "tflite" else ())

@@ -114,7 +114,7 @@ def write_video(
         with writing as (sink, _), closing(frames(source)) as decoded:
             for frame in decoded:
                 try:
-                    sink.write(np.ascontiguousarray(enlarge(frame)))
+                    sink.write(enlarge(frame).tobytes())
                 except BrokenPipeError:
                     break  # it has ended, and says why
                 done += 1

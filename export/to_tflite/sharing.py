@@ -10,6 +10,8 @@ def sharing_builder(size: int) -> Any:
     class SharingBuilder(Builder):  # type: ignore[misc]
         """Takes a vector of numbers back that it has written before, and gives the place of the first one."""
 
+        head: int  # of the bytes that are written, from their end
+
         def __init__(self) -> None:
             super().__init__(size)
             self.written: dict[tuple[int, int, bytes], int] = {}

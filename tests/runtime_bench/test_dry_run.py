@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
 
 from qnas.calibration.calibrate import Settings, calibrate
 from qnas.calibration.cli import main
@@ -152,6 +153,19 @@ def test_a_network_that_no_format_takes_is_refused_at_once(tmp_path: Path) -> No
     assert "becomes an integer file in no format" in result.output
     before = run(path, make_photographs(tmp_path / "images"), "--input-range", "0..1")
     assert (before.exit_code, before.output.count("\n")) == (2, 1)
+
+
+def test_a_filter_that_died_in_training_is_no_obstacle(tmp_path: Path) -> None:
+    """Its weights are of 1e-40, whose steps would leave what TFLite's scales may be."""
+    path = make_network(tmp_path)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer[:2]:
+        values = numpy_helper.to_array(tensor).copy()
+        values[3] = 1e-40
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
+    found = dry_run(path, SETTINGS)
+    assert [outlook.refusal for outlook in found.foresight.outlooks] == ["", ""]
 
 
 def test_latencies_come_of_a_table(tmp_path: Path) -> None:
