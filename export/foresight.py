@@ -5,8 +5,8 @@ The real road on the numbers of `placeholder_model`: what is told was done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qnas.calibration.placeholders import placeholder_model
@@ -18,7 +18,7 @@ from qnas.export.options import Options
 from qnas.export.sources.quantizing import FloatSource, integers_in
 from qnas.runtimes.table import checks_of
 
-OF_INTEGERS = ("onnx-qdq", "tflite")
+ALL = Options(("onnx-qdq", "tflite"))
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,10 @@ class Outlook:
 
 @dataclass(frozen=True, eq=False)
 class Foresight:
-    """All formats. `floating`: the layers that compute in float in the QDQ model, and why.
-
-    `integer`: whether every operation is one of the integer network, which has no such layer.
-    """
+    """All formats. `floating`: the layers that the QDQ model computes in float, and why."""
 
     outlooks: tuple[Outlook, ...]
     floating: Mapping[str, str]
-    integer: bool
 
     @property
     def works(self) -> bool:
@@ -51,25 +47,23 @@ class Foresight:
         return any(not each.refusal for each in self.outlooks)
 
 
-def foresee(
-    path: Path, network: FloatModel, ptq: PtqOptions, formats: Iterable[str] = OF_INTEGERS
-) -> Foresight:
-    """What an export of `network`, read from `path`, will do in each of `formats` once it is calibrated."""
+def foresee(path: Path, network: FloatModel, ptq: PtqOptions, options: Options = ALL) -> Foresight:
+    """What an export of `network`, read from `path`, will do with `options` once it is calibrated."""
     try:
         model, plan = placeholder_model(network, ptq)
     except ModelError as error:
-        return Foresight(tuple(Outlook(name, str(error)) for name in formats), {}, False)
+        return Foresight(tuple(Outlook(name, str(error)) for name in options.formats), {})
     integer, refusal = integers_in(model, path)
     source = FloatSource(path, integer, network, model, ptq, refusal)
-    outlooks = tuple(_outlook(source, name) for name in formats)
-    return Foresight(outlooks, plan.floating, integer is not None)
+    quick = replace(options, simplified=False)
+    return Foresight(tuple(_outlook(source, name, quick) for name in options.formats), plan.floating)
 
 
-def _outlook(source: FloatSource, name: str) -> Outlook:
+def _outlook(source: FloatSource, name: str, options: Options) -> Outlook:
     """Write the file, and open it in the first runtime of its kind that is installed."""
     kind = FORMATS[name]
     try:
-        written = kind.write(source, Options((name,), simplified=False))
+        written = kind.write(source, options)
         runtimes = (each for each in checks_of(kind.suffix).values() if each.installed)
         if (first := next(runtimes, None)) is not None:
             first.open(written.data)

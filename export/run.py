@@ -114,7 +114,7 @@ def _checked(
 def _refuse_early(source: Path, options: Options) -> None:
     """Raise ModelError for a format that would be refused once the network is calibrated."""
     network = read_float_model(source, options.input_range)
-    for each in foresee(source, network, PtqOptions(), options.formats).outlooks:
+    for each in foresee(source, network, PtqOptions(), options).outlooks:
         if each.refusal:
             raise ModelError(each.refusal)
 

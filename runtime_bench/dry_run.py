@@ -159,9 +159,9 @@ def dry_run_command(
 
 def told_before(model: Path, network: FloatModel, options: PtqOptions) -> None:
     """Say which format will be refused. Raises ModelError where all will be."""
-    outlooks = foresee(model, network, options).outlooks
-    refused = [each for each in outlooks if each.refusal]
-    if len(refused) == len(outlooks):
+    foresight = foresee(model, network, options)
+    refused = [each for each in foresight.outlooks if each.refusal]
+    if not foresight.works:
         raise ModelError(refused[0].refusal)
     for each in refused:
         say(f"note: --format {each.format} will be refused: {each.refusal}", err=True)

@@ -77,7 +77,6 @@ def test_no_format_is_a_tenth_larger_than_the_file_of_onnxruntimes_quantization(
 def test_weights_of_four_bits_make_a_file_of_two_thirds(network: Path) -> None:
     read = read_float_model(network, "0..1")
     eight, four = (
-        len(foresee(network, read, PtqOptions(weight_bits=bits), ("onnx-qdq",)).outlooks[0].data)
-        for bits in (8, 4)
+        len(foresee(network, read, PtqOptions(weight_bits=bits)).outlooks[0].data) for bits in (8, 4)
     )
     assert four < 0.65 * eight
