@@ -27,6 +27,7 @@ from qnas.errors import ModelError
 from qnas.export.checks.check import executed
 from qnas.export.checks.report import share
 from qnas.export.foresight import Foresight, foresee
+from qnas.export.formats.table import files_of
 from qnas.files import check_outputs, write_file
 from qnas.onnx.fusion import FusionReport
 from qnas.runtime_bench.environment import threads_text
@@ -146,7 +147,7 @@ def dry_run_command(
     model: Path, json_path: Path | None, latency_table: Path | None, force: bool, settings: Settings
 ) -> None:
     """Print the report and write `json_path`. Raises QnasError, also where no format works."""
-    check_outputs([json_path], force, [path for path in (model, latency_table) if path is not None])
+    check_outputs([json_path], force, [*files_of(model), latency_table])
     table = None if latency_table is None else read_latency_model(latency_table)
     found = dry_run(model, settings, table)
     if json_path is not None:
