@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -36,6 +36,7 @@ from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import passed_over
 
 Weights = Mapping[str, IntegerWeights]
+Before = Callable[[FloatModel, PtqOptions], None]
 HELD_OUT = 0.25  # of the patches: they make the scores
 INPUT_RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
@@ -132,15 +133,16 @@ def quantized_model(path: Path, calibration: Calibration) -> ModelProto:
 
 
 def run(
-    path: Path, images: Sequence[Path], settings: Settings = Settings(), display: Display | None = None
-) -> Run:
-    """`calibrate`, with all that a report shows."""
+    path: Path, images: Sequence[Path], settings: Settings = Settings(), display: Display | None = None,
+    before: Before | None = None,
+) -> Run:  # fmt: skip
+    """`calibrate`, with all that a report shows. `before` may look at the network before any image is."""
     shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
     given = read_float_model(path, settings.input_range)
     _check(settings)
-    kept = _float_layers(without_clip(given)[0], settings.float_layers)
-    wide = activations(given) if settings.activation_bits == (16,) else ()
-    options = PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
+    options = first_options(given, settings)
+    if before is not None:
+        before(given, options)
     chosen = _chosen(given, images, settings, shown)
     mine, held_out = chosen.split(HELD_OUT)
     count = len(mine.crops)
@@ -189,6 +191,13 @@ def run(
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
+
+
+def first_options(network: FloatModel, settings: Settings) -> PtqOptions:
+    """How a network becomes integers before any image was looked at. Raises UsageError."""
+    kept = _float_layers(without_clip(network)[0], settings.float_layers)
+    wide = activations(network) if settings.activation_bits == (16,) else ()
+    return PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
 
 
 def _of_images(network: FloatModel, images: Sequence[Path]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command(cls=QnasCommand)
 @click.argument("model", type=PATH)
-@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.argument("images", type=PATH, nargs=-1)
 @click.option("-o", "--output", type=PATH, help="Default: MODEL with the ending .calibration.json.")
 @click.option("--hr", is_flag=True, help="IMAGES are high resolution: shrink them (bicubic) first.")
 @click.option(
@@ -54,18 +54,40 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0: one per core.")
 @click.option("--html", is_flag=True, help="Save a report beside OUTPUT as well.")
+@click.option(
+    "--dry-run", is_flag=True, help="Without IMAGES: say what becomes of MODEL in each format, and why."
+)
+@click.option("--json", "json_path", type=PATH, help="With --dry-run: write what it found to this file.")
+@click.option(
+    "--latency-table", type=PATH, help="With --dry-run: a file of `qnas-bench fit`, to predict latencies."
+)
 @click.option("--force", is_flag=True, help="Replace existing files.")
 def main(
-    model: Path, images: tuple[Path, ...], output: Path | None, html: bool, force: bool, **options: Any
-) -> None:
+    model: Path, images: tuple[Path, ...], output: Path | None, html: bool, force: bool, dry_run: bool,
+    json_path: Path | None, latency_table: Path | None, **options: Any,
+) -> None:  # fmt: skip
     """Calibrate the float network MODEL, ONNX or TFLite, with IMAGES, for integers without a clip.
 
     IMAGES are files and folders. Tries several ways to find the range of each tensor, makes an integer model
     with each, and keeps the one nearest to the float model on patches of images held out. No HR images are
     needed. `qnas-export MODEL --calibration OUTPUT` then writes the integer model.
+    `--dry-run` exits with 2 where no format works.
     """
+    from functools import partial
+
     from qnas.calibration import command
+    from qnas.calibration.calibrate import Settings
+    from qnas.errors import UsageError
+    from qnas.runtime_bench.dry_run import dry_run_command, told_before
 
     options["weight_bits"] = int(options["weight_bits"])
     options["activation_bits"] = tuple(map(int, options["activation_bits"].split(",")))
-    command.calibrate_command(model, images, output, html=html, force=force, **options)
+    if dry_run:
+        dry_run_command(model, json_path, latency_table, force, Settings(**options))
+        return
+    if not images:
+        raise UsageError("no images: name IMAGES to calibrate with, or --dry-run")
+    if json_path is not None or latency_table is not None:
+        raise UsageError("--json and --latency-table are for --dry-run: leave them out")
+    before = partial(told_before, model)
+    command.calibrate_command(model, images, output, before, html=html, force=force, **options)

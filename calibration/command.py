@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from qnas.calibration.calibrate import Run, Settings, run
+from qnas.calibration.calibrate import Before, Run, Settings, run
 from qnas.calibration.document import write_calibration
 from qnas.calibration.progress import bars
 from qnas.calibration.report.charts import decibels
@@ -23,9 +23,13 @@ from qnas.terminal import stdout
 
 
 def calibrate_command(
-    model: Path, images: Sequence[Path], output: Path | None, *, html: bool, force: bool, **settings: Any
-) -> None:
-    """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written."""
+    model: Path, images: Sequence[Path], output: Path | None, before: Before, *, html: bool, force: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Calibrate `model`, and write `output` and its page. Raises QnasError, nothing written.
+
+    `before` is shown the network before any image is read, and may say or refuse something.
+    """
     if model.is_dir():
         raise ModelError(f"{model} is a folder: name the file of a network, and then the images")
     target = output or model.with_suffix(".calibration.json")
@@ -33,7 +37,7 @@ def calibrate_command(
     check_outputs([target, page if html else None], force, (model, *images_in(images), settings["crops_of"]))
     with one_writer(target, *([page] if html else [])):
         with bars() as display:
-            done = run(model, images, Settings(**settings), display)
+            done = run(model, images, Settings(**settings), display, before)
             text = calibration_page(done, display) if html else ""
         write_calibration(done.calibration, target, force)
         if html:

@@ -1,6 +1,7 @@
 """`qnas-inspect`: a found.pt, or a file of any format -> a row for each of its layers."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from qnas.errors import ModelError, UsageError
 from qnas.export.formats.table import FILE_KINDS
 from qnas.export.inspection.inspection import Inspection, Request, inspected_network
 from qnas.export.inspection.layer_rows import layer_rows
+from qnas.export.sources.read import kind_of
 
 
 def inspect(path: Path, request: Request) -> Inspection:
@@ -22,7 +24,15 @@ def inspect(path: Path, request: Request) -> Inspection:
     inspection = replace(read(path, request), file=path.name, file_bytes=path.stat().st_size)
     if not inspection.rows:
         raise ModelError(f"{path} holds no operation: export it again")
-    return inspection
+    return replace(inspection, notes=(*inspection.notes, *_of_float(path)))
+
+
+def _of_float(path: Path) -> tuple[str, ...]:
+    """Where a network is float, a note that names who knows its future."""
+    with suppress(ModelError):  # of operations that no calibration reads
+        if kind_of(path) == "float":
+            return (f"qnas-calibrate {path.name} --dry-run says what becomes of it in integers",)
+    return ()
 
 
 def _found(path: Path, request: Request) -> Inspection:

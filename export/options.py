@@ -14,7 +14,8 @@ Adq = Literal["frozen", "per-image"]  # ADQ's factor: its mean, or one that each
 class Options:
     """The options of an export. `size`: (height, width) of a .tflite file, None for every size.
 
-    HR `images` decide what the source leaves open; `check`, or else they, are what is compared on.
+    HR `images` decide what the source leaves open; `check`, or else they, are what is compared on. Without
+    `simplified` onnxsim is left out, which takes seconds to load and changes no result.
     """
 
     formats: tuple[str, ...]
@@ -35,3 +36,4 @@ class Options:
     max_steps: int = 1
     gate: tuple[str, ...] = ()
     force: bool = False
+    simplified: bool = True

@@ -7,11 +7,14 @@ from itertools import chain
 from pathlib import Path
 
 from qnas.calibration.document import write_calibration
+from qnas.calibration.prepare.float_model import read_float_model
 from qnas.calibration.progress import Display
+from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.errors import ModelError, UsageError
 from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.html import check_page
 from qnas.export.checks.report import CheckReport
+from qnas.export.foresight import foresee
 from qnas.export.formats.table import FILE_KINDS, FORMATS, files_of
 from qnas.export.options import Options
 from qnas.export.sources.calibrated import CalibratedSource, compared_images
@@ -55,6 +58,8 @@ def export(
     reads = chain(files_of(source), [options.calibration], images_in([options.images, options.check]))
     check_outputs(outputs, options.force, reads)
     with one_writer(*outputs):
+        if calibrates:
+            _refuse_early(source, options)
         photographs, notes = _compared(options, kind) if options.parity else ([], ())
         read = read_source(source, kind, options, shown)
         notes += read.notes(options, photographs) + _saturation(read, options)
@@ -104,6 +109,14 @@ def _checked(
         max_steps=options.max_steps, gate=options.gate or None, notes=notes, given=read.references(),
         channels=read.channels,
     )  # fmt: skip
+
+
+def _refuse_early(source: Path, options: Options) -> None:
+    """Raise ModelError for a format that would be refused once the network is calibrated."""
+    network = read_float_model(source, options.input_range)
+    for each in foresee(source, network, PtqOptions(), options).outlooks:
+        if each.refusal:
+            raise ModelError(each.refusal)
 
 
 def _outputs(source: Path, options: Options, output: Path | None) -> tuple[Path, ...]:

@@ -14,7 +14,11 @@ FILE = click.Path(path_type=Path)
 @click.argument("model", type=FILE)
 @click.argument("image", type=FILE)
 @click.option(
-    "-o", "--output", type=FILE, required=True, help="The PNG file to write; of a folder the folder for them."
+    "-o",
+    "--output",
+    type=FILE,
+    required=True,
+    help="The PNG file to write; of a folder the folder for them; of a video a video.",
 )
 @click.option(
     "--tile",
@@ -47,6 +51,8 @@ def main(
     force: bool,
 ) -> None:
     """Upscale IMAGE, or each image of that folder, with the super-resolution MODEL: ONNX, TFLite or found.pt.
+
+    IMAGE may be a video (.mp4, .mkv, ...) where ffmpeg is installed: its sound is copied.
 
     Memory is bounded: the model never sees more than TILE x TILE pixels at once. Besides that one run, memory
     holds the image and the result, 8 bytes a pixel while it is written. A smaller TILE needs less memory

@@ -85,11 +85,16 @@ def fitted_weights(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`layers`: the nodes that compute, in order. `integer`: those of them that are to do it on grids."""
+    """`layers`: the nodes that compute, in order. `floating`: those of them that do it in float, and why."""
 
     graph: FloatGraph
     layers: tuple[str, ...]
-    integer: frozenset[str]
+    floating: Mapping[str, str]
+
+    @cached_property
+    def integer(self) -> frozenset[str]:
+        """The layers that are to compute on grids."""
+        return frozenset(self.layers) - self.floating.keys()
 
     @cached_property
     def weighted(self) -> frozenset[str]:
@@ -116,18 +121,18 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     if unknown:
         raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
     computing = [node for node in graph.nodes if graph.data(node)]
-    floating = {
-        node.name
-        for node in computing
-        if node.op_type not in ON_GRIDS - FLOAT_ONLY  # Case 1
-        or not network.size_dependent.isdisjoint(graph.touched(node))  # Case 2
-    } | _joins(graph, computing)
+    floating = dict.fromkeys(_joins(graph, computing), "it joins functions of one tensor")  # Case 2
+    for node in computing:
+        if node.op_type not in ON_GRIDS - FLOAT_ONLY:  # Case 1
+            floating[node.name] = "no runtime computes it in integers"
+        elif not network.size_dependent.isdisjoint(graph.touched(node)):  # Case 2
+            floating[node.name] = "its values depend on the size of the image"
     for node in reversed(computing):  # Case 3
         readers = [reader for name in node.output for reader in graph.value_readers.get(name, ())]
         alone = bool(readers) and all(r.name in floating and r.op_type not in WEIGHTED for r in readers)
         if alone and node.op_type in ELEMENTWISE and len(graph.data(node)) == 1:
-            floating.add(node.name)
-    floating.update(options.float_layers)
+            floating.setdefault(node.name, "only layers in float read it")
+    floating |= dict.fromkeys(options.float_layers, "it was told to")
     sources: dict[str, str | None] = {}  # tensor of a float layer -> the one that it is a function of
     for node in computing:
         data = set(graph.data(node))
@@ -135,9 +140,9 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
         by_value = node.op_type in ELEMENTWISE and len(made_of) == 1
         of_floats = sources.keys() >= data or (by_value and not sources.keys().isdisjoint(data))
         if node.name in floating or (of_floats and node.op_type not in WEIGHTED):  # Cases 4 and 5
-            floating.add(node.name)
+            floating.setdefault(node.name, "it reads results of layers in float")
             sources |= dict.fromkeys(node.output, made_of.pop() if by_value else None)
-    return Plan(graph, layers, frozenset(layers) - floating)
+    return Plan(graph, layers, floating)
 
 
 def _joins(graph: FloatGraph, computing: Sequence[NodeProto]) -> set[str]:

@@ -43,11 +43,14 @@ class IntegerWeights:
 
 
 def largest_scale(rows: Floats, bits: int) -> Floats:
-    """The smallest scales that clip no weight: rows [O, K] -> float32 [O]. Rows of zeros have 1."""
+    """The smallest scales that clip no weight: rows [O, K] -> float32 [O].
+
+    Rows of zeros have 1, and so have those whose scale would be below SMALLEST: dead filters.
+    """
     low, high = ENDS[bits]
     wide = np.maximum(rows.max(axis=1) / high, rows.min(axis=1) / low).astype(np.float64)
-    wide[wide <= 0] = 1.0
-    scale: Floats = np.maximum(wide, SMALLEST).astype(np.float32)
+    wide[wide < SMALLEST] = 1.0
+    scale: Floats = wide.astype(np.float32)
     return scale
 
 
@@ -76,7 +79,7 @@ def with_room(
     sums = np.abs(rows_of(found.q, found.axis).astype(np.int64)).sum(axis=1) * most
     magnitude = np.abs(bias.astype(np.float64))
     least = magnitude / (input_scale * (INT32_MAX - sums - 1.0))
-    empty = ~rows_of(found.q, found.axis).any(axis=1) & (magnitude > 0)
+    empty = ~rows_of(found.q, found.axis).any(axis=1) & (magnitude > SMALLEST)
     least[empty] = magnitude[empty] / (input_scale * EMPTY_STEPS)
     grown = (found.scale < least) | empty
     if not grown.any():

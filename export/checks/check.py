@@ -225,7 +225,7 @@ def _file_result(
     missing = [runtime for runtime in checks.values() if not runtime.installed]
     delegated = [s.runner.delegated for s in comparisons if s.runner is not None and s.runner.delegated]
     results = tuple(comparison.result() for comparison in comparisons)
-    fusion, macs = (None, None) if file.kind != "onnx" else _executed(file.path)
+    fusion, macs = (None, None) if file.kind != "onnx" else executed(file.path)
     return FileResult(
         file.path.name, file.kind, results, tables,
         tuple(f"{runtime.name}: {runtime.package} is not installed" for runtime in missing),
@@ -233,7 +233,7 @@ def _file_result(
     )  # fmt: skip
 
 
-def _executed(path: Path) -> tuple[FusionReport | None, tuple[int, int] | None]:
+def executed(path: Path) -> tuple[FusionReport | None, tuple[int, int] | None]:
     """What onnxruntime makes of a model, and the multiply-adds of one run: those in integers, and all.
 
     None of what cannot be had: it does not load (its line in the table says so), or run at the size that the

@@ -12,6 +12,7 @@ from qnas.export.targets import ONNX_TARGETS, fitted
 from qnas.export.to_onnx.simplify import simplify
 from qnas.export.to_onnx.writer import write_onnx
 from qnas.integer.network import saturating_layers, wide_layers
+from qnas.onnx.compact import compacted
 from qnas.onnx.fusion import count_integer_convolutions
 from qnas.onnx.session import EXACT_SUMS, unshared
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from qnas.export.options import Options
     from qnas.export.sources.source import Source
 
-# The checks open it so: elsewhere nothing would tell (docs/decisions/0021-exact-sums-without-vnni.md).
 WIDE_NOTE = (
     "on processors onnxruntime and OpenVINO compute these in float, nearly as the integer network does"
 )
+# The checks open it so: elsewhere nothing would tell (docs/decisions/0021-exact-sums-without-vnni.md).
 EXACT_SUMS_NOTE = f"on x86 processors without VNNI open it with {EXACT_SUMS} = 1"
 
 
@@ -31,7 +32,9 @@ def _qdq(source: Source, options: Options) -> Written:
     if source.integer is None:
         return _as_calibrated(source, options)
     network = fitted(source.integer, target)
-    model, note = simplify(write_onnx(network, target, options.layout))
+    model, note = write_onnx(network, target, options.layout), ""
+    if options.simplified:
+        model, note = simplify(model)
     notes = [note]
     if saturating := saturating_layers(network):
         notes.append(f"{EXACT_SUMS_NOTE}: {len(saturating)} convolutions need it")
@@ -60,7 +63,7 @@ def _float32(source: Source, options: Options) -> Written:
 
 
 def _finished(model: ModelProto, source: Source, integer: bool) -> bytes:
-    model = unshared(model)
+    model = compacted(unshared(model))
     onnx.helper.set_model_props(model, source.properties(integer))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto
 
 from qnas.calibration.calibrate import Settings, quantized_model, run
 from qnas.calibration.document import Calibration, read_calibration
 from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
 from qnas.calibration.progress import Display
-from qnas.errors import ImageError, ModelError
+from qnas.errors import ImageError
 from qnas.export.checks.comparison import Comparison
-from qnas.export.from_qdq.reader import InputRange, integer_network_of
+from qnas.export.from_qdq.reader import InputRange
 from qnas.export.options import Options
-from qnas.export.sources.source import Source
+from qnas.export.sources.quantizing import FloatSource, integers_in
 from qnas.images.evaluation import Image
 from qnas.images.files import list_images, read_image
-from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.runtimes.runtime import Runner as Upscaler
 from qnas.runtimes.table import CHECKS
 
@@ -31,38 +29,14 @@ RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
 
 @dataclass(frozen=True, eq=False)
-class CalibratedSource(Source):
-    """A float network. `model`: the QDQ model of its calibration, uint8 in and out.
+class CalibratedSource(FloatSource):
+    """A float network and its calibration.
 
-    `refusal` says why that is no integer network, empty where it is one; `range_found` how the range of its
-    input was found, empty where the calibration was given.
+    `range_found`: how the range of its input was found, empty where the calibration was given.
     """
 
-    network: FloatModel
-    model: ModelProto
     calibration: Calibration
-    refusal: str
     range_found: str
-
-    @property
-    def scale(self) -> int:
-        """The factor of upscaling."""
-        return self.network.scale
-
-    @property
-    def channels(self) -> int:
-        """The number of colours of its images: 3, or 1 of a grey one."""
-        return self.network.channels
-
-    @property
-    def bits(self) -> set[int]:
-        """The bits that its weights have, 32 among them where layers are kept in float."""
-        options = self.calibration.options
-        return (
-            {options.weight_bits, *([FLOAT_BITS] if options.float_layers else [])}
-            if self.integer is None
-            else super().bits
-        )
 
     def notes(self, options: Options, images: Sequence[tuple[str, Image]]) -> tuple[str, ...]:
         """How it was calibrated."""
@@ -88,15 +62,6 @@ class CalibratedSource(Source):
         near = max(0.0, min(self.calibration.fidelity, EQUAL) - FURTHER)
         return (*known, Comparison("float model", version, False, _rounded(self.network), against, near))
 
-    @property
-    def why_float(self) -> str:
-        """The operation that is not integer, and what to do about it."""
-        return self.refusal
-
-    def qdq_model(self) -> ModelProto:
-        """The QDQ model of its calibration."""
-        return self.model
-
 
 def read_calibrated(path: Path, options: Options, display: Display) -> CalibratedSource:
     """Calibrate `path` with HR images, unless there is a calibration of it. Raises QnasError."""
@@ -109,12 +74,8 @@ def read_calibrated(path: Path, options: Options, display: Display) -> Calibrate
         found, range_found = done.calibration, done.network.white_found
     model = quantized_model(path, found)
     network = read_float_model(path, RANGES.get(found.source.white))
-    refusal, integer = "", None
-    try:
-        integer = integer_network_of(model, path.stem)
-    except ModelError as error:
-        refusal = str(error)
-    return CalibratedSource(path, integer, network, model, found, refusal, range_found)
+    integer, refusal = integers_in(model, path)
+    return CalibratedSource(path, integer, network, model, found.options, refusal, found, range_found)
 
 
 def _rounded(network: FloatModel) -> Upscaler:

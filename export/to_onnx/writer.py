@@ -171,26 +171,32 @@ class _Writer(GraphNodes):
     # Operations ------------------------------------------------------------------------------------------
 
     def convolution(self, node: Conv) -> None:
-        """Weights and biases are dequantized in the graph; bias scales are exactly s_x * s_w."""
+        """Weights and biases are dequantized in the graph; bias scales are exactly s_x * s_w.
+
+        Scales that are all the same are stored as one, biases that are all zero not at all.
+        """
         if node.image_gain is not None:
             return self.gained_convolution(node)
-        name, out = node.name, node.channels
-        scale = self.constant(f"{name}.weight_scale", node.weight_scale)
+        name, scales, along = node.name, node.weight_scale, {"axis": 0}
+        if (scales == scales[0]).all():
+            scales, along = scales[0], {}
+        scale = self.constant(f"{name}.weight_scale", scales)
         packed = node.bits <= 4 and self.target.four_bits != "int8"
         cast = packed and self.target.four_bits == "int4_cast"
         zeros = self.int4 if packed and not cast else self.constant
-        zero = zeros(f"{name}.weight_zero_point", np.zeros(out, np.int8))
+        zero = zeros(f"{name}.weight_zero_point", np.zeros(scales.shape, np.int8))
         stored = (self.int4 if packed else self.constant)(f"{name}.weight", node.weight)
         if cast:
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
-        weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", axis=0)
+        weight = self.node("DequantizeLinear", [stored, scale, zero], f"{name}.weight_dequantized", **along)
         if node.bits not in (4, 8) or (node.bits == 4 and not packed):
             self.say_bits(node.bits)
-        read = self.grids[node.inputs[0]].scale
-        bias_scale = self.constant(f"{name}.bias_scale", node.weight_scale * read)
-        bias = self.constant(f"{name}.bias", node.bias)
-        bias = self.node("DequantizeLinear", [bias, bias_scale], f"{name}.bias_dequantized", axis=0)
-        self.rounded(node, "Conv", [self.reads(node.inputs[0]), weight, bias], **_window(node))
+        inputs = [self.reads(node.inputs[0]), weight]
+        if node.bias.any():
+            step = self.constant(f"{name}.bias_scale", scales * self.grids[node.inputs[0]].scale)
+            bias = self.constant(f"{name}.bias", node.bias)
+            inputs.append(self.node("DequantizeLinear", [bias, step], f"{name}.bias_dequantized", **along))
+        self.rounded(node, "Conv", inputs, **_window(node))
 
     def image_gain(self, node: nodes.GainedNode) -> str:
         """The gain [] of the image, computed once for all that share it."""
@@ -391,11 +397,17 @@ class _Writer(GraphNodes):
 
 
 def _window(node: Conv) -> dict[str, Any]:
-    """The attributes of a convolution."""
-    return {
-        "kernel_shape": list(node.weight.shape[2:]), "strides": list(node.stride), "pads": list(node.padding),
-        "group": node.groups,
-    } | ({"dilations": list(node.dilation)} if node.dilation != (1, 1) else {})  # fmt: skip
+    """The attributes of a convolution that are not what ONNX takes them for anyway."""
+    found: dict[str, Any] = {"kernel_shape": list(node.weight.shape[2:])}
+    if node.stride != (1, 1):
+        found["strides"] = list(node.stride)
+    if node.padding != NO_SIDES:
+        found["pads"] = list(node.padding)
+    if node.groups != 1:
+        found["group"] = node.groups
+    if node.dilation != (1, 1):
+        found["dilations"] = list(node.dilation)
+    return found
 
 
 # Class of a node -> what writes the nodes of the graph that make its tensor.

@@ -164,12 +164,8 @@ class Blocks:
         """`options`: what differs from WINDOW."""
         inputs = (
             x.index,
-            self.file.constant(
-                f"{name}.weight", kernel.weight, Grid(kernel.scale, 0, 3 if kernel.depthwise else 0)
-            ),
-            self.file.constant(
-                f"{name}.bias", kernel.bias, Grid((x.scale * kernel.scale).astype(np.float32), 0)
-            ),
+            self.file.constant("weight", kernel.weight, Grid(kernel.scale, 0, 3 if kernel.depthwise else 0)),
+            self.file.constant("bias", kernel.bias, Grid((x.scale * kernel.scale).astype(np.float32), 0)),
         )
         window: dict[str, object] = WINDOW | options
         if kernel.depthwise:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qnas.export.to_tflite.sharing import sharing_builder
 from qnas.tflite.reader import IDENTIFIER, load_schema
 
 ALIGNMENT = 16  # bytes, of every buffer: the schema's force_align
@@ -147,8 +148,6 @@ class TfliteFile:
 
     def pack(self, name: str, inputs: int, outputs: int, metadata: Mapping[str, bytes]) -> bytes:
         """The file: tensor `inputs` to tensor `outputs`, `metadata` by name."""
-        import flatbuffers
-
         schema = self.schema
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.name = self.tensors, self.operators, name
@@ -159,7 +158,7 @@ class TfliteFile:
         model.metadata = [self._metadata(*entry) for entry in metadata.items()]
         model.signatureDefs = [self._signature(inputs, outputs)]
         model.buffers = self.buffers
-        builder = flatbuffers.Builder(sum(len(b.data) for b in self.buffers) + 2**16)
+        builder = sharing_builder(sum(len(b.data) for b in self.buffers) + 2**16)
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 

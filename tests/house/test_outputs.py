@@ -34,6 +34,7 @@ CASES = [
     ("export.inspect_cli", "model.onnx --images images --html {}", "images/0.png"),
     ("calibration.cli", "model.onnx images -o {}", "images/0.png"),
     ("calibration.cli", "model.onnx images --crops-of table.json -o {}", "table.json"),
+    ("calibration.cli", "model.onnx --dry-run --json {}", "weights"),
     ("search.import_cli", "found.pt --genotype table.json -o {}", "found.pt"),
     ("search.import_cli", "found.pt --genotype table.json -o new.pt --deployable {}", "table.json"),
     ("search.train_cli", "espcn-w8 --data images -o {}", "images/0.png"),

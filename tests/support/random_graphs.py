@@ -126,20 +126,52 @@ class RandomGraph(GraphNodes):
             "Add", [self.node("Abs", [x], "abs"), self.number(float(self.rng.normal()))], "shifted"
         )
 
+    # Operations that no integer network has ----------------------------------------------------------------
 
-OPERATIONS: tuple[Callable[[RandomGraph, str], str], ...] = (
+    def layer_norm(self, x: str) -> str:
+        axes = self.constant("axes", np.array([1]))
+        centred = self.node("Sub", [x, self.node("ReduceMean", [x, axes], "mean")], "centred")
+        variance = self.node(
+            "ReduceMean", [self.node("Pow", [centred, self.number(2)], "p"), axes], "variance"
+        )
+        spread = self.node("Sqrt", [self.node("Add", [variance, self.number(0.01)], "more")], "spread")
+        return self.node("Div", [centred, spread], "normed")
+
+    def sum_over_image(self, x: str) -> str:
+        total = self.node("ReduceSum", [x, self.constant("axes", np.array([2, 3]))], "total")
+        return self.node("Add", [x, self.node("Mul", [total, self.number(1e-4)], "little")], "shifted")
+
+    def softmax(self, x: str) -> str:
+        return self.node("Mul", [x, self.node("Softmax", [self.same(x)], "shares", axis=1)], "chosen")
+
+    def instance_norm(self, x: str) -> str:
+        inputs = [x, self.floats(self.width, mean=1, scale=0.1), self.floats(self.width, scale=0.1)]
+        return self.node("InstanceNormalization", inputs, "normed")
+
+    def cubic(self, x: str) -> str:
+        sizes = self.constant("sizes", np.float32([1, 1, 2, 2]))
+        large = self.node("Resize", [x, "", sizes], "large", mode="cubic")
+        return self.node("AveragePool", [large], "back", kernel_shape=[2, 2], strides=[2, 2])
+
+
+Operations = tuple[Callable[[RandomGraph, str], str], ...]
+OPERATIONS: Operations = (
     RandomGraph.leaky_by_max, RandomGraph.square, RandomGraph.gated, RandomGraph.attention,
     RandomGraph.squeeze_excite, RandomGraph.one_map, RandomGraph.per_channel, RandomGraph.sum_of_three,
     RandomGraph.dense_block, RandomGraph.linear, RandomGraph.gelu, RandomGraph.shifted,
 )  # fmt: skip
+FLOAT_OPERATIONS: Operations = (
+    RandomGraph.layer_norm, RandomGraph.sum_over_image, RandomGraph.softmax, RandomGraph.instance_norm,
+    RandomGraph.cubic,
+)  # fmt: skip
 
 
-def random_graph(seed: int) -> ModelProto:
-    """Two to four operations between convolutions, around which the image is carried."""
+def random_graph(seed: int, operations: Operations = OPERATIONS) -> ModelProto:
+    """Two to four of `operations` between convolutions, around which the image is carried."""
     g = RandomGraph(seed)
     x = first = g.conv("image", 3, g.width)
-    for index in g.rng.integers(0, len(OPERATIONS), g.rng.integers(2, 5)):
-        x = OPERATIONS[index](g, x)
+    for index in g.rng.integers(0, len(operations), g.rng.integers(2, 5)):
+        x = operations[index](g, x)
         x = g.same(x) if g.rng.random() < 0.6 else x
     x = g.node("Add", [g.same(x), first], "carried")
     wide = g.conv(x, g.width, 12)

@@ -14,6 +14,16 @@ from qnas.onnx.names import Names
 INPUT, OUTPUT = "image", "upscaled"
 
 
+def _tensor(name: str, array: NDArray[Any], kind: int | None) -> TensorProto:
+    """A tensor of ONNX type `kind`, or the array's; onnx itself would take a byte and a half for two INT4."""
+    if kind is None:
+        return numpy_helper.from_array(array, name)
+    if kind != TensorProto.INT4:
+        return helper.make_tensor(name, kind, array.shape, array.flatten().tolist())
+    flat = np.append(array.ravel(), np.zeros(array.size % 2, array.dtype)).astype(np.uint8) & 15
+    return helper.make_tensor(name, kind, array.shape, bytes(flat[::2] | flat[1::2] << 4), raw=True)
+
+
 @dataclass
 class GraphNodes:
     """The nodes and constants of a graph under construction. Methods return the name of a tensor.
@@ -42,11 +52,7 @@ class GraphNodes:
         key = (name, kind, array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = free = self.names.tensor(name)
-            self.initializers[free] = (
-                numpy_helper.from_array(array, free)
-                if kind is None
-                else helper.make_tensor(free, kind, array.shape, array.flatten().tolist())
-            )
+            self.initializers[free] = _tensor(free, array, kind)
         return self._constants[key]
 
     def int4(self, name: str, value: NDArray[np.int8]) -> str:

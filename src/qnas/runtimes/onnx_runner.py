@@ -40,10 +40,10 @@ def onnx_runner(
             return entry.pixels(run(entry.feed(image))[0])
 
     def trace(image: Image, nodes: Sequence[IntegerNode]) -> Mapping[str, Planes]:
-        written = {name for node in model.graph.node for name in node.output}
-        # A node that is named as the graph's input or output has a tensor of another name.
-        spelled = [(node.name, tensor) for node in nodes for tensor in (node.name, f"{node.name}.value")]
-        tensors = {name: tensor for name, tensor in spelled if tensor in written}
+        written = {node.name: node.output[0] for node in model.graph.node}
+        # A layer that is named as the graph's input or output has a node of another name.
+        spelled = [(node.name, name) for node in nodes for name in (node.name, f"{node.name}.value")]
+        tensors = {layer: written[name] for layer, name in spelled if name in written}
         tensors[nodes[-1].name] = entry.output
         more = deepcopy(model)
         names = [entry.output, *dict.fromkeys(t for t in tensors.values() if t != entry.output)]
