@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qnas.search.training.data import load_crops
-from qnas.testing.sr_modules import Network, conv, export, quiet, repeating
+from qnas.testing.sr_modules import Network, conv, export, quiet
 
 
 def repeated(x: Tensor, scale: int) -> Tensor:
@@ -116,7 +116,7 @@ class Edsr(Network):
             nn.Sequential(conv(channels, channels), nn.ReLU(), quiet(conv(channels, channels)))
             for _ in range(depth)
         )
-        self.last = repeating(conv(channels, 3 * scale**2), scale)
+        self.last = quiet(conv(channels, 3 * scale**2))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, 3, scale H, scale W]."""

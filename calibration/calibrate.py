@@ -17,7 +17,7 @@ from qnas.calibration.judge import Judge, OneByOne
 from qnas.calibration.patches import manifest
 from qnas.calibration.patches.patch_size import default_side
 from qnas.calibration.patches.patches import Patches
-from qnas.calibration.patches.representative import RepresentativeSet, representative_set
+from qnas.calibration.patches.representative import COUNT, RepresentativeSet, representative_set
 from qnas.calibration.patches.taming import Taming, tame
 from qnas.calibration.prepare.clip_free import without_clip
 from qnas.calibration.prepare.float_model import FloatModel, Runner, read_float_model
@@ -31,9 +31,12 @@ from qnas.calibration.ptq.weights import IntegerWeights, WeightBits
 from qnas.calibration.sensitivity import fallback
 from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import passed_over
+from qnas.onnx.cost import model_cost
 
 Weights = Mapping[str, IntegerWeights]
 HELD_OUT = 0.25  # of the patches: they make the scores
+PASS_MACS = 1.2e12  # of one pass over all patches, where nobody said how many: minutes for all passes
+LEAST_COUNT = 64
 INPUT_RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
 
@@ -42,8 +45,8 @@ class Settings:
     """What `qnas-calibrate` was told.
 
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
-    a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
-    images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
+    a network of one size takes. `count`: patches, None for 256 and at least one of each image, or fewer
+    where the network is large (`_count`). `hr`: the images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
     `range_rules.RULES`, how ranges come of values. `float_layers`: names, with * and ?, of those that stay
     float. `fallback`: how many of the most sensitive layers do as well, `target`: or as many as a fidelity in
     dB takes. `threads`: 0 for one per core.
@@ -189,8 +192,9 @@ def _chosen(
 ) -> RepresentativeSet:
     if settings.crops_of is not None:
         return _taken_again(network, images, settings, settings.crops_of)
+    patch = _patch(network, images, settings)
     chosen = representative_set(
-        images, _patch(network, images, settings), settings.count, settings.seed,
+        images, patch, settings.count or _count(network, patch), settings.seed,
         hr_scale=network.scale if settings.hr else None, channels=3 if network.channels == 3 else 1,
         progress=display.step("reading images"),
     )  # fmt: skip
@@ -291,6 +295,14 @@ def best_of(found: Sequence[Candidate], scores: Sequence[Score]) -> Candidate:
     """The eligible one of the highest score less its handicap, the first of equals."""
     worth = {i: score.psnr - found[i].handicap for i, score in enumerate(scores) if score.eligible}
     return found[max(worth, key=lambda i: worth[i])]
+
+
+def _count(network: FloatModel, patch: int | tuple[int, int]) -> int | None:
+    """How many patches a network of many MACs is shown, so that calibration takes minutes; else None."""
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    layers = model_cost(network.model, {network.input: network.shape(height, width)}).layers
+    macs = sum(layer.macs for layer in layers)
+    return None if macs * COUNT <= PASS_MACS else max(LEAST_COUNT, int(PASS_MACS / macs))
 
 
 def _patch(network: FloatModel, images: Sequence[Path], settings: Settings) -> int | tuple[int, int]:

@@ -25,6 +25,7 @@ MINIMUM = 0.5
 PARTS = 1024  # contrasts are whole parts of it
 NEAR = 0.25  # grey levels below the bound: near enough to it
 STRAIGHT = 4  # tries by straight lines, then the middle is tried, so that no more than 10 follow
+FLAT = 2  # tries, after which a patch that is not in range yet is tried as a flat colour
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,12 @@ class _Offender:
 
     @property
     def next(self) -> int:
-        """The contrast to try: where a straight line is NEAR / 2 below the bound, or the middle."""
+        """The contrast to try: where a straight line is NEAR / 2 below the bound, the middle, or none at all."""
         low = max(self.low, 0)
         guess = (low + self.high) // 2
-        if self.tries < STRAIGHT:
+        if self.tries == FLAT and self.low < 0:
+            guess = 0
+        elif self.tries < STRAIGHT:
             share = (-NEAR / 2 - self.below) / (self.above - self.below)
             guess = math.floor(low + share * (self.high - low))
         return min(max(guess, self.low + 1), self.high - 1)

@@ -12,6 +12,8 @@
    a constant is added to that, the zero point moves, and no byte changes.
 7. The scales of a product are such that every runtime rounds all products of two bytes alike: a little larger
    where they would not be.
+8. What a PRelu or LeakyRelu of slopes from 0 to 1 writes has the scale of what it reads, where that is not
+   much larger than its own: values above 0 are then not rounded again.
 """
 
 import math
@@ -19,11 +21,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError
+from qnas.onnx.graph import attributes
 from qnas.integer.requantization import products_agree
 from qnas.quantization.quantizers import QuantParams, quantize
 
@@ -37,6 +41,9 @@ SIGMOID = Range(0.0, 255 / 256)
 NOTCHES = 16
 GROWTH = 1 + 2**-9  # of scales whose products runtimes would round differently: other mantissas
 MOST_ATTEMPTS = 24
+# Of case 8: with steps s in and t out, and half of the values above 0, the variance of what roundings add
+# falls by t**2 / 24 and grows by (s**2 - t**2) / 24.
+WORTH = 2**0.5
 
 
 @dataclass
@@ -109,7 +116,10 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range]) -> Grids:
     params = {group: span.params() for group, span in spans.items()} | known
     for family in families:
         params |= _family_grids(family, needed, spans, known)
-    return Grids(groups, _agreeing(_products(graph, groups), families, needed, spans, params, known))
+    products = _products(graph, groups)
+    tied = {group for family in families for group in family.groups}.union(*products, known)
+    params |= _kept_above_zero(graph, groups, spans, params, tied)
+    return Grids(groups, _agreeing(products, families, needed, spans, params, known))
 
 
 def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:
@@ -320,3 +330,34 @@ def _agreeing(
         if not apart:
             break
     return found
+
+
+# Case 8 ------------------------------------------------------------------------------------------------
+
+
+def _kept_above_zero(
+    graph: FloatGraph, groups: Sets, spans: Mapping[str, Range], params: Mapping[str, QuantParams],
+    tied: Collection[str],
+) -> dict[str, QuantParams]:  # fmt: skip
+    """The grids of what rectifiers with slopes write, but for the groups `tied` to others."""
+    found: dict[str, QuantParams] = {}
+    for node in graph.nodes:
+        if node.op_type not in ("LeakyRelu", "PRelu") or not graph.data(node):
+            continue
+        group = groups.of(node.output[0])
+        read = found.get(source := groups.of(node.input[0]), params[source])
+        slopes = _slopes(graph, node)
+        if slopes is None or slopes.min() < 0 or slopes.max() > 1 or group in tied:
+            continue
+        own, step = float(params[group].scale), float(read.scale)
+        if own <= step <= WORTH * own:
+            found[group] = grid_of_step(spans[group], step)
+    return found
+
+
+def _slopes(graph: FloatGraph, node: NodeProto) -> NDArray[np.float32] | None:
+    """Of what is below 0; None where they are not constant."""
+    if node.op_type == "LeakyRelu":
+        return np.asarray(attributes(node).get("alpha", 0.01), np.float32)
+    name = node.input[1]
+    return graph.array(name) if name in graph.constants else None

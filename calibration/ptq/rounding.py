@@ -32,6 +32,7 @@ from qnas.quantization.quantizers import quantize
 
 IMAGES = 48  # patches whose moments are taken
 PLACES = 1024  # of each tensor of a patch, about
+EXACT = 256  # places whose sums of products of bytes float32 holds: 255**2 * 256 < 2**24
 SHARES = {8: np.linspace(1.15, 0.95, 9), 4: np.linspace(1.1, 0.5, 25)}  # of the scale that clips nothing
 DAMPING = 0.003  # of the mean square, added to every square
 # Assumed moments: neighbouring pixels correlate by CORRELATION, channels share a mean, NOISE is the rest.
@@ -158,7 +159,7 @@ def _measured(
         }
         for node in convolutions:
             windows = _windows(steps[node.input[0]], node, graph.array(node.input[1]).shape)
-            sums[node.name] = sums.get(node.name, 0) + windows.transpose(0, 2, 1) @ windows
+            sums[node.name] = sums.get(node.name, 0) + _products(windows)
     return {
         node.name: _damped(sums[node.name], float(grids.of(node.input[0]).scale)) for node in convolutions
     }
@@ -169,7 +170,16 @@ def one_by_one(batches: Iterable[Floats]) -> Iterator[Floats]:
     return (batch[i : i + 1] for batch in batches for i in range(len(batch)))
 
 
-def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _products(windows: Floats) -> Moments:
+    """Sums over the places of windows [groups, places, K] of whole numbers: float64 [groups, K, K], exact."""
+    found = np.zeros((len(windows), windows.shape[2], windows.shape[2]))
+    for start in range(0, windows.shape[1], EXACT):
+        part = windows[:, start : start + EXACT]
+        found += part.transpose(0, 2, 1) @ part
+    return found
+
+
+def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> Floats:
     """What filters of weights `shape` read of x [C, H, W] at about PLACES places: [groups, places, K + 1].
 
     Whole numbers; the last of each window is 1.
@@ -186,8 +196,8 @@ def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> N
     views = views[:, ::sparse, ::sparse]  # [C, rows, columns, kh, kw]
     places, kernel = views.shape[1] * views.shape[2], shape[2] * shape[3]
     read = views.reshape(groups, shape[1], places, kernel).transpose(0, 2, 1, 3).reshape(groups, places, -1)
-    ones = np.ones((groups, places, 1), np.int32)
-    return np.concatenate([read, ones], axis=2).astype(np.float64)
+    ones = np.ones((groups, places, 1), np.float32)
+    return np.concatenate([read.astype(np.float32), ones], axis=2)
 
 
 def _damped(sums: Moments, scale: float) -> Moments:
