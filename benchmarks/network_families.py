@@ -138,7 +138,7 @@ class Family:
 FAMILIES = {
     "fsrcnn-x2": Family(lambda: Fsrcnn(2), 6000, 1e-3),
     "srvgg-x2": Family(lambda: Srvgg(2), 3000),
-    "naf-x2": Family(lambda: Naf(2), 3000, 1e-3),
+    "naf-x2": Family(lambda: Naf(2), 1200, 1e-3),
 }
 
 

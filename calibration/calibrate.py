@@ -11,7 +11,15 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, watch
+from qnas.calibration.candidates import (
+    NATURAL,
+    Candidate,
+    Watched,
+    candidates,
+    pinned,
+    watch,
+    with_trunks_in_float,
+)
 from qnas.calibration.document import Calibration, Kept, Score, read_calibration, source_of
 from qnas.calibration.judge import Judge, OneByOne
 from qnas.calibration.patches import manifest
@@ -45,11 +53,11 @@ class Settings:
     """What `qnas-calibrate` was told.
 
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
-    a network of one size takes. `count`: patches, None for 256 and at least one of each image, or fewer
-    where the network is large (`_count`). `hr`: the images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
-    `range_rules.RULES`, how ranges come of values. `float_layers`: names, with * and ?, of those that stay
-    float. `fallback`: how many of the most sensitive layers do as well, `target`: or as many as a fidelity in
-    dB takes. `threads`: 0 for one per core.
+    a network of one size takes. `count`: patches, None for 256 and at least one of each image, fewer where
+    the network is large. `hr`: the images are high resolution. `crops_of`: a calibration.json whose patches
+    are taken again. `observer`: of `range_rules.RULES`, how ranges come of values. `float_layers`: names, with
+    * and ?, of those that stay float. `fallback`: how many of the most sensitive layers, or trunks, do as
+    well, `target`: or as many as a fidelity in dB takes. `threads`: 0 for one per core.
     """
 
     patch: int | None = None
@@ -154,6 +162,9 @@ def run(
     natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
     weights = fitted_weights(network, natural_ranges, options, patches.batches())
     scores = _scores(found, weights, judge, shown)
+    if (unrounded := with_trunks_in_float(best_of(found, scores))) is not None:
+        found = (*found, unrounded)
+        scores = (*scores, *_scores([unrounded], weights, judge, shown))
     best = best_of(found, scores)
     options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(

@@ -131,7 +131,7 @@ class _Offender:
 
     @property
     def next(self) -> int:
-        """The contrast to try: where a straight line is NEAR / 2 below the bound, the middle, or none at all."""
+        """The contrast to try: where a straight line is NEAR / 2 below the bound, 0, or the middle."""
         low = max(self.low, 0)
         guess = (low + self.high) // 2
         if self.tries == FLAT and self.low < 0:

@@ -27,8 +27,8 @@ from onnx import NodeProto
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError
-from qnas.onnx.graph import attributes
 from qnas.integer.requantization import products_agree
+from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, quantize
 
 TOP = 255
