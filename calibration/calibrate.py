@@ -55,8 +55,8 @@ class Settings:
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
     a network of one size takes. `count`: patches, None for 256 and at least one of each image, fewer where
     the network is large. `hr`: the images are high resolution. `crops_of`: a calibration.json whose patches
-    are taken again. `observer`: of `range_rules.RULES`, how ranges come of values. `float_layers`: names, with
-    * and ?, of those that stay float. `fallback`: how many of the most sensitive layers, or trunks, do as
+    are taken again. `observer`: of `range_rules.RULES`, how ranges come of values. `float_layers`: names,
+    with * and ?, of those that stay float. `fallback`: how many of the most sensitive layers or trunks do as
     well, `target`: or as many as a fidelity in dB takes. `threads`: 0 for one per core.
     """
 
@@ -160,7 +160,7 @@ def run(
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
     natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
-    weights = fitted_weights(network, natural_ranges, options, patches.batches())
+    weights = fitted_weights(network, natural_ranges, options, patches.batches(), threads)
     scores = _scores(found, weights, judge, shown)
     if (unrounded := with_trunks_in_float(best_of(found, scores))) is not None:
         found = (*found, unrounded)

@@ -16,7 +16,9 @@ threads.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,24 +45,24 @@ Moments = NDArray[np.float64]  # [groups, K + 1, K + 1]
 
 def fitted(
     network: FloatModel, ranges: Mapping[str, Range], weight_bits: int, rule: WeightRange,
-    batches: Iterable[Floats],
+    batches: Iterable[Floats], threads: int = 1,
 ) -> dict[str, IntegerWeights]:  # fmt: skip
     """Integer weights of every convolution of `network`, for the images of `batches`, [N, H, W, C] each.
 
-    The first IMAGES of them are looked at, one at a time, in grey levels.
+    The first IMAGES of them are looked at, `threads` at a time, in grey levels.
     """
     graph = FloatGraph(network)
     convolutions = [node for node in graph.nodes if is_fittable(graph, node)]
-    moments = _measured(graph, plan_grids(graph, ranges), convolutions, batches)
-    found = {}
-    for node in convolutions:
+    moments = _measured(graph, plan_grids(graph, ranges), convolutions, batches, threads)
+
+    def fit(node: NodeProto) -> IntegerWeights:
         bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         weight = graph.array(node.input[1])
         zeros = np.zeros(len(weight), np.float32)
-        found[node.name] = rounded(
-            weight, zeros if bias is None else bias, moments[node.name], weight_bits, rule
-        )
-    return found
+        return rounded(weight, zeros if bias is None else bias, moments[node.name], weight_bits, rule)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip((node.name for node in convolutions), pool.map(fit, convolutions), strict=True))
 
 
 def is_fittable(graph: FloatGraph, node: NodeProto) -> bool:
@@ -146,20 +148,26 @@ def assumed(weight: Floats, groups: int) -> Moments:
 
 
 def _measured(
-    graph: FloatGraph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats]
+    graph: FloatGraph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats], threads: int
 ) -> dict[str, Moments]:
     """Node -> [groups, K + 1, K + 1], the last input being 1, damped."""
     names = list(dict.fromkeys(node.input[0] for node in convolutions))
-    runner = Runner(graph.network, names)
+    runner, adding = Runner(graph.network, names), Lock()
     sums: dict[str, Moments] = {}
-    for image in islice(one_by_one(batches), IMAGES):
+
+    def take(image: Floats) -> None:
         values = runner.tensors(image)
         steps = {
             name: quantize(values[name][0], grids.of(name)) - grids.of(name).zero_point for name in names
         }
         for node in convolutions:
             windows = _windows(steps[node.input[0]], node, graph.array(node.input[1]).shape)
-            sums[node.name] = sums.get(node.name, 0) + _products(windows)
+            products = _products(windows)
+            with adding:  # whole numbers: in any order
+                sums[node.name] = sums.get(node.name, 0) + products
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(take, islice(one_by_one(batches), IMAGES)))
     return {
         node.name: _damped(sums[node.name], float(grids.of(node.input[0]).scale)) for node in convolutions
     }
