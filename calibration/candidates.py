@@ -46,7 +46,7 @@ CLIPPED = "natural, clipped"
 CONTROL = "in range only, pinned"
 
 CLIP_WORTH = 0.3  # dB: a clip costs time in every image, and less than that is not seen
-TRUNK_WORTH = 0.3  # dB: sums in float take longer
+TRUNK_WORTH = 0.2  # dB: sums in float take longer
 NARROW_WORTH = 0.1  # dB: other images hold larger values than the patches that make the scores
 
 Seen = Mapping[str, Histogram]
