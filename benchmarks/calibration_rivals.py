@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,13 @@ class Patches(CalibrationDataReader):  # type: ignore[misc]
         return next(self._feeds, None)
 
 
-def static_quantization(network: FloatModel, images: RepresentativeSet, method: str, target: Path) -> None:
-    """As its documentation advises for CPUs with VNNI: pre-processed, QDQ, U8S8, weights per channel."""
+def static_quantization(
+    network: FloatModel, images: RepresentativeSet, method: str, target: Path, operations: Sequence[str] = ()
+) -> None:
+    """As its documentation advises for CPUs with VNNI: pre-processed, QDQ, U8S8, weights per channel.
+
+    `operations`: the only ones that are quantized; all that can be if none is named.
+    """
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         source, ready = Path(folder) / "float.onnx", Path(folder) / "ready.onnx"
@@ -50,6 +55,7 @@ def static_quantization(network: FloatModel, images: RepresentativeSet, method: 
         quantize_static(
             ready, target, Patches(network, images), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=METHODS[method],
+            op_types_to_quantize=list(operations) or None,
         )  # fmt: skip
 
 

@@ -132,7 +132,8 @@ def rows() -> Iterator[Row]:
         found = load_found(path)
         if found.architecture.quantized:
             name, scale = path.parent.name, found.architecture.scale
-            yield Row(NETWORKS, f"{name}, trained", ((name, integer_network(found), shrink(hr, scale)),), hr)
+            trained = (f"{name}-trained", integer_network(found), shrink(hr, scale))
+            yield Row(NETWORKS, f"{name}, trained", (trained,), hr)
     found_networks = {name: random_found(name) for name in named_architectures() if not name.endswith("w32")}
     found_networks |= {
         f"{space}-{seed}": build(random_architecture(space, seed), seed)

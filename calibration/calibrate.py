@@ -11,13 +11,22 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from qnas.calibration.candidates import NATURAL, Candidate, Watched, candidates, pinned, ranges_of, watch
+from qnas.calibration.candidates import (
+    NATURAL,
+    Candidate,
+    Watched,
+    candidates,
+    pinned,
+    ranges_of,
+    watch,
+    with_trunks_in_float,
+)
 from qnas.calibration.document import Calibration, Kept, Score, Wide, read_calibration, source_of
 from qnas.calibration.judge import Judge, OneByOne
 from qnas.calibration.patches import manifest
 from qnas.calibration.patches.patch_size import default_side
 from qnas.calibration.patches.patches import Patches
-from qnas.calibration.patches.representative import RepresentativeSet, representative_set
+from qnas.calibration.patches.representative import COUNT, RepresentativeSet, representative_set
 from qnas.calibration.patches.taming import Taming, tame
 from qnas.calibration.prepare.clip_free import without_clip
 from qnas.calibration.prepare.float_model import FloatModel, Runner, activations, read_float_model
@@ -34,10 +43,13 @@ from qnas.calibration.sensitivity import fallback
 from qnas.calibration.widening import Widening, said_of, widened
 from qnas.errors import CalibrationError, ImageError, UsageError
 from qnas.images.files import passed_over
+from qnas.onnx.cost import model_cost
 
 Weights = Mapping[str, IntegerWeights]
 Before = Callable[[FloatModel, PtqOptions], None]
 HELD_OUT = 0.25  # of the patches: they make the scores
+PASS_MACS = 1.2e12  # of one pass over all patches, where nobody said how many: minutes for all passes
+LEAST_COUNT = 64
 INPUT_RANGES: dict[float, InputRange] = {1.0: "0..1", 255.0: "0..255"}
 
 
@@ -46,12 +58,12 @@ class Settings:
     """What `qnas-calibrate` was told.
 
     `patch`: side in pixels of the network's input, None for 96, or less where the images are small, or what
-    a network of one size takes. `count`: patches, None for 256 and at least one of each image. `hr`: the
-    images are high resolution. `crops_of`: a calibration.json whose patches are taken again. `observer`: of
-    `range_rules.RULES`, how ranges come of values. `float_layers`: names, with * and ?, of those that stay
-    float. `activation_bits`: (8,), (16,), or (8, 16): 16 where a `target`, a fidelity in dB, takes it.
-    `fallback`: how many of the most sensitive layers do stay float as well; without (8, 16) as many as the
-    `target` takes. `threads`: 0 for one per core.
+    a network of one size takes. `count`: patches, None for 256 and at least one of each image, fewer where
+    the network is large. `hr`: the images are high resolution. `crops_of`: a calibration.json whose patches
+    are taken again. `observer`: of `range_rules.RULES`, how ranges come of values. `float_layers`: names,
+    with * and ?, of those that stay float. `activation_bits`: (8,), (16,), or (8, 16): 16 where a `target`, a
+    fidelity in dB, takes it. `fallback`: how many of the most sensitive layers or trunks do stay float as
+    well; without (8, 16) as many as the `target` takes. `threads`: 0 for one per core.
     """
 
     patch: int | None = None
@@ -158,8 +170,11 @@ def run(
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
     natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
-    weights = fitted_weights(network, natural_ranges, options, patches.batches())
+    weights = fitted_weights(network, natural_ranges, options, patches.batches(), threads)
     scores = _scores(found, weights, judge, shown)
+    if (unrounded := with_trunks_in_float(best_of(found, scores))) is not None:
+        found = (*found, unrounded)
+        scores = (*scores, *_scores([unrounded], weights, judge, shown))
     best = best_of(found, scores)
     widening = _widened(best, watched, weights, patches, judge, settings, shown)
     options, ranges = (widening.options, widening.ranges) if widening else (best.options, best.ranges)
@@ -213,8 +228,9 @@ def _chosen(
 ) -> RepresentativeSet:
     if settings.crops_of is not None:
         return _taken_again(network, images, settings, settings.crops_of)
+    patch = _patch(network, images, settings)
     chosen = representative_set(
-        images, _patch(network, images, settings), settings.count, settings.seed,
+        images, patch, settings.count or _count(network, patch), settings.seed,
         hr_scale=network.scale if settings.hr else None, channels=3 if network.channels == 3 else 1,
         progress=display.step("reading images"),
     )  # fmt: skip
@@ -348,6 +364,14 @@ def best_of(found: Sequence[Candidate], scores: Sequence[Score]) -> Candidate:
     """The eligible one of the highest score less its handicap, the first of equals."""
     worth = {i: score.psnr - found[i].handicap for i, score in enumerate(scores) if score.eligible}
     return found[max(worth, key=lambda i: worth[i])]
+
+
+def _count(network: FloatModel, patch: int | tuple[int, int]) -> int | None:
+    """How many patches a network of many MACs is shown, so that calibration takes minutes; else None."""
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    layers = model_cost(network.model, {network.input: network.shape(height, width)}).layers
+    macs = sum(layer.macs for layer in layers)
+    return None if macs * COUNT <= PASS_MACS else max(LEAST_COUNT, int(PASS_MACS / macs))
 
 
 def _patch(network: FloatModel, images: Sequence[Path], settings: Settings) -> int | tuple[int, int]:

@@ -6,6 +6,8 @@
 4. natural, least error, pinned: the same, by the squared error of all values.
 5. natural, clipped: the network keeps its clip; what stands before it has its natural range.
 6. in range only, pinned: the negative control. It never sees strong edges, and must not be chosen.
+7. the best of these, trunks in float: the sums of its trunks are not rounded. Of networks that no format has
+   in integers alone in any case.
 
 Activations of 16 bits need nothing cut off: of 2 to 4 there is only the first then.
 
@@ -27,12 +29,15 @@ from qnas.calibration.prepare.float_model import FloatModel, activations
 from qnas.calibration.progress import Wrap
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import plan_grids
-from qnas.calibration.ptq.integer_model import PtqOptions
+from qnas.calibration.ptq.integer_model import PtqOptions, plan_layers
+from qnas.calibration.ptq.qdq_writer import WEIGHTED
+from qnas.calibration.ptq.trunks import trunks
 from qnas.calibration.ranges.collection import collect
 from qnas.calibration.ranges.histogram import Histogram
 from qnas.calibration.ranges.range_rules import RULES, percentile
 from qnas.calibration.ranges.ranges import Range
 from qnas.images.evaluation import Batch
+from qnas.onnx.operations import ELEMENTWISE
 
 TAMED = "tamed, pinned"
 NATURAL = "natural, pinned"
@@ -43,6 +48,7 @@ CLIPPED = "natural, clipped"
 CONTROL = "in range only, pinned"
 
 CLIP_WORTH = 0.3  # dB: a clip costs time in every image, and less than that is not seen
+TRUNK_WORTH = 0.2  # dB: sums in float take longer
 NARROW_WORTH = 0.1  # dB: other images hold larger values than the patches that make the scores
 
 Seen = Mapping[str, Histogram]
@@ -163,6 +169,18 @@ def candidates(
     if watched.in_range and watched.offending:
         found.append(replace(made(CONTROL, watched.in_range, rule), eligible=False))
     return tuple(found)
+
+
+def with_trunks_in_float(best: Candidate) -> Candidate | None:
+    """The seventh; None where there are no trunks, or an integer network could have all operations."""
+    plan = plan_layers(best.network, best.options)
+    floats = [node for node in plan.graph.nodes if node.name in {*plan.layers} - plan.integer]
+    sums = tuple(name for trunk in trunks(plan) for name in trunk)
+    if not sums or all(node.op_type in ELEMENTWISE | WEIGHTED for node in floats):
+        return None
+    options = replace(best.options, float_layers=(*best.options.float_layers, *sums))
+    handicap = best.handicap + TRUNK_WORTH
+    return replace(best, name=f"{best.name}, trunks in float", options=options, handicap=handicap)
 
 
 def ranges_of(seen: Seen, rule: Callable[[Histogram], Range]) -> dict[str, Range]:

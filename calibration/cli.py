@@ -21,7 +21,9 @@ PATH = click.Path(path_type=Path)
     help="Side of a patch, in input pixels. Default: 96, less for small images.",
 )
 @click.option(
-    "--count", type=click.IntRange(2), help="Patches. Default: 256, and one of each image at least."
+    "--count",
+    type=click.IntRange(2),
+    help="Patches. Default: 256 and one of each image, fewer for large networks.",
 )
 @click.option("--crops-of", type=PATH, help="Take the patches that this calibration.json names, of IMAGES.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which patches.")

@@ -28,6 +28,7 @@ from qnas.calibration.ptq.integer_model import (
     write_one,
 )
 from qnas.calibration.ptq.rounding import one_by_one
+from qnas.calibration.ptq.trunks import trunks
 from qnas.calibration.ptq.weights import IntegerWeights
 from qnas.calibration.ranges.ranges import Range
 from qnas.images.evaluation import Batch
@@ -57,9 +58,13 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Step:
-    """One more layer in float32: `score` of the model then, its size in bytes, `macs` share of the layer."""
+    """One more layer, or trunk, in float32: `score` of the model then, its size in bytes, `macs` its share.
+
+    `nodes`: the layer, or the sums of the trunk; `layer` names them.
+    """
 
     layer: str
+    nodes: tuple[str, ...]
     score: float
     macs: float
     bytes: int
@@ -118,25 +123,31 @@ def fallback(
     """`options` with convolutions in float: `layers` of them, or as many as `score` needs to reach `target`.
 
     With both it is whichever comes first, and nothing changes where the target is reached already. Each step
-    takes, of the TRIED most sensitive ones that are left, the one with the best score.
+    takes, of the TRIED most sensitive ones that are left and the TRIED longest trunks, what has the best
+    score: the tensors of a trunk round alike, and one layer beside it in float gains little.
     """
 
-    def scored(layer: str) -> tuple[float, PtqOptions, Step]:
-        tried = replace(options, float_layers=(*options.float_layers, layer))
+    def scored(nodes: tuple[str, ...]) -> tuple[float, PtqOptions, Step]:
+        tried = replace(options, float_layers=(*options.float_layers, *nodes))
         model = quantized(network, ranges, tried, weights)
-        found = score(model)
-        return found, tried, Step(layer, found, shares.get(layer, 0.0), model.ByteSize())
+        found, macs = score(model), sum(shares.get(node, 0.0) for node in nodes)
+        named = nodes[0] if len(nodes) == 1 else f"{nodes[0]} and {len(nodes) - 1} more sums"
+        return found, tried, Step(named, nodes, found, macs, model.ByteSize())
 
     steps: list[Step] = []
     if target is not None and score(quantized(network, ranges, options, weights)) >= target:
         return options, ()
     plan, shares = plan_layers(network, options), mac_shares(network, options)
     order = [each.layer for each in sensitivity(network, ranges, options, batches, weights)]
-    left = [layer for layer in order if layer in plan.weighted]
-    while left and (layers is None or len(steps) < layers):
-        found, options, step = max((scored(layer) for layer in left[:TRIED]), key=lambda each: each[0])
+    left: list[tuple[str, ...]] = [(layer,) for layer in order if layer in plan.weighted]
+    whole = list(trunks(plan))
+    while (left or whole) and (layers is None or len(steps) < layers):
+        tried = [scored(nodes) for nodes in (*left[:TRIED], *whole[:TRIED])]
+        found, options, step = max(tried, key=lambda each: each[0])
         steps.append(step)
-        left.remove(step.layer)
+        for choices in (left, whole):
+            if step.nodes in choices:
+                choices.remove(step.nodes)
         if target is not None and found >= target:
             break
     return options, tuple(steps)

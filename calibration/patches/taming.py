@@ -1,10 +1,13 @@
 """Taming, the heart of CFQP: a patch whose float output leaves the nominal range loses contrast.
 
-Of a patch p with mean colour c it makes `c + a (p - c)`, with the largest a found by bisection whose output
-is within half a grey level of 0..255. Only outputs of the float network decide. Where the output leaves the
-range at one a and comes back at a larger one, the a found is in range, and a step more is not.
+Of a patch p with mean colour c it makes `c + a (p - c)`, with an a whose output is within half a grey level
+of 0..255, and so large that it comes within NEAR of that bound, or that a 1024th more is beyond it. Only
+outputs of the float network decide. How far an output is beyond the bound is almost linear in a, so the a is
+between the two nearest that were tried, where a straight line says: two or three runs of the network find
+it. Where the output leaves the range at one a and comes back at a larger one, the a found is at an end.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +22,10 @@ Outputs = Callable[[Batch], Batch]
 
 TOLERANCE = 0.5  # grey levels: what rounds to a nominal one
 MINIMUM = 0.5
-STEPS = 10  # of bisection: the contrasts are 1024ths, a quarter of a grey level at most
+PARTS = 1024  # contrasts are whole parts of it
+NEAR = 0.25  # grey levels below the bound: near enough to it
+STRAIGHT = 4  # tries by straight lines, then the middle is tried, so that no more than 10 follow
+FLAT = 2  # tries, after which a patch that is not in range yet is tried as a flat colour
 
 
 @dataclass(frozen=True)
@@ -79,22 +85,24 @@ def tame(
     """Find the contrast of every patch of `natural`, batches of float32 [N, H, W, C] grey levels, in a pass.
 
     `outputs` is the float network without its clip, pixels to pixels. It sees every patch once, and those out
-    of range, gathered from several batches into one, another 10 times or 11. Raises ModelError when it writes
+    of range, gathered from several batches into one, a few times more. Raises ModelError when it writes
     values that are not finite.
     """
     contrasts: list[float | None] = []
-    waiting: list[tuple[int, Batch]] = []  # patches out of range, with their places in `contrasts`
+    waiting: list[_Offender] = []
     together = 1
     for patches in natural:
-        inside = _in_range(outputs(patches), tolerance)
-        waiting += [(len(contrasts) + int(i), patches[i].copy()) for i in np.flatnonzero(~inside)]
+        beyond = _beyond(outputs(patches), tolerance)
+        waiting += [
+            _Offender(len(contrasts) + int(i), patches[i].copy(), float(beyond[i]), tolerance)
+            for i in np.flatnonzero(beyond > 0)
+        ]
         contrasts += [1.0] * len(patches)
         together = max(together, len(patches))
         while len(waiting) >= together:
-            _settle(waiting[:together], contrasts, outputs, tolerance)
-            waiting = waiting[together:]
-    if waiting:
-        _settle(waiting, contrasts, outputs, tolerance)
+            waiting = _tried(waiting[:together], contrasts, outputs, tolerance) + waiting[together:]
+    while waiting:
+        waiting = _tried(waiting, contrasts, outputs, tolerance)
     return Taming(tuple(contrasts), minimum)
 
 
@@ -108,27 +116,63 @@ def shrink_contrast(patches: Batch, contrasts: NDArray[np.float64]) -> Batch:
     return np.where(a == 1, patches, means + a * (patches - means)).astype(np.float32)
 
 
-def _settle(
-    waiting: list[tuple[int, Batch]], contrasts: list[float | None], outputs: Outputs, tolerance: float
-) -> None:
-    patches = np.stack([patch for _, patch in waiting])
-    low, high = np.zeros(len(patches)), np.ones(len(patches))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        inside = _in_range(outputs(shrink_contrast(patches, middle)), tolerance)
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    never = low == 0  # as flat colours these were not tried yet
-    hopeless = np.zeros(len(patches), bool)
-    if never.any():
-        hopeless[never] = ~_in_range(outputs(shrink_contrast(patches[never], low[never])), tolerance)
-    for (place, _), a, out in zip(waiting, low, hopeless, strict=True):
-        contrasts[place] = None if out else float(a)
+class _Offender:
+    """A patch out of range, and between which contrasts, in PARTS, its bound is.
+
+    At `low` it is in range, -1 where nothing is known to be; at `high` it is not. `below` and `above`: by how
+    many grey levels it is beyond the bound there.
+    """
+
+    def __init__(self, place: int, patch: NDArray[np.float32], beyond: float, tolerance: float) -> None:
+        self.place, self.patch, self.tries = place, patch, 0
+        self.low, self.high, self.above = -1, PARTS, beyond
+        colour = patch.mean(axis=(0, 1), dtype=np.float64)  # what a flat patch is likely to become
+        self.below = min(-NEAR, float(max(colour.max() - 255, -colour.min())) - tolerance)
+
+    @property
+    def next(self) -> int:
+        """The contrast to try: where a straight line is NEAR / 2 below the bound, 0, or the middle."""
+        low = max(self.low, 0)
+        guess = (low + self.high) // 2
+        if self.tries == FLAT and self.low < 0:
+            guess = 0
+        elif self.tries < STRAIGHT:
+            share = (-NEAR / 2 - self.below) / (self.above - self.below)
+            guess = math.floor(low + share * (self.high - low))
+        return min(max(guess, self.low + 1), self.high - 1)
+
+    def take(self, tried: int, beyond: float) -> None:
+        """Learn that at the contrast `tried` it is `beyond` the bound."""
+        self.tries += 1
+        if beyond <= 0:
+            self.low, self.below = tried, beyond
+        else:
+            self.high, self.above = tried, beyond
+
+    @property
+    def done(self) -> bool:
+        """Whether `low` is the contrast, or none is."""
+        return self.high - self.low == 1 or (self.low >= 0 and self.below >= -NEAR)
 
 
-def _in_range(pixels: Batch, tolerance: float) -> NDArray[np.bool_]:
-    """Whether each image of outputs [N, H, W, C] stays within `tolerance` of 0..255: [N]."""
+def _tried(
+    waiting: list[_Offender], contrasts: list[float | None], outputs: Outputs, tolerance: float
+) -> list[_Offender]:
+    """Try one contrast of each: those that are left."""
+    parts = np.array([each.next for each in waiting])
+    patches = shrink_contrast(np.stack([each.patch for each in waiting]), parts / PARTS)
+    for each, part, beyond in zip(waiting, parts, _beyond(outputs(patches), tolerance), strict=True):
+        each.take(int(part), float(beyond))
+        if each.done:
+            contrasts[each.place] = each.low / PARTS if each.low >= 0 else None
+    return [each for each in waiting if not each.done]
+
+
+def _beyond(pixels: Batch, tolerance: float) -> NDArray[np.float64]:
+    """By how many grey levels each image of outputs [N, H, W, C] is beyond `tolerance` of 0..255, or, below
+    0, within it: [N]."""
     lowest, highest = pixels.min(axis=(1, 2, 3)), pixels.max(axis=(1, 2, 3))
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         raise ModelError("the float network writes values that are not finite: export it again, trained")
-    inside: NDArray[np.bool_] = (lowest >= -tolerance) & (highest <= 255 + tolerance)
-    return inside
+    beyond: NDArray[np.float64] = np.maximum(-lowest, highest.astype(np.float64) - 255) - tolerance
+    return beyond

@@ -12,9 +12,11 @@
    grids of TFLite's LOGISTIC. Where a constant is added to that, the zero point moves, and no byte changes.
 7. The scales of a product are such that every runtime rounds all products of two bytes alike: a little larger
    where they would not be.
-8. Groups of 16 bits have the zero point 32768 and a power of two as their scale, up to twice what their range
-   needs: what other images hold beyond it is not cut off. Cases 5 and 7 are of bytes alone: runtimes compute
-   with 16 bits in float (docs/decisions/0028-sixteen-bits.md).
+8. A PRelu or LeakyRelu of slopes from 0 to 1 writes the scale of what it reads, where that is not much larger
+   than its own: values above 0 are then not rounded again.
+9. Groups of 16 bits have the zero point 32768 and a power of two as their scale, up to twice what their range
+   needs: what other images hold beyond it is not cut off. Cases 5, 7 and 8 are of bytes alone: runtimes
+   compute with 16 bits in float (docs/decisions/0028-sixteen-bits.md).
 """
 
 import math
@@ -22,12 +24,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError
 from qnas.integer.requantization import products_agree
+from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import QuantParams, quantize
 
 TOP = 255
@@ -42,6 +46,9 @@ MOST_HALVINGS = 60  # of a step: products of two are still float32
 MIDDLE = 2**15  # the zero point of 16 bits: LiteRT takes no other
 GROWTH = 1 + 2**-9  # of scales whose products runtimes would round differently: other mantissas
 MOST_ATTEMPTS = 24
+# Of case 8: with steps s in and t out, and half of the values above 0, the variance of what roundings add
+# falls by t**2 / 24 and grows by (s**2 - t**2) / 24.
+WORTH = 2**0.5
 
 
 @dataclass
@@ -83,7 +90,7 @@ def pixel_grid(white: float) -> QuantParams:
 
 
 def wide_grid(span: Range) -> QuantParams:
-    """The grid of 16 bits of a range, by case 8."""
+    """The grid of 16 bits of a range, by case 9."""
     needed = max(-span.low, span.high) / (MIDDLE - 1)
     step = 2.0 ** max(math.ceil(math.log2(needed)), -MOST_HALVINGS) if needed > 0 else 1.0
     return QuantParams(np.asarray(step, np.float32), MIDDLE, 0, 2 * MIDDLE - 1, 16)
@@ -133,6 +140,8 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range], wide: Collection[
     for family in families:
         params |= _family_grids(family, needed, spans, known)
     products = [each for each in _products(graph, groups) if large.keys().isdisjoint(each)]
+    tied = {group for family in families for group in family.groups}.union(*products, known, large)
+    params |= _kept_above_zero(graph, groups, spans, params, tied)
     return Grids(groups, {**_agreeing(products, families, needed, spans, params, known), **large})
 
 
@@ -325,3 +334,34 @@ def _agreeing(
         if not apart:
             break
     return found
+
+
+# Case 8 ------------------------------------------------------------------------------------------------
+
+
+def _kept_above_zero(
+    graph: FloatGraph, groups: Sets, spans: Mapping[str, Range], params: Mapping[str, QuantParams],
+    tied: Collection[str],
+) -> dict[str, QuantParams]:  # fmt: skip
+    """The grids of what rectifiers with slopes write, but for the groups `tied` to others."""
+    found: dict[str, QuantParams] = {}
+    for node in graph.nodes:
+        if node.op_type not in ("LeakyRelu", "PRelu") or not graph.data(node):
+            continue
+        group = groups.of(node.output[0])
+        source, slopes = groups.of(node.input[0]), _slopes(graph, node)
+        read = found.get(source, params.get(source))  # none of 16 bits
+        if read is None or slopes is None or slopes.min() < 0 or slopes.max() > 1 or group in tied:
+            continue
+        own, step = float(params[group].scale), float(read.scale)
+        if own <= step <= WORTH * own:
+            found[group] = grid_of_step(spans[group], step)
+    return found
+
+
+def _slopes(graph: FloatGraph, node: NodeProto) -> NDArray[np.float32] | None:
+    """Of what is below 0; None where they are not constant."""
+    if node.op_type == "LeakyRelu":
+        return np.asarray(attributes(node).get("alpha", 0.01), np.float32)
+    name = node.input[1]
+    return graph.array(name) if name in graph.constants else None

@@ -74,13 +74,14 @@ def fitted_weights(
     ranges: Mapping[str, Range],
     options: PtqOptions,
     batches: Iterable[Batch],
+    threads: int = 1,
 ) -> dict[str, IntegerWeights]:
     """Integer weights of the convolutions, rounded for the images of `batches`, grey levels [N, H, W, C].
 
     The first `rounding.IMAGES` are looked at. Node -> weights; exact and the same on any number of threads.
     """
     bits, rule = options.weight_bits, options.weight_range
-    return fitted(rewritten(network), ranges, bits, rule, batches, options.wide)
+    return fitted(rewritten(network), ranges, bits, rule, batches, options.wide, threads)
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,7 @@ class QdqWriter(GraphNodes):
     stored: dict[tuple[object, ...], str] = field(default_factory=dict)
     bytes_of: dict[str, str] = field(default_factory=dict)
     dequantized: dict[str, str] = field(default_factory=dict)
+    unrounded: dict[str, str] = field(default_factory=dict)  # what float layers wrote, for float layers
     vanished: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -168,6 +169,8 @@ class QdqWriter(GraphNodes):
         stays_float = node.op_type in KEPT_FLOAT and node.input[1] in self.graph.constants and not is_integer
         for name, source in zip(node.output, outputs, strict=True):
             if self.on_grid(name):
+                if node.name not in self.integer:
+                    self.unrounded[name] = source
                 if stays_float:
                     source = self.node("LeakyRelu", [source], f"{name}.same", alpha=1.0)
                 self.quantize(source, name)
@@ -201,7 +204,10 @@ class QdqWriter(GraphNodes):
         self._copied(node, inputs, outputs)
 
     def _operand(self, node: NodeProto, name: str) -> str:
-        """A tensor as float. The one number of a sum or product is an integer, or it would run in float."""
+        """A tensor as float, not rounded between two float layers. The one number of a sum or product is an
+        integer, or it would run in float."""
+        if node.name not in self.integer and name in self.unrounded:
+            return self.unrounded[name]
         number = self.graph.number(name)
         if name in self.graph.floats or number is None or node.name not in self.integer:
             return self.computed(name)

@@ -16,7 +16,9 @@ threads.
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ from qnas.quantization.quantizers import quantize
 
 IMAGES = 48  # patches whose moments are taken
 PLACES = 1024  # of each tensor of a patch, about
+EXACT = 256  # places whose sums of products of bytes float32 holds: 255**2 * 256 < 2**24
 SHARES = {8: np.linspace(1.15, 0.95, 9), 4: np.linspace(1.1, 0.5, 25)}  # of the scale that clips nothing
 DAMPING = 0.003  # of the mean square, added to every square
 # Assumed moments: neighbouring pixels correlate by CORRELATION, channels share a mean, NOISE is the rest.
@@ -42,24 +45,25 @@ Moments = NDArray[np.float64]  # [groups, K + 1, K + 1]
 
 def fitted(
     network: FloatModel, ranges: Mapping[str, Range], weight_bits: int, rule: WeightRange,
-    batches: Iterable[Floats], wide: Collection[str] = (),
+    batches: Iterable[Floats], wide: Collection[str] = (), threads: int = 1,
 ) -> dict[str, IntegerWeights]:  # fmt: skip
     """Integer weights of every convolution of `network`, for the images of `batches`, [N, H, W, C] each.
 
-    The first IMAGES of them are looked at, one at a time, in grey levels. Tensors of `wide` have 16 bits.
+    The first IMAGES of them are looked at, `threads` at a time, in grey levels. Tensors of `wide` have 16
+    bits.
     """
     graph = FloatGraph(network)
     convolutions = [node for node in graph.nodes if is_fittable(graph, node)]
-    moments = _measured(graph, plan_grids(graph, ranges, wide), convolutions, batches)
-    found = {}
-    for node in convolutions:
+    moments = _measured(graph, plan_grids(graph, ranges, wide), convolutions, batches, threads)
+
+    def fit(node: NodeProto) -> IntegerWeights:
         bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         weight = graph.array(node.input[1])
         zeros = np.zeros(len(weight), np.float32)
-        found[node.name] = rounded(
-            weight, zeros if bias is None else bias, moments[node.name], weight_bits, rule
-        )
-    return found
+        return rounded(weight, zeros if bias is None else bias, moments[node.name], weight_bits, rule)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip((node.name for node in convolutions), pool.map(fit, convolutions), strict=True))
 
 
 def is_fittable(graph: FloatGraph, node: NodeProto) -> bool:
@@ -145,20 +149,26 @@ def assumed(weight: Floats, groups: int) -> Moments:
 
 
 def _measured(
-    graph: FloatGraph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats]
+    graph: FloatGraph, grids: Grids, convolutions: list[NodeProto], batches: Iterable[Floats], threads: int
 ) -> dict[str, Moments]:
     """Node -> [groups, K + 1, K + 1], the last input being 1, damped."""
     names = list(dict.fromkeys(node.input[0] for node in convolutions))
-    runner = Runner(graph.network, names)
+    runner, adding = Runner(graph.network, names), Lock()
     sums: dict[str, Moments] = {}
-    for image in islice(one_by_one(batches), IMAGES):
+
+    def take(image: Floats) -> None:
         values = runner.tensors(image)
         steps = {
             name: quantize(values[name][0], grids.of(name)) - grids.of(name).zero_point for name in names
         }
         for node in convolutions:
             windows = _windows(steps[node.input[0]], node, graph.array(node.input[1]).shape)
-            sums[node.name] = sums.get(node.name, 0) + windows.transpose(0, 2, 1) @ windows
+            products = _products(windows)
+            with adding:  # whole numbers: in any order
+                sums[node.name] = sums.get(node.name, 0) + products
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(take, islice(one_by_one(batches), IMAGES)))
     return {
         node.name: _damped(sums[node.name], float(grids.of(node.input[0]).scale)) for node in convolutions
     }
@@ -169,7 +179,16 @@ def one_by_one(batches: Iterable[Floats]) -> Iterator[Floats]:
     return (batch[i : i + 1] for batch in batches for i in range(len(batch)))
 
 
-def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _products(windows: Floats) -> Moments:
+    """Sums over the places of windows [groups, places, K] of whole numbers: float64 [groups, K, K], exact."""
+    found = np.zeros((len(windows), windows.shape[2], windows.shape[2]))
+    for start in range(0, windows.shape[1], EXACT):
+        part = windows[:, start : start + EXACT]
+        found += part.transpose(0, 2, 1) @ part
+    return found
+
+
+def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> Floats:
     """What filters of weights `shape` read of x [C, H, W] at about PLACES places: [groups, places, K + 1].
 
     Whole numbers; the last of each window is 1.
@@ -186,8 +205,8 @@ def _windows(x: NDArray[np.int32], node: NodeProto, shape: tuple[int, ...]) -> N
     views = views[:, ::sparse, ::sparse]  # [C, rows, columns, kh, kw]
     places, kernel = views.shape[1] * views.shape[2], shape[2] * shape[3]
     read = views.reshape(groups, shape[1], places, kernel).transpose(0, 2, 1, 3).reshape(groups, places, -1)
-    ones = np.ones((groups, places, 1), np.int32)
-    return np.concatenate([read, ones], axis=2).astype(np.float64)
+    ones = np.ones((groups, places, 1), np.float32)
+    return np.concatenate([read.astype(np.float32), ones], axis=2)
 
 
 def _damped(sums: Moments, scale: float) -> Moments:

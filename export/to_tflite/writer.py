@@ -20,6 +20,7 @@ from qnas.export.to_tflite import wide
 from qnas.export.to_tflite.blocks import MOST_PARTS, SAME, VALID, Blocks, Kernel, Tensor
 from qnas.export.to_tflite.channel_order import in_runtime_order
 from qnas.export.to_tflite.file import Grid
+from qnas.export.to_tflite.leaky import halves, sum_of_halves
 from qnas.export.to_tflite.logistic import logistic_table
 from qnas.integer import nodes
 from qnas.integer.convolution import Conv
@@ -271,17 +272,17 @@ class _Writer:
                 y = self.blocks.new(node.name, x.shape, grid.scale, zero_point)
                 self.blocks.file.operator("LOGISTIC", [x.index], y.index)
                 return y
-        if node.function == "leaky_relu" and np.array_equal(node.table[q], _sum_of_halves(q, node, read)):
+        if node.function == "leaky_relu" and np.array_equal(node.table[q], sum_of_halves(q, node, read)):
             return self.leaky(node, x)
         return self.gathered(node, x, read)
 
     def leaky(self, node: nodes.Table, x: Tensor) -> Tensor:
         """Each half on a grid that ends at zero, where int8 cuts off the other."""
-        halves = [
+        parts = [
             self.blocks.rescaled(f"{node.name}.{name}", x, grid, factor)
-            for name, grid, factor in _halves(node)
+            for name, grid, factor in halves(node)
         ]
-        reads = [half.index for half in halves]
+        reads = [half.index for half in parts]
         return self.blocks.computed("ADD", node.name, node.output, reads, x.shape)
 
     def gathered(self, node: nodes.Table, x: Tensor, read: QuantParams) -> Tensor:
@@ -349,23 +350,6 @@ def _read(network: IntegerNetwork) -> set[str]:
         if node.name in found:
             found.update(node.operands)
     return found
-
-
-def _halves(node: nodes.Table) -> tuple[tuple[str, QuantParams, float], tuple[str, QuantParams, float]]:
-    """(name, grid, factor) of what is above zero and below."""
-    scale = node.output.scale
-    above, below = QuantParams(scale, 0, 0, 255), QuantParams(scale, 255, 0, 255)
-    return ("above", above, 1.0), ("below", below, node.slope)
-
-
-def _sum_of_halves(q: NDArray[np.intp], node: nodes.Table, read: QuantParams) -> NDArray[np.float32]:
-    """What the operators of `leaky` make of `q`."""
-    y, total = node.output, np.zeros(len(q), np.float32)
-    for _, grid, slope in _halves(node):
-        factor = np.float32(read.scale * np.float32(slope)) / grid.scale
-        steps = np.rint((q - read.zero_point).astype(np.float32) * factor)
-        total += np.clip(steps, -grid.zero_point, 255 - grid.zero_point)
-    return np.clip(total + y.zero_point, y.low, y.high)
 
 
 def _is_byte(grid: QuantParams) -> bool:
