@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -137,34 +137,26 @@ def run(
     """`calibrate`, with all that a report shows."""
     shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
     given = read_float_model(path, settings.input_range)
-    _check(settings)
-    kept = _float_layers(without_clip(given)[0], settings.float_layers)
-    wide = activations(given) if settings.activation_bits == (16,) else ()
-    options = PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
+    options = _options(given, settings)
     chosen = _chosen(given, images, settings, shown)
     mine, held_out = chosen.split(HELD_OUT)
     count = len(mine.crops)
     patches = Patches.of(mine, Passing(shown, "cutting patches", count))
-    even = find_equalization(given, patches.batches())
-    original = equalized(given, even)
+    original = equalized(given, even := find_equalization(given, patches.batches()))
     network, clip = without_clip(original)
-    natural = Passing(shown, "taming patches", count)(patches.batches())
-    taming = tame(natural, OneByOne(Runner(network), threads))
+    shrunk = Passing(shown, "taming patches", count)(patches.batches())
+    taming = tame(shrunk, OneByOne(Runner(network), threads))
     passes = count * (1 if network is original else 2) + taming.counts.tamed
     watching = Passing(shown, "watching tensors", passes)
     watched = watch(network, original, patches, taming, threads, watching)
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
-    natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
-    weights = fitted_weights(network, natural_ranges, options, patches.batches())
+    natural = next(each.ranges for each in found if each.name == NATURAL)
+    weights = fitted_weights(network, natural, options, patches.batches())
     scores = _scores(found, weights, judge, shown)
     best = best_of(found, scores)
-    widening = _widened(best, watched, weights, patches, judge, settings, shown)
-    options, ranges = (widening.options, widening.ranges) if widening else (best.options, best.ranges)
-    options, fallen = _fallback(
-        replace(best, options=options, ranges=ranges), weights, patches, judge, settings, shown
-    )
-    grids = _grids(best.network, ranges, options)
+    best, widening = _widened(best, watched, weights, patches, judge, settings, shown)
+    options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(
         source=source_of(original, clip),
         chosen=best.name,
@@ -174,8 +166,8 @@ def run(
         fallback=fallen,
         taming=taming.counts,
         pinned=pinned(best.network, best.options.kept_clips),
-        ranges=ranges,
-        bits={name: grids.of(name).container for name in ranges if name in grids},
+        ranges=best.ranges,
+        bits=_bits(_grids(best.network, best.ranges, options), best.ranges),
         widening=None if widening is None else Wide(widening.psnr, widening.tensors),
         held_out=HELD_OUT,
         manifest=manifest.to_document(chosen),
@@ -185,7 +177,7 @@ def run(
     notices = (
         *_told_of_images(original, images, chosen, mine, held_out),
         *taming.notices(),
-        *(said_of(widening) if widening else ()),
+        *said_of(widening),
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
@@ -265,13 +257,13 @@ def _fallback(
 def _widened(
     best: Candidate, watched: Watched, weights: Weights, patches: Patches, judge: Judge, settings: Settings,
     display: Display,
-) -> Widening | None:  # fmt: skip
-    """The tensors that get 16 bits, where the settings leave that to the target."""
+) -> tuple[Candidate, Widening | None]:  # fmt: skip
+    """`best` with 16 bits where the settings leave them to the target and it takes them; what they bring."""
     if len(settings.activation_bits) < 2 or settings.target is None:
-        return None
+        return best, None
     display.step("trying tensors in 16 bits")
     natural = ranges_of({**watched.natural, **watched.clipped}, min_max)
-    return widened(
+    found = widened(
         best.network,
         best.ranges,
         natural,
@@ -281,18 +273,27 @@ def _widened(
         settings.target,
         weights,
     )
+    return replace(best, options=found.options, ranges=found.ranges), found
 
 
 def _grids(network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions) -> Grids:
     return plan_grids(plan_layers(network, options).graph, ranges, options.wide)
 
 
-def _check(settings: Settings) -> None:
-    """Raises UsageError where the settings leave open what they have to say."""
+def _bits(grids: Grids, names: Iterable[str]) -> dict[str, int]:
+    """Of each tensor that has a grid."""
+    return {name: grids.of(name).container for name in names if name in grids}
+
+
+def _options(given: FloatModel, settings: Settings) -> PtqOptions:
+    """What the settings say of bits and layers. Raises UsageError where they leave open what they have to."""
     if len(settings.activation_bits) > 1 and settings.target is None:
         raise UsageError(
             "--activation-bits 8,16 gives 16 bits to what a target takes: name it with --target-fidelity"
         )
+    kept = _float_layers(without_clip(given)[0], settings.float_layers)
+    wide = activations(given) if settings.activation_bits == (16,) else ()
+    return PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
 
 
 def _told_of_images(
