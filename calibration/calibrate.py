@@ -281,7 +281,7 @@ def _grids(network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions
 
 
 def _bits(grids: Grids, names: Iterable[str]) -> dict[str, int]:
-    """Of each tensor that has a grid."""
+    """The bits of each tensor that has a grid."""
     return {name: grids.of(name).container for name in names if name in grids}
 
 
