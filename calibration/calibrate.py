@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -151,7 +151,6 @@ def run(
     """`calibrate`, with all that a report shows. `before` may look at the network before any image is."""
     shown, threads = display or Display(), settings.threads or os.cpu_count() or 1
     given = read_float_model(path, settings.input_range)
-    _check(settings)
     options = first_options(given, settings)
     if before is not None:
         before(given, options)
@@ -159,29 +158,20 @@ def run(
     mine, held_out = chosen.split(HELD_OUT)
     count = len(mine.crops)
     patches = Patches.of(mine, Passing(shown, "cutting patches", count))
-    even = find_equalization(given, patches.batches())
-    original = equalized(given, even)
+    original = equalized(given, even := find_equalization(given, patches.batches()))
     network, clip = without_clip(original)
-    natural = Passing(shown, "taming patches", count)(patches.batches())
-    taming = tame(natural, OneByOne(Runner(network), threads))
+    shrunk = Passing(shown, "taming patches", count)(patches.batches())
+    taming = tame(shrunk, OneByOne(Runner(network), threads))
     passes = count * (1 if network is original else 2) + taming.counts.tamed
     watching = Passing(shown, "watching tensors", passes)
     watched = watch(network, original, patches, taming, threads, watching)
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
-    natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
-    weights = fitted_weights(network, natural_ranges, options, patches.batches(), threads)
-    scores = _scores(found, weights, judge, shown)
-    if (unrounded := with_trunks_in_float(best_of(found, scores))) is not None:
-        found = (*found, unrounded)
-        scores = (*scores, *_scores([unrounded], weights, judge, shown))
-    best = best_of(found, scores)
-    widening = _widened(best, watched, weights, patches, judge, settings, shown)
-    options, ranges = (widening.options, widening.ranges) if widening else (best.options, best.ranges)
-    options, fallen = _fallback(
-        replace(best, options=options, ranges=ranges), weights, patches, judge, settings, shown
-    )
-    grids = _grids(best.network, ranges, options)
+    natural = next(each.ranges for each in found if each.name == NATURAL)
+    weights = fitted_weights(network, natural, options, patches.batches(), threads)
+    found, scores = _tried(found, weights, judge, shown)
+    best, widening = _widened(best_of(found, scores), watched, weights, patches, judge, settings, shown)
+    options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(
         source=source_of(original, clip),
         chosen=best.name,
@@ -191,8 +181,8 @@ def run(
         fallback=fallen,
         taming=taming.counts,
         pinned=pinned(best.network, best.options.kept_clips),
-        ranges=ranges,
-        bits={name: grids.of(name).container for name in ranges if name in grids},
+        ranges=best.ranges,
+        bits=_bits(_grids(best.network, best.ranges, options), best.ranges),
         widening=None if widening is None else Wide(widening.psnr, widening.tensors),
         held_out=HELD_OUT,
         manifest=manifest.to_document(chosen),
@@ -202,14 +192,30 @@ def run(
     notices = (
         *_told_of_images(original, images, chosen, mine, held_out),
         *taming.notices(),
-        *(said_of(widening) if widening else ()),
+        *said_of(widening),
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
 
 
+def _tried(
+    found: Sequence[Candidate], weights: Weights, judge: Judge, display: Display
+) -> tuple[tuple[Candidate, ...], tuple[Score, ...]]:
+    """All candidates with their scores; the best one with its trunks in float is one more."""
+    scores = tuple(_scores(found, weights, judge, display))
+    unrounded = with_trunks_in_float(best_of(found, scores))
+    if unrounded is None:
+        return tuple(found), scores
+    return (*found, unrounded), (*scores, *_scores([unrounded], weights, judge, display))
+
+
 def first_options(network: FloatModel, settings: Settings) -> PtqOptions:
-    """How a network becomes integers before any image was looked at. Raises UsageError."""
+    """How a network becomes integers before any image was looked at. Raises UsageError where settings leave
+    open what they have to say."""
+    if len(settings.activation_bits) > 1 and settings.target is None:
+        raise UsageError(
+            "--activation-bits 8,16 gives 16 bits to what a target takes: name it with --target-fidelity"
+        )
     kept = _float_layers(without_clip(network)[0], settings.float_layers)
     wide = activations(network) if settings.activation_bits == (16,) else ()
     return PtqOptions(weight_bits=settings.weight_bits, float_layers=kept, wide=wide)
@@ -290,13 +296,13 @@ def _fallback(
 def _widened(
     best: Candidate, watched: Watched, weights: Weights, patches: Patches, judge: Judge, settings: Settings,
     display: Display,
-) -> Widening | None:  # fmt: skip
-    """The tensors that get 16 bits, where the settings leave that to the target."""
+) -> tuple[Candidate, Widening | None]:  # fmt: skip
+    """`best` with 16 bits where the settings leave them to the target and it takes them; what they bring."""
     if len(settings.activation_bits) < 2 or settings.target is None:
-        return None
+        return best, None
     display.step("trying tensors in 16 bits")
     natural = ranges_of({**watched.natural, **watched.clipped}, min_max)
-    return widened(
+    found = widened(
         best.network,
         best.ranges,
         natural,
@@ -306,18 +312,16 @@ def _widened(
         settings.target,
         weights,
     )
+    return replace(best, options=found.options, ranges=found.ranges), found
 
 
 def _grids(network: FloatModel, ranges: Mapping[str, Range], options: PtqOptions) -> Grids:
     return plan_grids(plan_layers(network, options).graph, ranges, options.wide)
 
 
-def _check(settings: Settings) -> None:
-    """Raises UsageError where the settings leave open what they have to say."""
-    if len(settings.activation_bits) > 1 and settings.target is None:
-        raise UsageError(
-            "--activation-bits 8,16 gives 16 bits to what a target takes: name it with --target-fidelity"
-        )
+def _bits(grids: Grids, names: Iterable[str]) -> dict[str, int]:
+    """The bits of each tensor that has a grid."""
+    return {name: grids.of(name).container for name in names if name in grids}
 
 
 def _told_of_images(

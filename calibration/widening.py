@@ -156,8 +156,10 @@ def _convolutions(plan: Plan, names: Collection[str]) -> set[str]:
     return {node.name for node in nodes if not {*names}.isdisjoint(plan.graph.touched(node))}
 
 
-def said_of(found: Widening) -> tuple[str, ...]:
-    """What got 16 bits and what it costs, a sentence each; nothing here is timed."""
+def said_of(found: Widening | None) -> tuple[str, ...]:
+    """What a target gave 16 bits and what it costs, a sentence each; nothing here is timed."""
+    if found is None:
+        return ()
     if not found.tensors:
         return ("no tensor needs 16 bits",)
     rows = [

@@ -7,11 +7,13 @@ off. XNNPACK leaves these operators out.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qnas.errors import ModelError
 from qnas.export.to_tflite.blocks import Blocks, Tensor, int16_steps
 from qnas.export.to_tflite.file import Grid
 from qnas.integer import nodes
+from qnas.integer.convolution import Conv
 from qnas.quantization.quantizers import QuantParams
 
 LOGISTIC_STEP = np.float32(2.0**-15)  # of what LiteRT's int16 LOGISTIC writes
@@ -31,6 +33,12 @@ def multiply(
         raise ModelError(f"{node.name} multiplies 16 bits by a constant: export ONNX alone")
     reads = [blocks.widened(x).index for x in parts]
     return blocks.computed_wide("MUL", node.name, node.output, reads, shape)
+
+
+def bias(node: Conv, read: QuantParams, x: Tensor) -> NDArray[np.int64]:
+    """The bias of a convolution of the int16 tensor `x`, which stands for one on the grid `read`."""
+    steps: NDArray[np.int64] = np.rint(node.bias * float(read.scale / x.scale)).astype(np.int64)
+    return steps
 
 
 def mean(blocks: Blocks, node: nodes.Mean, read: QuantParams, shape: Sequence[int], x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,10 +100,11 @@ class _Writer:
 
     def write(self, node: nodes.IntegerNode) -> Tensor:
         """Append the operators of `node`; the tensor that holds its output."""
+        reads = [self.at[name] for name in node.operands]
         if type(node) in wide.FORMS and is_wide(node, self.named):
-            reads, read = (self.at[name] for name in node.operands), self.named[node.operands[0]].output
+            read = self.named[node.operands[0]].output
             return wide.FORMS[type(node)](self.blocks, node, read, self.shape(node), *reads)
-        return form_of(node, _FORMS, "TFLite")(self, node, *(self.at[name] for name in node.operands))
+        return form_of(node, _FORMS, "TFLite")(self, node, *reads)
 
     def shape(self, node: nodes.IntegerNode) -> tuple[int, ...]:
         """NHWC."""
@@ -147,11 +148,8 @@ class _Writer:
 
     def conv(self, node: Conv, x: Tensor) -> Tensor:
         """Padding is SAME where that means the same, otherwise a PAD."""
-        bias: NDArray[np.signedinteger[Any]] = node.bias
-        if is_wide(node, self.named):
-            x = self.blocks.widened(x)
-            steps = float(self.named[node.inputs[0]].output.scale / x.scale)
-            bias = np.rint(bias * steps).astype(np.int64)
+        x = self.blocks.widened(x) if is_wide(node, self.named) else x
+        bias = wide.bias(node, self.named[node.inputs[0]].output, x) if x.is_wide else node.bias
         (top, left, bottom, right), part = node.padding, node.weight.shape[1]
         if not node.keeps_size and node.padding != NO_SIDES:
             x = self.blocks.padded(f"{node.name}.padded", x, ((0, 0), (top, bottom), (left, right), (0, 0)))
@@ -233,8 +231,7 @@ class _Writer:
     ) -> Tensor:
         """`weight` steps [out, in] times the rows or columns, as the last axis: it goes there and back."""
         self.fixed(node)
-        if is_wide(node, self.named):
-            x = self.blocks.widened(x)
+        x = self.blocks.widened(x) if is_wide(node, self.named) else x
         there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if node.axis == 2 else ((0, 1, 3, 2), (0, 1, 3, 2))
         weight, scale = weight.astype(np.int8), np.full(len(weight), step, np.float32)
         matrix = self.blocks.file.constant(f"{node.name}.weight", weight, Grid(scale, 0))

@@ -38,10 +38,9 @@ class AnyFile(TfliteFile):
                 setattr(node.builtinOptions, name, value)
         self.operators.append(node)
 
-    def _code(self, op: Any) -> Any:
-        name, version = op
+    def _code(self, op: Any, version: int) -> Any:
         code = self.schema.OperatorCodeT()
-        code.builtinCode = getattr(self.schema.BuiltinOperator, name)
+        code.builtinCode = getattr(self.schema.BuiltinOperator, op)
         code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
         return code
 

@@ -85,7 +85,7 @@ def test_a_dense_layer_and_a_pool_are_said_in_words() -> None:
 
 def test_operations_whose_cost_is_not_known_are_named(tmp_path: Path) -> None:
     class Foreign(TfliteFile):
-        def _code(self, op: Any) -> Any:
+        def _code(self, op: Any, version: int) -> Any:
             code = self.schema.OperatorCodeT()
             code.builtinCode, code.customCode = self.schema.BuiltinOperator.CUSTOM, "Mine"
             return code
