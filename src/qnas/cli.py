@@ -3,8 +3,10 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -62,6 +64,52 @@ class QnasCommand(CheckedOutput):
             sys.exit(INTERRUPTED)
         except OSError as error:
             _refused_by_system(error)
+
+
+class LazyGroup(CheckedOutput, click.Group):
+    """Subcommands that are imported when they are called: --help stays fast.
+
+    `modules`: name -> (the module whose `main` it is, one line of help). Arguments that start with no
+    subcommand belong to `default`, where there is one.
+    """
+
+    def __init__(
+        self, *args: Any, modules: Mapping[str, tuple[str, str]], default: str = "", **extra: Any
+    ) -> None:
+        super().__init__(*args, **extra)
+        self.modules, self.default = modules, default
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, as they are shown."""
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import it."""
+        if cmd_name not in self.modules:
+            return None
+        command: click.Command = import_module(self.modules[cmd_name][0]).main
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What is no subcommand and no plain --help belongs to the default."""
+        if self.default and args not in ([], ["--help"]) and args[0] not in self.modules:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find it; one that is not there is one line, with the nearest name."""
+        if args[0] not in self.modules and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.modules, 1)
+            advice = f"did you mean {near[0]}?" if near else f"see {ctx.command_path} --help"
+            _fail(f"{ctx.command_path} has no command {args[0]!r}: {advice}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in self.modules.items()])
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _found(modules: str) -> _Version | str:
 def _missing(argument: str = "") -> str | None:
     found = _found(os.environ.get(MODULES, ""))
     if isinstance(found, str):
-        return found if "Node" in found else f"{found}: {INSTALL}"
+        return f"the device web needs onnxruntime-web: {INSTALL}" if "cannot load" in found else found
     if int(found.node.split(".")[0]) < OLDEST_NODE:
         return f"Node {found.node} is too old for onnxruntime-web: install Node {OLDEST_NODE} or newer"
     return None
