@@ -160,11 +160,7 @@ def run(
     patches = Patches.of(mine, Passing(shown, "cutting patches", count))
     original = equalized(given, even := find_equalization(given, patches.batches()))
     network, clip = without_clip(original)
-    shrunk = Passing(shown, "taming patches", count)(patches.batches())
-    taming = tame(shrunk, OneByOne(Runner(network), threads))
-    passes = count * (1 if network is original else 2) + taming.counts.tamed
-    watching = Passing(shown, "watching tensors", passes)
-    watched = watch(network, original, patches, taming, threads, watching)
+    taming, watched = _watched(network, original, patches, count, threads, shown)
     found = candidates(network, original, clip, watched, settings.observer, options)
     judge = Judge(original, held_out, threads)
     natural = next(each.ranges for each in found if each.name == NATURAL)
@@ -196,6 +192,17 @@ def run(
         *_notices(calibration, settings),
     )
     return Run(calibration, network, patches, taming, watched, weights, judge, found, notices)
+
+
+def _watched(
+    network: FloatModel, original: FloatModel, patches: Patches, count: int, threads: int, display: Display
+) -> tuple[Taming, Watched]:
+    """The contrast of each of `count` patches, and what the tensors hold on them."""
+    shrunk = Passing(display, "taming patches", count)(patches.batches())
+    taming = tame(shrunk, OneByOne(Runner(network), threads))
+    passes = count * (1 if network is original else 2) + taming.counts.tamed
+    watching = Passing(display, "watching tensors", passes)
+    return taming, watch(network, original, patches, taming, threads, watching)
 
 
 def _tried(
