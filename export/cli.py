@@ -81,6 +81,7 @@ def main(source: Path, output: Path | None, formats: tuple[str, ...], **options:
 
     Models of integers (QDQ ONNX, int8 TFLite) are taken as they are, float ones are calibrated.
     onnx-qdq and tflite are fully integer, 8-bit image in and out; onnx-float32 is the full-precision twin.
+    A format that refuses the network costs the others nothing, and ends with 2.
     Exits with 1 when a runtime computes something else than the network, beyond --min-equal or --max-steps.
     """
     from qnas.calibration.progress import bars
@@ -98,5 +99,9 @@ def main(source: Path, output: Path | None, formats: tuple[str, ...], **options:
         say(f"note: {note}")
     for path in done.files:
         say(f"wrote {path} ({path.stat().st_size} bytes)")
+    for reason in done.refused:
+        say(f"error: {reason}", err=True)
     if done.report is not None and not done.report.passed:
         raise SystemExit(1)
+    if done.refused:
+        raise SystemExit(2)

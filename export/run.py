@@ -15,6 +15,7 @@ from qnas.export.checks.check import WrittenFile, check, check_images
 from qnas.export.checks.html import check_page
 from qnas.export.checks.report import CheckReport
 from qnas.export.foresight import foresee
+from qnas.export.formats.format import Written
 from qnas.export.formats.table import FILE_KINDS, FORMATS, files_of
 from qnas.export.options import Options
 from qnas.export.sources.calibrated import CalibratedSource, compared_images
@@ -29,11 +30,15 @@ from qnas.one_writer import one_writer
 
 @dataclass(frozen=True)
 class Exported:
-    """The files, in the order of the formats; `report` is None without a check, which has `notes` else."""
+    """The files, in the order of the formats; `report` is None without a check, which has `notes` else.
+
+    `refused`: why a format has no file, where another has.
+    """
 
     files: tuple[Path, ...]
     report: CheckReport | None
     notes: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def export(
@@ -41,6 +46,7 @@ def export(
 ) -> Exported:
     """Write `output` (default: beside `source`) in each format, and what the check found beside the first.
 
+    A format that the network has no form in costs the others nothing; where all are refused, that is raised.
     `display` is told each step. Raises QnasError; nothing is left half-written.
     """
     shown = display or Display()
@@ -64,23 +70,41 @@ def export(
         read = read_source(source, kind, options, shown)
         notes += read.notes(options, photographs) + _saturation(read, options)
         shown.step("building " + ", ".join(options.formats))
-        built = [FORMATS[name].write(read, options) for name in options.formats]  # all, or no file at all
+        built, refused = _built(read, targets, options)
         files = []
-        for written, target in zip(built, targets, strict=True):
+        for target, written in built:
             write_file(target, written.data, options.force)
             files.append(WrittenFile(target, written.network, written.inexact))
             notes += written.notes
+        targets = tuple(target for target, _ in built)
         if isinstance(read, CalibratedSource) and calibrates:
             write_calibration(read.calibration, calibration, options.force)
             targets = (*targets, calibration)
         if not options.parity:
-            return Exported(targets, None, notes)
+            return Exported(targets, None, notes, refused)
         shown.step(f"comparing on {len(photographs)} images")
         report = _checked(read, files, photographs, options, notes)
         for path in reports:
             text = check_page(report) if path.suffix == ".html" else json.dumps(report.to_json(), indent=2)
             write_file(path, text + "\n", options.force)
-    return Exported(targets, report, notes)
+    return Exported(targets, report, notes, refused)
+
+
+def _built(
+    read: Source, targets: Sequence[Path], options: Options
+) -> tuple[list[tuple[Path, Written]], tuple[str, ...]]:
+    """Each target with its file, and why a format has none. Raises ModelError where none has one."""
+    built, refused = [], []
+    for name, target in zip(options.formats, targets, strict=True):
+        try:
+            built.append((target, FORMATS[name].write(read, options)))
+        except ModelError as error:
+            if len(options.formats) == 1:
+                raise
+            refused.append(f"{name} is not written: {error}")
+    if not built:
+        raise ModelError("; ".join(refused))
+    return built, tuple(refused)
 
 
 def read_network(path: Path, options: Options, display: Display | None = None) -> Source:
@@ -112,11 +136,11 @@ def _checked(
 
 
 def _refuse_early(source: Path, options: Options) -> None:
-    """Raise ModelError for a format that would be refused once the network is calibrated."""
+    """Raise ModelError where all formats would be refused once the network is calibrated."""
     network = read_float_model(source, options.input_range)
-    for each in foresee(source, network, PtqOptions(), options).outlooks:
-        if each.refusal:
-            raise ModelError(each.refusal)
+    foresight = foresee(source, network, PtqOptions(), options)
+    if not foresight.works:
+        raise ModelError("; ".join(dict.fromkeys(each.refusal for each in foresight.outlooks)))
 
 
 def _outputs(source: Path, options: Options, output: Path | None) -> tuple[Path, ...]:

@@ -165,6 +165,18 @@ def test_a_network_with_attention_gets_a_tflite_file_of_one_size(folder: Path) -
     assert "images of 128x128 alone: choose with --size" in " ".join(unasked.output.split())
 
 
+def test_a_format_that_refuses_the_network_costs_the_other_nothing(folder: Path) -> None:
+    wanted = ("--adq", "per-image", "--format", "tflite", "--format", "onnx-qdq", "--check", "photographs")
+    result = export("adq.pt", *wanted)
+    assert result.exit_code == 2
+    assert "error: tflite is not written: --adq per-image needs --target onnxruntime" in result.output
+    assert "wrote adq.qnas.onnx" in result.output or "wrote adq.onnx" in result.output
+    assert not list(folder.glob("adq*.tflite"))
+    report = json.loads(Path("adq.parity.json").read_text())
+    assert report["passed"]
+    assert len(report["files"]) == 1
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_images_come_in_either_layout(folder: Path, layout: str) -> None:
     assert export("found.pt", "--layout", layout, "--check", "photographs").exit_code == 0
@@ -198,7 +210,6 @@ def test_an_existing_output_is_kept_without_force_and_replaced_with_it(folder: P
         (["found.pt", "--adq", "per-image"], "needs a network with ADQ"),
         (["found.pt", "--calibration", "found.json"], "found.pt is none: leave it out"),
         (["adq.pt", "--adq", "per-image", "--format", "tflite"], "needs --target onnxruntime"),
-        (["adq.pt", "--adq", "per-image", "--format", "onnx-qdq", "--format", "tflite"], "needs --target"),
         (["found.pt", "--format", "tflite", "--target", "portable"], "use one of litert"),
         (["found.pt", "--format", "onnx-qdq", "--format", "onnx-float32"], "by itself"),
         (["found.pt", "--format", "onnx-qdq", "--format", "tflite", "-o", "a.onnx"], "-o names one file"),
