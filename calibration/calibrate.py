@@ -161,10 +161,7 @@ def run(
     judge = Judge(original, held_out, threads)
     natural_ranges = next(each.ranges for each in found if each.name == NATURAL)
     weights = fitted_weights(network, natural_ranges, options, patches.batches(), threads)
-    scores = _scores(found, weights, judge, shown)
-    if (unrounded := with_trunks_in_float(best_of(found, scores))) is not None:
-        found = (*found, unrounded)
-        scores = (*scores, *_scores([unrounded], weights, judge, shown))
+    found, scores = _compared(found, weights, judge, shown)
     best = best_of(found, scores)
     options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(
@@ -235,6 +232,17 @@ def _taken_again(
             f"{chosen.hr_scale or 1} times, and {network.name} takes others: leave --crops-of out"
         )
     return chosen
+
+
+def _compared(
+    found: tuple[Candidate, ...], weights: Weights, judge: Judge, display: Display
+) -> tuple[tuple[Candidate, ...], tuple[Score, ...]]:
+    """The candidates and one that is made of the best of them, if any is; and the score of each."""
+    scores = _scores(found, weights, judge, display)
+    last = with_trunks_in_float(best_of(found, scores))
+    if last is None:
+        return found, scores
+    return (*found, last), (*scores, *_scores([last], weights, judge, display))
 
 
 def _scores(

@@ -356,7 +356,7 @@ def _kept_above_zero(
 
 
 def _slopes(graph: FloatGraph, node: NodeProto) -> NDArray[np.float32] | None:
-    """Of what is below 0; None where they are not constant."""
+    """The slopes of a rectifier below 0; None where they are not constant."""
     if node.op_type == "LeakyRelu":
         return np.asarray(attributes(node).get("alpha", 0.01), np.float32)
     name = node.input[1]
