@@ -139,7 +139,7 @@ def fallback(
         return options, ()
     plan, shares = plan_layers(network, options), mac_shares(network, options)
     order = [each.layer for each in sensitivity(network, ranges, options, batches, weights)]
-    left = [(layer,) for layer in order if layer in plan.weighted]
+    left: list[tuple[str, ...]] = [(layer,) for layer in order if layer in plan.weighted]
     whole = list(trunks(plan))
     while (left or whole) and (layers is None or len(steps) < layers):
         tried = [scored(nodes) for nodes in (*left[:TRIED], *whole[:TRIED])]

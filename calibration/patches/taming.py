@@ -174,4 +174,5 @@ def _beyond(pixels: Batch, tolerance: float) -> NDArray[np.float64]:
     lowest, highest = pixels.min(axis=(1, 2, 3)), pixels.max(axis=(1, 2, 3))
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         raise ModelError("the float network writes values that are not finite: export it again, trained")
-    return np.maximum(-lowest, highest.astype(np.float64) - 255) - tolerance
+    beyond: NDArray[np.float64] = np.maximum(-lowest, highest.astype(np.float64) - 255) - tolerance
+    return beyond
