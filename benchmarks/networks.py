@@ -36,7 +36,6 @@ from qnas.calibration.prepare.float_model import FloatModel, read_float_model
 from qnas.errors import QnasError
 from qnas.export.sources.read import kind_of
 from qnas.images.evaluation import Image, pairs
-from qnas.images.files import full_range_luma
 from qnas.images.quality import psnr_y
 from qnas.runtime_bench.environment import current_environment
 from qnas.testing.places import DATA, NETWORKS
@@ -147,34 +146,23 @@ def qualities(case: Case) -> Result:
 
 
 def scored(case: Case, labels: list[str]) -> Result:
-    """{"float": PSNR-Y, label: {"psnr_y", "fidelity"}} in dB; only the models where there is no float one."""
+    """[PSNR-Y, fidelity] in dB of each of `labels` and of "float"; what there is not is None."""
     is_float = case.calibration.exists()
-    network = read_float_model(case.source) if is_float else None
-    scale = network.scale if network else qnas.load(case.source).scale
-    grey = network is not None and network.channels == 1
+    scale = (read_float_model(case.source) if is_float else qnas.load(case.source)).scale
     rows: dict[str, list[tuple[float, float]]] = {}
     for index, (lr, hr) in enumerate(pairs(DATA / case.sizes.test, scale)):
         if index == case.sizes.photographs:
             break
         lr = noisy(lr, index) if scale == 1 else lr
-        lr, hr = (full_range_luma(lr)[..., None], full_range_luma(hr)[..., None]) if grey else (lr, hr)
         exact = qnas.upscale(case.source, lr, threads=1) if is_float else None
         for label in labels:
             made = qnas.upscale(case.file(label), lr, threads=1)
             near = math.nan if exact is None else difference(made, exact)
-            rows.setdefault(label, []).append((quality(made, hr, scale, grey), near))
+            rows.setdefault(label, []).append((psnr_y(made, hr, scale), near))
         if exact is not None:
-            rows.setdefault("float", []).append((quality(exact, hr, scale, grey), math.nan))
+            rows.setdefault("float", []).append((psnr_y(exact, hr, scale), math.nan))
     return {label: [None if math.isnan(m := statistics.mean(each)) else round(m, 3)
                     for each in zip(*found, strict=True)] for label, found in rows.items()}  # fmt: skip
-
-
-def quality(made: Image, hr: Image, scale: int, grey: bool) -> float:
-    """PSNR-Y in dB; of a grey network, PSNR of its one channel without the border."""
-    if not grey:
-        return psnr_y(made, hr, scale)
-    inside = (slice(scale, -scale), slice(scale, -scale))
-    return difference(made.reshape(hr.shape)[inside], hr[inside])
 
 
 def noisy(image: Image, seed: int) -> Image:

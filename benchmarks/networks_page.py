@@ -11,10 +11,8 @@ ABSENT = "AIMET and ai-edge-quantizer: not run."
 
 def table(found: dict[str, Result]) -> Iterator[str]:
     """A row for each network."""
-    heads = (
-        "network", "scale", "float", "integer", "fidelity", "formats", "integer MACs", *RUNTIMES, "bytes",
-        "NNCF", "best quantize_static",
-    )  # fmt: skip
+    known = ("network", "scale", "float", "integer", "fidelity", "formats", "integer MACs")
+    heads = (*known, *RUNTIMES, "bytes", "NNCF", "best quantize_static")
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for name, row in sorted(found.items()):

@@ -165,7 +165,7 @@ def run(
     judge = Judge(original, held_out, threads)
     natural = next(each.ranges for each in found if each.name == NATURAL)
     weights = fitted_weights(network, natural, options, patches.batches(), threads)
-    found, scores = _tried(found, weights, judge, shown)
+    found, scores = _compared(found, weights, judge, shown)
     best, widening = _widened(best_of(found, scores), watched, weights, patches, judge, settings, shown)
     options, fallen = _fallback(best, weights, patches, judge, settings, shown)
     calibration = Calibration(
@@ -203,17 +203,6 @@ def _watched(
     passes = count * (1 if network is original else 2) + taming.counts.tamed
     watching = Passing(display, "watching tensors", passes)
     return taming, watch(network, original, patches, taming, threads, watching)
-
-
-def _tried(
-    found: Sequence[Candidate], weights: Weights, judge: Judge, display: Display
-) -> tuple[tuple[Candidate, ...], tuple[Score, ...]]:
-    """All candidates with their scores; the best one with its trunks in float is one more."""
-    scores = tuple(_scores(found, weights, judge, display))
-    unrounded = with_trunks_in_float(best_of(found, scores))
-    if unrounded is None:
-        return tuple(found), scores
-    return (*found, unrounded), (*scores, *_scores([unrounded], weights, judge, display))
 
 
 def first_options(network: FloatModel, settings: Settings) -> PtqOptions:
@@ -273,6 +262,17 @@ def _taken_again(
             f"{chosen.hr_scale or 1} times, and {network.name} takes others: leave --crops-of out"
         )
     return chosen
+
+
+def _compared(
+    found: tuple[Candidate, ...], weights: Weights, judge: Judge, display: Display
+) -> tuple[tuple[Candidate, ...], tuple[Score, ...]]:
+    """The candidates and one that is made of the best of them, if any is; and the score of each."""
+    scores = _scores(found, weights, judge, display)
+    last = with_trunks_in_float(best_of(found, scores))
+    if last is None:
+        return found, scores
+    return (*found, last), (*scores, *_scores([last], weights, judge, display))
 
 
 def _scores(
