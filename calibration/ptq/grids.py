@@ -49,6 +49,7 @@ MOST_ATTEMPTS = 24
 # Of case 8: with steps s in and t out, and half of the values above 0, the variance of what roundings add
 # falls by t**2 / 24 and grows by (s**2 - t**2) / 24.
 WORTH = 2**0.5
+NEAR_TIE = 2**-12  # of a step
 
 
 @dataclass
@@ -353,10 +354,17 @@ def _kept_above_zero(
         read = found.get(source, params.get(source))  # none of 16 bits
         if read is None or slopes is None or slopes.min() < 0 or slopes.max() > 1 or group in tied:
             continue
+        if node.op_type == "LeakyRelu" and _near_ties(float(slopes)):
+            continue
         own, step = float(params[group].scale), float(read.scale)
         if own <= step <= WORTH * own:
             found[group] = grid_of_step(spans[group], step)
     return found
+
+
+def _near_ties(slope: float) -> bool:
+    """Whether a whole number of steps times `slope` is a tie or close to one, which runtimes round freely."""
+    return bool((np.abs(np.arange(TOP + 1) * slope % 1 - 0.5) < NEAR_TIE).any())
 
 
 def _slopes(graph: FloatGraph, node: NodeProto) -> NDArray[np.float32] | None:

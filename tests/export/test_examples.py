@@ -55,10 +55,12 @@ def test_an_example_is_the_same_in_every_runtime_on_every_pixel_of_set14(name: s
 @needs_data
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_still_has_the_psnr_that_its_training_recorded(name: str) -> None:
+    """Two were trained when 8-bit weights could be -128 (decision 0027): that is at most 0.01 dB."""
     found = load_found(ROOT / "examples" / name / "found.pt")
     recorded = found.training["validation"]
     quality = validate(found.network, DATA / recorded["folder"], found.architecture.scale)
-    assert quality.psnr == pytest.approx(recorded["psnr_y"], abs=1e-3)
+    narrowed = 1e-2 if name in ("basic-w48", "espcn-w8") else 1e-3
+    assert quality.psnr == pytest.approx(recorded["psnr_y"], abs=narrowed)
     assert quality.ssim == pytest.approx(recorded["ssim"], abs=1e-4)
 
 

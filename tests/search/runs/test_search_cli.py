@@ -68,7 +68,7 @@ finally:
 def test_the_group_tells_all_its_commands_and_knows_no_other() -> None:
     shown = call("--help").output
     assert all(name in shown for name in COMMANDS)
-    assert "No such command 'ran'" in call("ran").output
+    assert "has no command 'ran': did you mean run?" in call("ran").output
 
 
 # Spaces ----------------------------------------------------------------------------------------------------
