@@ -11,12 +11,15 @@ second convolution: with steps delta of the grid and delta[o] of the weights of 
 
     delta^2 / 12 * sum_c s[c]^2 |W[:, c]|^2  +  sum_o delta[o]^2 / 12 * sum_c E[x[c]^2] / s[c]^2
 
+What a rectifier with slopes reads is rounded too, and its values below zero may be far larger than what they
+become: the first term counts it like x, and a[c] is the largest of both.
+
 Each s[c] is a power of two: the float network computes the same to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,6 +36,7 @@ from qnas.images.evaluation import Batch
 from qnas.onnx.graph import Graph, attributes
 
 HOMOGENEOUS = frozenset({"AveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
+SLOPED = frozenset({"LeakyRelu", "PRelu"})  # of these, what they read is rounded as well
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 WORTH = 0.8  # of the variance: what gains less is left as it is
 MOST = 60  # powers of two
@@ -64,8 +68,8 @@ def find_equalization(network: FloatModel, batches: Iterable[Batch]) -> dict[str
     Pairs of convolutions that gain nothing are not in it.
     """
     graph = Graph(network.model.graph)
-    pairs = list(_pairs(graph))
-    names = list(dict.fromkeys(str(second.input[0]) for _, second in pairs))
+    pairs = {first.name: (second, rounded) for first, second, rounded in _pairs(graph)}
+    names = list(dict.fromkeys(name for _, rounded in pairs.values() for name in rounded))
     if not names:
         return {}
     runner = Runner(network, names)
@@ -75,10 +79,10 @@ def find_equalization(network: FloatModel, batches: Iterable[Batch]) -> dict[str
             zeros = np.zeros(values.shape[1])
             seen.setdefault(name, _Seen(zeros, zeros.copy(), zeros.copy())).add(values[0])
     found = {}
-    for first, second in pairs:
-        powers = _powers(_read(graph, second), seen[second.input[0]])
+    for name, (second, rounded) in pairs.items():
+        powers = _powers(_read(graph, second), [seen[each] for each in rounded])
         if powers.any():
-            found[first.name] = tuple(int(each) for each in powers)
+            found[name] = tuple(int(each) for each in powers)
     return found
 
 
@@ -88,7 +92,7 @@ def equalized(network: FloatModel, found: Equalization) -> FloatModel:
         return network
     model = deepcopy(network.model)
     graph = Graph(model.graph)
-    pairs = {first.name: (first, second) for first, second in _pairs(graph)}
+    pairs = {first.name: (first, second) for first, second, _ in _pairs(graph)}
     for name, powers in found.items():
         if name not in pairs:
             raise CalibrationError(f"{network.name} has no channels to even at {name!r}: calibrate it again")
@@ -110,16 +114,21 @@ def _store(graph: Graph, name: str, values: NDArray[np.floating[Any]]) -> None:
     graph.constants[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
 
 
-def _pairs(graph: Graph) -> Iterator[tuple[NodeProto, NodeProto]]:
-    """Convolutions with constants of their own, of which the second alone reads the first."""
+def _pairs(graph: Graph) -> Iterator[tuple[NodeProto, NodeProto, tuple[str, ...]]]:
+    """Convolutions with constants of their own, of which the second alone reads the first.
+
+    With the tensors that are rounded between them: what the second reads, and rectifiers with slopes.
+    """
     for first in graph.nodes:
-        last = first
+        last, sloped = first, []
         while graph.uses[last.output[0]] == 1 and (readers := graph.readers.get(last.output[0])):
             (last,) = readers
             if last.op_type not in HOMOGENEOUS:
                 break
+            if last.op_type in SLOPED:
+                sloped.append(str(last.input[0]))
         if last is not first and _is_own(graph, first) and _is_own(graph, last):
-            yield first, last
+            yield first, last, (str(last.input[0]), *sloped)
 
 
 def _is_own(graph: Graph, node: NodeProto) -> bool:
@@ -139,9 +148,12 @@ def _read(graph: Graph, node: NodeProto) -> Array:
     return whole
 
 
-def _powers(weight: Array, seen: _Seen) -> NDArray[np.int64]:
-    """The best powers of two for what `weight` [O, C, taps] reads; all 0 where nothing gains enough."""
-    largest = np.maximum(-seen.low, seen.high)
+def _powers(weight: Array, seen: Sequence[_Seen]) -> NDArray[np.int64]:
+    """The best powers of two for what `weight` [O, C, taps] reads; all 0 where nothing gains enough.
+
+    `seen`: what it reads, and the other tensors that are rounded before.
+    """
+    largest = np.max([np.maximum(-each.low, each.high) for each in seen], axis=0)
     reading = np.abs(weight).max(axis=(0, 2))
     alive = (largest > 0) & (reading > 0)
     none = np.zeros(len(alive), np.int64)
@@ -155,13 +167,13 @@ def _powers(weight: Array, seen: _Seen) -> NDArray[np.int64]:
     return best
 
 
-def _variance(weight: Array, seen: _Seen, powers: NDArray[np.int64]) -> float:
-    """The variance of what both roundings add behind the convolution, summed over its outputs."""
-    scale = np.exp2(powers)
-    step = ((seen.high / scale).max() - (seen.low / scale).min()) / LEVELS
+def _variance(weight: Array, seen: Sequence[_Seen], powers: NDArray[np.int64]) -> float:
+    """The variance of what all roundings add behind the convolution, summed over its outputs."""
+    scale, read = np.exp2(powers), seen[0]
+    steps_of_values = [((x.high / scale).max() - (x.low / scale).min()) / LEVELS for x in seen]
     scaled = weight * scale[:, None]
-    of_values = step**2 * np.square(scaled).sum()
+    of_values = np.square(steps_of_values).sum() * np.square(scaled).sum()
     steps = np.abs(scaled).max(axis=(1, 2)) / WEIGHT_LEVELS
     taps = (weight != 0).sum(axis=2)
-    of_weights = float((steps[:, None] ** 2 * taps * seen.squares / max(1, seen.count) / scale**2).sum())
+    of_weights = float((steps[:, None] ** 2 * taps * read.squares / max(1, read.count) / scale**2).sum())
     return float(of_values) + of_weights

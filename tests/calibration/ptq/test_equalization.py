@@ -80,6 +80,17 @@ def test_dead_channels_are_no_reason_to_scale() -> None:
     assert found["Conv_0"][2] == 0
 
 
+def test_a_channel_that_its_rectifier_makes_quiet_is_not_made_the_loudest_before_it() -> None:
+    """Of slope 2^-8, all below zero: 2^-8 of the others behind the rectifier, as large as they before it."""
+    network = chain(BETWEEN["prelu"], np.ones(CHANNELS))
+    values = {each.name: numpy_helper.to_array(each).copy() for each in network.model.graph.initializer}
+    values["slopes"][0], values["kb"][0] = 2.0**-8, -100
+    for each in network.model.graph.initializer:
+        each.CopyFrom(numpy_helper.from_array(values[each.name], each.name))
+    found = find_equalization(network, [patches()])
+    assert found.get("Conv_0", (0,))[0] >= 0
+
+
 def test_powers_of_another_network_are_refused() -> None:
     network = chain(BETWEEN["relu"], UNEVEN)
     for found in ({"elsewhere": (1, 2)}, {"Conv_0": (1, 2)}):
