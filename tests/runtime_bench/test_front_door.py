@@ -1,6 +1,7 @@
 """One command has all the others, and a doctor that says what works here."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -35,7 +36,8 @@ def test_a_misspelled_command_is_one_line_with_the_nearest_name() -> None:
 def test_a_misspelled_option_of_a_subcommand_is_one_line() -> None:
     result = CliRunner().invoke(main, ["export", "--nope"], prog_name="qnas")
     assert result.exit_code == 2
-    assert result.output.startswith("error: No such option '--nope'.")
+    assert re.match(r"error: No such option:? '?--nope", result.output)
+    assert result.output.count("\n") == 1
 
 
 def test_help_and_version_load_neither_torch_nor_a_runtime() -> None:
