@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from onnx import NodeProto
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import Grids, plan_grids
-from qnas.calibration.ptq.weights import ENDS, Floats, IntegerWeights, WeightRange, largest_scale
+from qnas.calibration.ptq.weights import BYTE, ENDS, Floats, IntegerWeights, WeightRange, largest_scale
 from qnas.calibration.ranges.ranges import Range
 from qnas.onnx.graph import attributes
 from qnas.quantization.quantizers import quantize
@@ -182,8 +183,10 @@ def one_by_one(batches: Iterable[Floats]) -> Iterator[Floats]:
 def _products(windows: Floats) -> Moments:
     """Sums over the places of windows [groups, places, K] of whole numbers: float64 [groups, K, K], exact."""
     found = np.zeros((len(windows), windows.shape[2], windows.shape[2]))
+    wide = bool(np.abs(windows).max(initial=0) > BYTE)  # float64 holds the sums of 16 bits
     for start in range(0, windows.shape[1], EXACT):
-        part = windows[:, start : start + EXACT]
+        part: NDArray[np.floating[Any]] = windows[:, start : start + EXACT]
+        part = part.astype(np.float64) if wide else part
         found += part.transpose(0, 2, 1) @ part
     return found
 

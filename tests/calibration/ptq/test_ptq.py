@@ -19,7 +19,7 @@ from qnas.calibration.prepare.rewrites import rewritten
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import IntegerRunner, PtqOptions, fitted_weights, quantized
-from qnas.calibration.ptq.rounding import assumed, rounded, successive, upper_root
+from qnas.calibration.ptq.rounding import _products, assumed, rounded, successive, upper_root
 from qnas.calibration.ptq.weights import (
     INT32_MAX,
     IntegerWeights,
@@ -305,6 +305,13 @@ def test_the_error_of_successive_rounding_is_that_of_the_filters_output(
     q, _, error = successive(rows, np.zeros(4), upper_root(moments), scale, bits)
     d = rows - q * scale[:, None].astype(np.float64)
     np.testing.assert_allclose(error, np.einsum("ok,kl,ol->o", d, moments, d), rtol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [255, 65535])
+def test_sums_of_products_of_steps_are_exact_for_bytes_and_for_16_bits(largest: int) -> None:
+    steps = np.random.default_rng(0).integers(largest - 9, largest + 1, (1, 700, 3))
+    exact = steps[0].T @ steps[0]
+    np.testing.assert_array_equal(_products(steps.astype(np.float32))[0], exact.astype(np.float64))
 
 
 def test_the_root_of_moments_is_upper_triangular() -> None:
