@@ -100,7 +100,8 @@ class LazyGroup(CheckedOutput, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find it; one that is not there is one line, with the nearest name."""
-        if args[0] not in self.modules and not args[0].startswith("-"):
+        wrong = args[0] not in self.modules and not args[0].startswith("-")
+        if wrong and not ctx.resilient_parsing:  # a shell that completes words gets no error
             near = get_close_matches(args[0], self.modules, 1)
             advice = f"did you mean {near[0]}?" if near else f"see {ctx.command_path} --help"
             _fail(f"{ctx.command_path} has no command {args[0]!r}: {advice}")

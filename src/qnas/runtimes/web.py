@@ -276,5 +276,6 @@ DEVICE = Device(
     elsewhere=True,
 )
 WEB = Runtime(
-    checks={"onnxruntime-web": _WebCheck("onnxruntime-web", ".onnx", "", _checked)}, devices={"web": DEVICE}
+    checks={"onnxruntime-web": _WebCheck("onnxruntime-web", ".onnx", "onnxruntime-web", _checked)},
+    devices={"web": DEVICE},
 )
