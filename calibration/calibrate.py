@@ -310,15 +310,9 @@ def _widened(
     display.step("trying tensors in 16 bits")
     natural = ranges_of({**watched.natural, **watched.clipped}, min_max)
     found = widened(
-        best.network,
-        best.ranges,
-        natural,
-        best.options,
-        patches.batches(),
-        judge.psnr,
-        settings.target,
+        best.network, best.ranges, natural, best.options, patches.batches(), judge.psnr, settings.target,
         weights,
-    )
+    )  # fmt: skip
     return replace(best, options=found.options, ranges=found.ranges), found
 
 

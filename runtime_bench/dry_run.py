@@ -3,7 +3,7 @@
 {"format": "qnas-dry-run", "version": 1,
  "model", "scale", "channels", "size": [height, width] or null, "input_range": how that was found, "remarks",
  "formats": [{"format", "works", "refusal", "notes"}],
- "macs": {"integer", "of"} or null, "convolutions": {"integer", "of"} or null,   # in onnxruntime
+ "integer_share": of the multiply-adds in onnxruntime, or null,
  "in_float": [{"node", "why"}],
  "latency": {"device", "threads", "float_ms", "integer_ms"} or null}
 """

@@ -90,18 +90,8 @@ def write_video(
     """
     width, height = scale * source.width, scale * source.height
     even = width % 2 == 0 and height % 2 == 0
-    pixels = (
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-s",
-        f"{width}x{height}",
-        "-r",
-        source.rate,
-        "-i",
-        "pipe:0",
-    )
+    size = f"{width}x{height}"
+    pixels = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", source.rate, "-i", "pipe:0")
     coded = (
         "-map", "0:v", "-map", "1:a?", "-c:a", "copy", "-c:v", "libx264", "-crf", QUALITY,
         "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-pix_fmt", "yuv420p" if even else "yuv444p",
