@@ -43,6 +43,12 @@ def _conv(w: _Writer, layer: Layer) -> None:
     )  # fmt: skip
 
 
+def _scale(w: _Writer, layer: Layer) -> None:
+    x, deviation = layer.inputs
+    gain = w.constant(f"{layer.name}.gain", TrainedParameters(w.network).gain(deviation))
+    w.put("Mul", [x, gain], layer.name)
+
+
 def _multiply(w: _Writer, layer: Layer) -> None:
     x, gate, *deviation = layer.inputs
     gain = TrainedParameters(w.network).gain(deviation[0]) if deviation else np.float32(1)
@@ -92,6 +98,7 @@ _WRITERS: dict[str, _Write] = {
     "affine": _conv,
     "relu": _plain("Relu"),
     "add": _plain("Add"),
+    "scale": _scale,
     "multiply": _multiply,
     "sigmoid": _plain("Sigmoid"),
     "concat": _plain("Concat", axis=1),

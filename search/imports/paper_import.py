@@ -133,7 +133,7 @@ def _architecture(genotype: Genotype, state: Mapping[str, Any], source: str) -> 
     for slot, choice, reads, writes in _slots(genotype, channels, outputs):
         inside = _widths(state, _released(slot).removesuffix(".0"), source)[:-1]
         try:
-            layers[slot] = Choice(_operation(choice.op, reads, writes, inside), choice.bits)
+            layers[slot] = Choice(_operation(choice.op, reads, writes, inside, channels), choice.bits)
         except ArchitectureError as error:
             raise ArchitectureError(f"layer {slot!r}: {error}") from None
     normalization: Normalization = "adq" if "body.0.adn.phi.weight" in state else "none"
@@ -155,11 +155,9 @@ def _slots(genotype: Genotype, channels: int, outputs: int) -> Iterator[tuple[st
     yield "tail.0", genotype.tail, 3, 3
 
 
-def _operation(op: str, reads: int, writes: int, inside: list[int]) -> str:
+def _operation(op: str, reads: int, writes: int, inside: list[int], channels: int) -> str:
     """Our name of a released operation whose convolutions have `inside` channels between them."""
-    if op.endswith("_grouped_full"):
-        op = f"{op.removesuffix('full')}{reads}"
-    chain = operation_convolutions(op, reads, writes)
+    chain = operation_convolutions(op, reads, writes, channels)
     if len(chain) > 1 and inside and [shape.out_channels for shape in chain[:-1]] != inside:
         return f"{op}_via_{'_'.join(map(str, inside))}"
     return op

@@ -16,11 +16,11 @@ from qnas.search.space.candidate_costs import owns
 # of equal blocks in one box.
 Kind = Literal["searched", "fixed", "join", "plain", "end", "block"]
 
-_UNSEEN = frozenset({"quantize", "relu", "deviation"})
+_UNSEEN = frozenset({"quantize", "relu", "deviation", "scale"})
 _BLOCK = re.compile(r"(body\.\d+)\..*")
 _ESA = re.compile(r"(.*\.esa)\..*")
 SOURCE, SINK = "(in)", "(out)"  # no layer has such a name
-NORMS = {"adq": "ADQ", "bn": "BN", "none": "norm"}
+NORMS = {"adq": "ADQ", "adq_linear": "ADQ", "bn": "BN", "none": "norm"}
 WORDS = {"pixel_shuffle": "shuffle", "upscale": "bilinear"}
 
 

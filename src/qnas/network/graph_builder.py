@@ -99,6 +99,8 @@ class GraphBuilder:
     def signed(self, name: str, x: str, bits: int) -> str:
         """The input of a convolution that reads negative values too."""
         grid = self.grid(x)
+        if grid == IMAGE and self.architecture.first_input == "bits":
+            return self.hwgq(name, x, bits)  # no pixel is negative
         if bits == FLOAT_BITS or (grid and (grid.bits == bits or grid == IMAGE)):
             return x  # the image's own grid is lossless
         return self.quantize(name, x, QuantSpec(bits, signed=True))
@@ -139,7 +141,9 @@ class GraphBuilder:
         """The chain of convolutions chosen for `slot`; each reads its own quantized input."""
         choice = self.architecture.layers[slot]
         try:
-            chain = operation_convolutions(choice.op, self.channels(x), channels)
+            chain = operation_convolutions(
+                choice.op, self.channels(x), channels, self.architecture.inner_width
+            )
         except ArchitectureError as error:
             raise ArchitectureError(f"layer {slot!r}: {error}") from None
         for index, shape in enumerate(chain):

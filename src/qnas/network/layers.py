@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qnas.quantization.image_gain import FactorForm
 from qnas.quantization.quantizers import FLOAT_BITS, Arithmetic, QuantSpec
 
 Op = Literal[
@@ -15,6 +16,7 @@ Op = Literal[
     "conv",  # inputs (x,) or (x, deviation): the second scales the output
     "affine",  # batch norm: y = slope[c] * x + offset[c]; inputs as of a convolution
     "deviation",  # ADQ's factor of the standard deviation of x, [N, 1, 1, 1]
+    "scale",  # inputs (x, deviation): their product
     "quantize",  # onto the grid of `quant`; an unsigned grid is a ReLU as well
     "relu",
     "add",
@@ -50,6 +52,7 @@ class Layer:
     bits: int = FLOAT_BITS  # of a convolution's weights
     quant: QuantSpec | None = None
     scale_of: str | None = None  # a quantizer that shares the scale of this one
+    form: FactorForm = "power"  # of a deviation
     arithmetic: Arithmetic = "short"  # one for all layers of a network
 
 

@@ -217,7 +217,7 @@ class Network(nn.Module):
             case "affine":
                 return Affine(layer.channels)
             case "deviation":
-                return ImageDeviation() if paper else Deviation()
+                return ImageDeviation() if paper else Deviation(layer.form)
             case "quantize":
                 assert layer.quant is not None
                 owner = scale_owner(self._named, layer)
@@ -258,8 +258,9 @@ class Network(nn.Module):
             case "quantize" | "deviation":
                 return self.module(layer.name)(x[0])  # type: ignore[no-any-return]
             case "multiply" if len(x) == 3:
-                gain = snap_scale(x[2], WEIGHT_SCALE_BITS) if x[2].ndim == 1 else x[2]
-                return x[0] * x[1] * gain
+                return x[0] * x[1] * _short(x[2])
+            case "scale":
+                return x[0] * _short(x[1])
             case "concat":
                 return torch.cat(x, dim=1)
             case "max_pool":
@@ -295,6 +296,11 @@ class Network(nn.Module):
         finally:
             for quantizer in self.quantizers():
                 quantizer.calibrating = None
+
+
+def _short(gain: Tensor) -> Tensor:
+    """A constant gain [1] on a short scale; those of images are, or are being trained."""
+    return snap_scale(gain, WEIGHT_SCALE_BITS) if gain.ndim == 1 else gain
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
