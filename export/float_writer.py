@@ -43,6 +43,11 @@ def _conv(w: _Writer, layer: Layer) -> None:
     )  # fmt: skip
 
 
+def _prelu(w: _Writer, layer: Layer) -> None:
+    slope = w.network.module(layer.name).weight.detach().numpy().reshape(1, 1, 1)
+    w.put("PRelu", [*layer.inputs, w.constant(f"{layer.name}.slope", slope)], layer.name)
+
+
 def _scale(w: _Writer, layer: Layer) -> None:
     x, deviation = layer.inputs
     gain = w.constant(f"{layer.name}.gain", TrainedParameters(w.network).gain(deviation))
@@ -97,6 +102,7 @@ _WRITERS: dict[str, _Write] = {
     "conv": _conv,
     "affine": _conv,
     "relu": _plain("Relu"),
+    "prelu": _prelu,
     "add": _plain("Add"),
     "scale": _scale,
     "multiply": _multiply,

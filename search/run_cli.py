@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from qnas.cli import QnasCommand
-from qnas.network.architecture import Normalization
+from qnas.network.architecture import Activation, Normalization
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**31 - 1)
@@ -29,6 +29,7 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--channels", type=COUNT, help="In place of the space's own.")
 @click.option("--blocks", type=COUNT, help="In place of the space's own.")
 @click.option("--normalization", type=choice(*get_args(Normalization)), help="In place of the space's own.")
+@click.option("--activation", type=choice(*get_args(Activation)), help="Of --bits 32, as the space's own.")
 @click.option("--operations", help="Architecture (file or name) whose operations stay: search bits alone.")
 @click.option("--penalty", default=1e-4, type=SHARE, help="Weight of the cost, as a share of the start's.")
 @click.option("--cost", default="bitops", type=choice("bitops", "macs", "latency"))

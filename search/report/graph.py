@@ -16,7 +16,7 @@ from qnas.search.space.candidate_costs import owns
 # of equal blocks in one box.
 Kind = Literal["searched", "fixed", "join", "plain", "end", "block"]
 
-_UNSEEN = frozenset({"quantize", "relu", "deviation"})
+_UNSEEN = frozenset({"quantize", "relu", "prelu", "deviation"})
 _BLOCK = re.compile(r"(body\.\d+)\..*")
 _ESA = re.compile(r"(.*\.esa)\..*")
 SOURCE, SINK = "(in)", "(out)"  # no layer has such a name

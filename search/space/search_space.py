@@ -29,6 +29,7 @@ from qnas.network.architecture import (
     FIXED_SPACES,
     PATTERN,
     VERSION,
+    Activation,
     Architecture,
     Blocks,
     Channels,
@@ -65,13 +66,15 @@ class SearchSpace:
     identical_blocks: bool = False
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
+    activation: Activation = "relu"
     version: Version = VERSION
 
     def frame(self, layers: Mapping[str, Choice]) -> Architecture:
         """The architecture with these layers."""
         return Architecture(
             self.network, self.channels, self.blocks, self.scale, layers, self.normalization,
-            pattern=self.pattern, first_input=self.first_input, version=self.version,
+            pattern=self.pattern, first_input=self.first_input,
+            activation=self.activation, version=self.version,
         )  # fmt: skip
 
     @cached_property
@@ -130,6 +133,7 @@ class SearchSpace:
             "bits": list(self.bits),
             **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
             **({} if self.first_input == "image" else {"first_input": self.first_input}),
+            **({} if self.activation == "relu" else {"activation": self.activation}),
             "operations": {pattern: list(operations) for pattern, operations in self.operations.items()},
         }
 
@@ -167,11 +171,14 @@ class _Document(Closed, frozen=True):
     identical_blocks: bool = False
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
+    activation: Activation = "relu"
     version: Version = 1
 
     def __post_init__(self) -> None:
         if len(set(self.bits)) < len(self.bits):
             raise ValueError("bits names a width twice")
+        if self.activation == "prelu" and self.bits != (FLOAT_BITS,):
+            raise ValueError("activation prelu is for bits [32] alone")
         for pattern, operations in self.operations.items():
             if len(set(operations)) < len(operations):
                 raise ValueError(f"operations[{pattern!r}] names an operation twice")

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from qnas.network.layers import Layer, by_name, rectified
+from qnas.network.layers import Layer, activated, by_name
 from qnas.network.lowering import lower
 from qnas.network.operations import ConvShape, operation_convolutions
 from qnas.search.space.candidate_costs import owns
@@ -53,7 +53,7 @@ class Supernet(Network):
                 source = named[layer.inputs[0]]
                 image = source.op == "image"
                 exact = image and space.first_input == "image"  # on its own grid already
-                signed = not (image or rectified(named, source.name))
+                signed = not (image or activated(named, source.name))
                 reader = Reader(space.bits, mixer, signed=signed, exact=exact, compiled=compiled)
                 self._readers[source.name] = reader
                 attach(self, f"{source.name}.reader", reader)

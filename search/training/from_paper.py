@@ -26,6 +26,12 @@ def short_state(network: Network, twin: Network) -> dict[str, Tensor]:
                 values = _convolution(network.module(layer.name))
             case "affine":
                 values = _norm(network.module(layer.name))
+            case "prelu" if layer.name not in {each.name for each in twin.layers}:
+                raise CheckpointError(
+                    f"{layer.name} is a PReLU, for which integers have a ReLU: start without --warm-start"
+                )
+            case "prelu":
+                values = iter(network.module(layer.name).state_dict().items())
             case "deviation":
                 forms = {each.name: each.form for each in twin.layers}
                 linear = forms.get(layer.name) == "linear"

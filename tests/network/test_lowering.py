@@ -230,6 +230,22 @@ def test_the_parts_of_the_basic_space_have_any_number_of_layers() -> None:
     assert layers["tail.0"].channels == 3
 
 
+@pytest.mark.parametrize("space", get_args(Space))
+def test_in_full_precision_each_convolution_may_read_its_own_prelu(space: Space) -> None:
+    layers = by_name(lower(small(space, activation="prelu").with_bits(32)))
+    assert not any(layer.op == "relu" for layer in layers.values())
+    prelus = [name for name, layer in layers.items() if layer.op == "prelu"]
+    assert prelus
+    for name in prelus:
+        if space == "rfdn_space" and ("distill" in name or "refine" in name):  # rfdn has one after each sum
+            assert sum(name in layer.inputs for layer in layers.values()) == 1
+
+
+def test_a_quantized_network_has_no_prelu() -> None:
+    with pytest.raises(ArchitectureError, match="activation prelu is for networks in full precision"):
+        lower(small("basic", activation="prelu"))
+
+
 def test_without_a_tail_the_upsampled_image_is_the_output() -> None:
     layers = lower(small("basic", pattern=Pattern(tail=0)))
     assert [layer.name for layer in layers][-2:] == ["upsample.shuffle", "output"]

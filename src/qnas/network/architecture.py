@@ -20,6 +20,7 @@ Channels = Annotated[int, Meta(ge=1, le=512)]
 Blocks = Annotated[int, Meta(ge=1, le=64)]
 Scale = Literal[2, 3, 4]
 FirstInput = Literal["image", "bits"]
+Activation = Literal["relu", "prelu"]
 VERSION = 2
 Version = Literal[1, 2]
 
@@ -50,6 +51,7 @@ class Architecture:
 
     `normalization`: adq multiplies by `exp(w log(std) + b)`, adq_linear by `w std + b`, the paper's form.
     `first_input`: the first layer reads the image as it is, or at its own bits, as in the paper.
+    `activation`: what convolutions of 32 bits read, prelu in full precision alone.
     `version` 1 has no skip over the body, no normalization around the tail, and inner widths of operations
     that follow their inputs; files that name no version have it.
     `residual_bits` quantizes what no convolution reads: inputs of adds, concatenations, multiplications.
@@ -69,6 +71,7 @@ class Architecture:
     arithmetic: Arithmetic = "short"
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
+    activation: Activation = "relu"
     version: Version = VERSION
 
     @property
@@ -85,7 +88,10 @@ class Architecture:
         """Return the twin with these operations and bits that is integer throughout, on short scales."""
         adq = self.arithmetic == "paper" and self.normalization == "adq"
         normalization: Normalization = "adq_linear" if adq else self.normalization
-        return replace(self, arithmetic="short", residual_bits=8, normalization=normalization)
+        activation: Activation = "relu" if self.quantized else self.activation
+        return replace(
+            self, arithmetic="short", residual_bits=8, normalization=normalization, activation=activation
+        )
 
     def with_bits(self, bits: int) -> "Architecture":
         """Return this architecture with every layer at `bits`."""
@@ -109,6 +115,7 @@ class Architecture:
             **({} if self.arithmetic == "short" else {"arithmetic": self.arithmetic}),
             **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
             **({} if self.first_input == "image" else {"first_input": self.first_input}),
+            **({} if self.activation == "relu" else {"activation": self.activation}),
             "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
         }
 
@@ -132,6 +139,7 @@ class _Document(Closed, frozen=True):
     arithmetic: Arithmetic = "short"
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
+    activation: Activation = "relu"
     version: Version = 1
 
 

@@ -19,6 +19,7 @@ Op = Literal[
     "scale",  # inputs (x, deviation): their product
     "quantize",  # onto the grid of `quant`; an unsigned grid is a ReLU as well
     "relu",
+    "prelu",  # one slope for all channels: in full precision only
     "add",
     "multiply",  # inputs (x, gate) or (x, gate, deviation)
     "concat",
@@ -69,11 +70,11 @@ def grid_of(layers: dict[str, Layer], name: str) -> Layer | None:
     return layer if layer.op == "quantize" else None
 
 
-def rectified(layers: dict[str, Layer], name: str) -> bool:
-    """Whether the output of layer `name` comes from ReLUs."""
+def activated(layers: dict[str, Layer], name: str) -> bool:
+    """Whether the output of layer `name` comes from ReLUs or PReLUs."""
     layer = layers[name]
-    moved = layer.op in DATA_MOVEMENT and all(rectified(layers, source) for source in layer.inputs)
-    return layer.op == "relu" or moved
+    moved = layer.op in DATA_MOVEMENT and all(activated(layers, source) for source in layer.inputs)
+    return layer.op in ("relu", "prelu") or moved
 
 
 def scale_owner(layers: dict[str, Layer], quantizer: Layer) -> Layer:

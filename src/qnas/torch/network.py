@@ -36,6 +36,8 @@ from qnas.quantization.quantizers import (
 from qnas.torch.deviation import Deviation, ImageDeviation
 from qnas.torch.fake_quantization import Quantizer, lsq, snap_scale, straight_through
 
+PRELU_SLOPE = 0.1  # at the start, as in the paper's code
+
 
 def bias_steps(bias: Tensor, step: Tensor) -> Tensor:
     """A bias [C] in whole steps [C] of the accumulator, float32: training and export round it here."""
@@ -218,6 +220,8 @@ class Network(nn.Module):
                 return Affine(layer.channels)
             case "deviation":
                 return ImageDeviation() if paper else Deviation(layer.form)
+            case "prelu":
+                return nn.PReLU(init=PRELU_SLOPE)
             case "quantize":
                 assert layer.quant is not None
                 owner = scale_owner(self._named, layer)
@@ -255,7 +259,7 @@ class Network(nn.Module):
                 return self.module(layer.name)(x[0], self.input_scale(layer), x[1] if len(x) > 1 else None)  # type: ignore[no-any-return]
             case "quantize" if layer.name == "output" and self.training:
                 return x[0]
-            case "quantize" | "deviation":
+            case "quantize" | "deviation" | "prelu":
                 return self.module(layer.name)(x[0])  # type: ignore[no-any-return]
             case "multiply" if len(x) == 3:
                 return x[0] * x[1] * _short(x[2])

@@ -40,6 +40,18 @@ PLAIN = Genes(
     upsample=[("growth1_1x1", 8)],
     tail=[("simple_1x1", 8)],
 )
+FLOAT = Genes(
+    body=[[("simple_3x3", 32), ("growth1_3x3", 32), ("decenc_3x3_2", 32), ("simple_1x1", 32)]] * 2,
+    skip=[[("simple_1x1", 32), ("simple_3x3", 32), ("conv_3x1_1x3", 32)]] * 2,
+    upsample=[("growth1_1x1", 32)],
+    tail=[("simple_3x3", 32)],
+)
+HALF_FLOAT = Genes(
+    body=[[("simple_3x3", 32), ("growth1_3x3", 4), ("simple_3x3", 32), ("simple_1x1", 8)]],
+    skip=[[("simple_1x1", 4), ("simple_3x3", 32), ("conv_3x1_1x3", 32)]],
+    upsample=[("simple_1x1", 32)],
+    tail=[("growth1_3x3", 8)],
+)
 Files = Callable[..., tuple[Path, Path]]
 IMAGE = torch.from_numpy(noise(24, 20)).permute(2, 0, 1)[None].float() / 255
 
@@ -99,7 +111,10 @@ def test_a_released_network_gives_the_released_output_and_cost(
 
 
 @pytest.mark.parametrize("adq", [True, False])
-@pytest.mark.parametrize(("genes", "channels", "scale"), [(VARIED, 12, 3), (PLAIN, 15, 2), (PLAIN, 12, 4)])
+@pytest.mark.parametrize(
+    ("genes", "channels", "scale"),
+    [(VARIED, 12, 3), (PLAIN, 15, 2), (PLAIN, 12, 4), (FLOAT, 12, 2), (HALF_FLOAT, 24, 3)],
+)
 def test_other_operations_and_sizes_give_the_same_output_too(
     files: Files, genes: Genes, channels: int, scale: int, adq: bool
 ) -> None:

@@ -80,6 +80,22 @@ def test_json_and_toml_say_the_same(tmp_path: Path) -> None:
     assert find_space(str(file)) == space
 
 
+def test_prelus_are_searched_in_full_precision_alone() -> None:
+    assert from_document(document(bits=[32], activation="prelu"), "here").placeholder.activation == "prelu"
+    with pytest.raises(SpaceError, match=r"activation prelu is for bits \[32\] alone"):
+        from_document(document(activation="prelu"), "here")
+
+
+def test_a_space_has_the_pattern_and_the_first_input_that_it_names() -> None:
+    space = from_document(
+        document(version=2, pattern={"head": 1, "tail": 0}, first_input="bits"), "here", "mine"
+    )
+    assert list(space.slots)[:2] == ["head.0", "body.0.conv_0"]
+    assert list(space.slots)[-1] == "upsample"
+    assert space.placeholder.first_input == "bits"
+    assert from_document(space.to_document(), "here", "mine") == space
+
+
 def test_what_may_be_left_out() -> None:
     space = from_document({k: v for k, v in document(network="espcn").items() if k != "operations"}, "here")
     assert (space.normalization, space.identical_blocks, space.operations) == ("none", False, {})
