@@ -38,7 +38,7 @@ class PtqOptions:
     `weight_bits` 8 or 4; `weight_range`: the scale of a channel reaches its largest weight (max), or is the
     one with the least squared error of what the filter computes (mse). `float_layers` compute in float32.
     `kept_clips` stay operations, behind a quantizer with the range that they cut. `wide` tensors, and what
-    shares a grid with one, have 16 bits; the pixels have 8.
+    shares a grid with one, have 16 bits; the pixels have 8. Weights of `int4_layers` have 4 bits in any case.
     """
 
     weight_bits: WeightBits = 8
@@ -46,11 +46,16 @@ class PtqOptions:
     float_layers: tuple[str, ...] = ()
     kept_clips: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
+    int4_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises UsageError for weights of other than 4 or 8 bits."""
         if self.weight_bits not in (4, 8):
             raise UsageError(f"--weight-bits {self.weight_bits}: weights have 4 or 8 bits")
+
+    def bits_of(self, layer: str) -> WeightBits:
+        """The bits of a layer's weights."""
+        return 4 if layer in self.int4_layers else self.weight_bits
 
 
 def quantized(
@@ -80,8 +85,8 @@ def fitted_weights(
 
     The first `rounding.IMAGES` are looked at. Node -> weights; exact and the same on any number of threads.
     """
-    bits, rule = options.weight_bits, options.weight_range
-    return fitted(rewritten(network), ranges, bits, rule, batches, options.wide, threads)
+    rule, wide = options.weight_range, options.wide
+    return fitted(rewritten(network), ranges, options.bits_of, rule, batches, wide, threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,7 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     """
     graph = FloatGraph(rewritten(network), frozenset(options.kept_clips))
     layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
-    unknown = {*options.float_layers} - {*layers}
+    unknown = {*options.float_layers, *options.int4_layers} - {*layers}
     if unknown:
         raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
     computing = [node for node in graph.nodes if graph.data(node)]
@@ -166,7 +171,7 @@ def write_layers(
     placed = placed_groups(plan, grids)
     return QdqWriter(
         graph=plan.graph, grids=grids, placed=placed, integer=plan.integer, weights=weights,
-        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.UINT8,
+        bits_of=options.bits_of, weight_range=options.weight_range, io=TensorProto.UINT8,
     ).written()  # fmt: skip
 
 
@@ -189,7 +194,7 @@ def write_one(
     placed = frozenset(grids.groups.of(name) for name in node.output if name in graph.floats)
     return QdqWriter(
         graph=graph, grids=grids, placed=placed, integer=frozenset({layer}), weights=weights,
-        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.FLOAT,
+        bits_of=options.bits_of, weight_range=options.weight_range, io=TensorProto.FLOAT,
     ).written()  # fmt: skip
 
 

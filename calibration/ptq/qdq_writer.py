@@ -8,7 +8,7 @@ One of 16 bits is a uint16 tensor. Few operations take these: what moves or boun
 is rounded once, behind the last such operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from qnas.calibration.ptq.rounding import assumed, rounded
 from qnas.calibration.ptq.weights import (
     ENDS,
     IntegerWeights,
+    WeightBits,
     WeightRange,
     largest_scale,
     nearest,
@@ -48,14 +49,14 @@ FULL = (0, 255)
 @dataclass(kw_only=True, eq=False)
 class QdqWriter(GraphNodes):
     """One model. `placed`: groups that are bytes. `integer`: nodes with integer weights, those of
-    `weights` where it has them. `io`: ONNX type of input and output.
+    `weights` where it has them; `bits_of` them by node. `io`: ONNX type of input and output.
     """
 
     graph: FloatGraph
     grids: Grids
     placed: frozenset[str]
     integer: frozenset[str]
-    weight_bits: int
+    bits_of: Callable[[str], WeightBits]
     weight_range: WeightRange
     weights: Mapping[str, IntegerWeights]
     io: int
@@ -234,7 +235,7 @@ class QdqWriter(GraphNodes):
         if bias is not None and self.on_grid(inputs[0]):
             read, per_scale = self.grids.of(inputs[0]), _per_scale(bias, len(found.scale))
             largest = np.abs(per_scale).max(axis=0)
-            found = with_room(weight, found, largest, read, self.weight_bits)
+            found = with_room(weight, found, largest, read, self.bits_of(node.name))
             q, step = quantize_bias(per_scale, found.scale, np.float32(read.scale))
             stored = self.constant(f"{node.name}.bias", q.reshape(-1))
             steps = self.constant(f"{node.name}.bias_scale", np.tile(step, len(per_scale)))
@@ -247,7 +248,7 @@ class QdqWriter(GraphNodes):
 
     def _rounded(self, node: NodeProto) -> IntegerWeights:
         """The weights of `node`, given or rounded here."""
-        weight, bits = self.graph.array(node.input[1]), self.weight_bits
+        weight, bits = self.graph.array(node.input[1]), self.bits_of(node.name)
         if node.name in self.weights:
             found = self.weights[node.name]
             low, high = ENDS[bits]
@@ -263,7 +264,7 @@ class QdqWriter(GraphNodes):
         return IntegerWeights(nearest(weight, scale, bits, 1), scale, 1)
 
     def _stored_weights(self, name: str, found: IntegerWeights) -> str:
-        if self.weight_bits == 4:
+        if self.bits_of(name) == 4:
             stored = self.int4(f"{name}.weight", found.q)
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
         else:
@@ -280,7 +281,8 @@ class QdqWriter(GraphNodes):
         network = self.graph.network
         model, opset = deepcopy(network.model), opset_of(network.model, network.name)
         wide = any(self.grids.of(name).is_wide for name in self.bytes_of)
-        if (self.weight_bits == 4 or wide) and opset < NEW_TYPES_OPSET:
+        narrow = any(self.bits_of(node.name) == 4 for node in self.graph.nodes if node.name in self.integer)
+        if (narrow or wide) and opset < NEW_TYPES_OPSET:
             what = "activations of 16 bits" if wide else "weights of 4 bits"
             raise ModelError(
                 f"{network.name} is of opset {opset}: {what} need {NEW_TYPES_OPSET}, export it so"
