@@ -26,8 +26,17 @@ from qnas.calibration.progress import Display, Passing
 from qnas.calibration.ptq import weights as weights_document
 from qnas.calibration.ptq.integer_model import PtqOptions, fitted_weights, plan_layers, quantized
 from qnas.calibration.ptq.weights import IntegerWeights
-from qnas.cost.allocation import Allocation, BitsReport, Budget, Choices, LayerChoice, Mix, Unit, allocated
-from qnas.cost.network_cost import LayerCost
+from qnas.cost.allocation import (
+    Allocation,
+    BitsReport,
+    Choices,
+    LayerChoice,
+    Mix,
+    Task,
+    Unit,
+    allocated,
+    units_of,
+)
 from qnas.errors import UsageError
 from qnas.files import check_outputs, write_file
 from qnas.images.files import images_in
@@ -36,27 +45,6 @@ from qnas.onnx.cost import model_cost
 
 PATCHES = 16  # that the damage is measured on
 Size = tuple[int, int]  # height and width
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be done with the float network `model`.
-
-    `images` are those of `calibration`, one folder, or without one those to calibrate with, by `settings`.
-    BitOps are counted for an image of `size`, or of the size that the network takes. `outputs`: the files of
-    the `budgets`, in their order; `report`: one for all that was found out.
-    """
-
-    model: Path
-    images: tuple[Path, ...]
-    calibration: Path | None
-    budgets: tuple[Budget, ...]
-    outputs: tuple[Path, ...]
-    settings: Settings
-    unit: Unit = "bitops"
-    size: Size = (32, 32)
-    report: Path | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,54 +100,57 @@ class Mixer:
         return fitted_weights(self.network, ranges, options, self.patches.batches(), self.threads)
 
 
-def mix_calibration(request: Request, display: Display) -> BitsReport:
-    """Choose 4 or 8 bits for the weights of each layer, and write a calibration for each budget.
+def mix_calibration(
+    model: Path, task: Task, calibration: Path | None, settings: Settings, display: Display
+) -> BitsReport:
+    """Choose 4 or 8 bits for the weights of each layer of a float network, a calibration for each budget.
 
-    Raises QnasError, nothing written.
+    The images are those of `calibration`, one folder, or without one those to calibrate with, by `settings`.
+    A network of one size is counted at that. Raises QnasError, nothing written.
     """
-    reads = (request.model, request.calibration, *images_in(request.images))
-    files = (*request.outputs, *([request.report] if request.report else []))
-    check_outputs(files, request.force, reads)
-    with one_writer(*files):
-        report, mixed = _chosen(request, display)
-        for calibration, output in zip(mixed, request.outputs, strict=True):
-            write_calibration(calibration, output, request.force)
-        if request.report:
-            write_file(request.report, report.to_json(), request.force)
+    if task.unit == "ms":
+        raise UsageError(
+            "--unit ms: runtimes take as long for weights of 4 bits as of 8: use bitops or bytes"
+        )
+    check_outputs(task.files, task.force, (model, calibration, *images_in(task.images)))
+    with one_writer(*task.files):
+        mixer = _mixer(model, task, calibration, settings, display)
+        choices = weighed(mixer, task.unit, mixer.network.size or task.size, display)
+        found, mixed = allocated(choices, task.budgets), list[Calibration]()
+        show = display.step("scoring the choice")
+        for allocation in found:
+            mixed.append(mixer.mixed(task.unit, allocation))
+            show(len(mixed), len(found))
+        mixes = tuple(
+            Mix(allocation, each.fidelity, output)
+            for allocation, each, output in zip(found, mixed, task.outputs, strict=True)
+        )
+        report = BitsReport(choices, mixer.calibration.fidelity, mixes)
+        for mix, each in zip(mixes, mixed, strict=True):
+            write_calibration(each, mix.file, task.force)
+        if task.report:
+            write_file(task.report, report.to_json(), task.force)
     return report
 
 
-def _chosen(request: Request, display: Display) -> tuple[BitsReport, list[Calibration]]:
-    mixer = _mixer(request, display)
-    choices = weighed(mixer, request.unit, mixer.network.size or request.size, display)
-    allocations = allocated(choices, request.budgets)
-    show, mixed = display.step("scoring the choice"), list[Calibration]()
-    for allocation in allocations:
-        mixed.append(mixer.mixed(request.unit, allocation))
-        show(len(mixed), len(allocations))
-    mixes = (
-        Mix(allocation, calibration.fidelity, output)
-        for allocation, calibration, output in zip(allocations, mixed, request.outputs, strict=True)
-    )
-    return BitsReport(choices, mixer.calibration.fidelity, tuple(mixes)), mixed
-
-
-def _mixer(request: Request, display: Display) -> Mixer:
+def _mixer(model: Path, task: Task, calibration: Path | None, settings: Settings, display: Display) -> Mixer:
     """The network and its calibration, read or made. Raises UsageError where it has 4 bits already."""
-    path, settings, images = request.calibration, request.settings, request.images
-    threads = settings.threads or os.cpu_count() or 1
-    if path is None:
-        done = run(request.model, images, settings, display)
+    threads, images = task.threads or os.cpu_count() or 1, task.images
+    if calibration is None:
+        done = run(model, images, replace(settings, threads=threads), display)
         return Mixer(done.best.network, done.calibration, done.patches, done.judge, threads)
-    if settings != Settings(threads=settings.threads):
-        raise UsageError("--calibration says how it was made: leave --hr, --count and --input-range out")
-    found = read_calibration(path)
+    if settings != Settings():
+        raise UsageError(
+            "--calibration says how it was made: leave --hr, --count, --patch, --input-range out"
+        )
+    found = read_calibration(calibration)
     if found.options.weight_bits != 8 or found.options.int4_layers:
-        raise UsageError(f"{path} has weights of 4 bits already: name one that has 8 in all")
+        raise UsageError(f"{calibration} has weights of 4 bits already: name one that has 8 in all")
     if len(images) != 1 or not images[0].is_dir():
-        raise UsageError(f"{path} names patches of one folder: give that folder alone as IMAGES")
-    original, network = calibrated_network(request.model, found)
-    mine, held_out = manifest.from_document(found.manifest, str(path), images[0]).split(found.held_out)
+        raise UsageError(f"{calibration} names patches of one folder: give that folder alone as IMAGES")
+    original, network = calibrated_network(model, found)
+    chosen = manifest.from_document(found.manifest, str(calibration), images[0])
+    mine, held_out = chosen.split(found.held_out)
     patches = Patches.of(mine, Passing(display, "cutting patches", len(mine.crops)))
     return Mixer(network, found, patches, Judge(original, held_out, threads), threads)
 
@@ -171,7 +162,7 @@ def weighed(mixer: Mixer, unit: Unit, size: Size, display: Display) -> Choices:
     judge = Judge(mixer.judge.network, replace(images, crops=images.crops[::step][:PATCHES]), mixer.threads)
     shapes = {network.input: network.shape(*size)}
     all_layers = [model_cost(mixer.model(layers), shapes).layers for layers in ((), mixer.layers)]
-    eight, four = ({row.name: _units(row, unit) for row in rows} for rows in all_layers)
+    eight, four = ({row.name: units_of(row, unit) for row in rows} for rows in all_layers)
     show, base = display.step("measuring layers in 4 bits"), judge.error(mixer.model(()))
     found = []
     for layer in mixer.layers:
@@ -180,7 +171,3 @@ def weighed(mixer: Mixer, unit: Unit, size: Size, display: Display) -> Choices:
         show(len(found), len(mixer.layers))
     fixed = sum(units for name, units in eight.items() if name not in mixer.layers)
     return Choices(unit, tuple(found), fixed, base)
-
-
-def _units(row: LayerCost, unit: Unit) -> int:
-    return row.bitops if unit == "bitops" else row.weight_bytes

@@ -1,1 +1,1 @@
-"""`qnas-search bits`: budgets as they are written, and what is shown of a choice."""
+"""`qnas-search bits`: what it is told, bits for architectures, and what is shown."""

@@ -41,11 +41,11 @@ def _mixes(report: BitsReport) -> Table:
     table = Table("budget", box=SIMPLE_HEAD, title="PSNR against full precision, on images held out")
     for name in (UNIT_NAMES[choices.unit], "of 8 bits", "predicted", "measured"):
         table.add_column(name, justify="right")
-    table.add_row("8 bits", f"{choices.eight_bits:,}", "100.0%", "", _decibels(report.eight_bits))
+    table.add_row("8 bits", choices.words(choices.eight_bits), "100.0%", "", _decibels(report.eight_bits))
     for mix in report.mixes:
         cost = mix.allocation.cost
         table.add_row(
-            mix.allocation.budget.text, f"{cost:,}", f"{cost / choices.eight_bits:.1%}",
+            mix.allocation.budget.text, choices.words(cost), f"{cost / choices.eight_bits:.1%}",
             _decibels(mix.predicted), _decibels(mix.measured),
         )  # fmt: skip
     return table

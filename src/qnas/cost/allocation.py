@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qnas.cost.knapsack import Chosen, Front, Option
+from qnas.cost.network_cost import LayerCost
 from qnas.errors import UsageError
 from qnas.images.quality import psnr_of
 
-Unit = Literal["bitops", "bytes"]
-UNIT_NAMES: Mapping[Unit, str] = {"bitops": "BitOps", "bytes": "bytes of weights"}
+Unit = Literal["bitops", "bytes", "ms"]
+UNIT_NAMES: Mapping[Unit, str] = {"bitops": "BitOps", "bytes": "bytes of weights", "ms": "ms"}
+PARTS: Mapping[Unit, int] = {"bitops": 1, "bytes": 1, "ms": 10**6}  # costs are whole numbers of such a part
+
+
+def units_of(row: LayerCost, unit: Unit) -> int:
+    """What a layer costs: its bit operations, or the bytes of its weights. No layer says its milliseconds."""
+    return row.bitops if unit == "bitops" else row.weight_bytes
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,39 @@ class Budget:
     share: float | None
     value: float | None
 
-    def of(self, eight_bits: int) -> float:
-        """In units."""
-        return self.value if self.value is not None else (self.share or 0.0) * eight_bits
+    def of(self, choices: Choices) -> float:
+        """In whole parts of the unit of `choices`."""
+        if self.value is not None:
+            return self.value * PARTS[choices.unit]
+        return (self.share or 0.0) * choices.eight_bits
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `qnas-search bits` is to do: on which `images`, files and folders, for which `budgets`.
+
+    Costs are those of an image of `size`, height and width. `outputs`: the files of the budgets, in their
+    order; `report`: one for all that was found out. `threads`: 0 for one per core.
+    """
+
+    images: tuple[Path, ...]
+    budgets: tuple[Budget, ...]
+    outputs: tuple[Path, ...]
+    unit: Unit = "bitops"
+    size: tuple[int, int] = (32, 32)
+    report: Path | None = None
+    force: bool = False
+    threads: int = 0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it writes."""
+        return (*self.outputs, *([self.report] if self.report else []))
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """A layer whose bits are free: bits -> the network's units in it, and what it adds to the squared error.
+    """A layer whose bits are free: bits -> what it costs, and what it adds to the squared error.
 
     The error is the mean over the values of the output, in squared grey levels.
     """
@@ -47,9 +79,9 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Choices:
-    """A network whose layers may have other bits; `fixed` units are in what has no choice.
+    """A network whose layers may have other bits; `fixed`: what the rest of it costs.
 
-    `error` is the mean squared error with all in 8 bits.
+    Costs are whole numbers of PARTS of the unit. `error` is the mean squared error with all in 8 bits.
     """
 
     unit: Unit
@@ -59,13 +91,17 @@ class Choices:
 
     @property
     def eight_bits(self) -> int:
-        """Units of the network with all layers in 8 bits."""
+        """The cost of the network with all layers in 8 bits."""
         return self.fixed + sum(layer.costs[8] for layer in self.layers)
+
+    def words(self, cost: int) -> str:
+        """A cost in its unit: "1,482,686,464", or milliseconds with their fraction."""
+        return f"{cost:,}" if PARTS[self.unit] == 1 else f"{cost / PARTS[self.unit]:.4g}"
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Bits of each layer by name, for a budget; the network's units and its predicted squared error."""
+    """Bits of each layer by name, for a budget; the network's cost and its predicted squared error."""
 
     budget: Budget
     bits: Mapping[str, int]
@@ -88,10 +124,10 @@ def allocated(choices: Choices, budgets: Sequence[Budget]) -> tuple[Allocation, 
     least = choices.fixed + front.least_cost
     found = []
     for budget in budgets:
-        chosen = front.within(budget.of(choices.eight_bits) - choices.fixed)
+        chosen = front.within(budget.of(choices) - choices.fixed)
         if chosen is None:
             raise UsageError(
-                f"--budget {budget.text} is below the {least} {UNIT_NAMES[choices.unit]} "
+                f"--budget {budget.text} is below the {choices.words(least)} {UNIT_NAMES[choices.unit]} "
                 f"({least / choices.eight_bits:.1%} of 8 bits) that the fewest bits take: allow more"
             )
         found.append(_allocation(choices, widths, budget, chosen))
