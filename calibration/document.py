@@ -11,14 +11,15 @@
      "ranges":     {tensor: [low, high]},
      "bits":       {tensor: 8 or 16},
      "int4_layers": [layer], those whose weights have 4 bits though "weight_bits" says 8,
+     "int4_inputs": [{"layer", "low", "high"}], those that read 16 levels of that range,
      "mixed":      {"psnr", "unit", "budget", "cost"}, where `qnas-search bits` chose these, else null,
      "wide":       {"psnr", "tensors": [{"tensor", "psnr", "macs"}]}, where a target chose them, else null,
      "images":     {"held_out": share, "manifest": manifest.to_document(...)},
      "weights":    weights.to_document(...),
      "equalized":  {node: [log2 of the factor of each channel]}}
 
-Version 1, which had neither "bits" nor "wide", and version 2, without "int4_layers" and "mixed", are read as
-well: all had 8 bits, and all weights "weight_bits".
+Version 1, which had neither "bits" nor "wide", and version 2, without "int4_layers", "int4_inputs" and
+"mixed", are read as well: all had 8 bits, and all weights "weight_bits".
 
 It holds no times and no absolute paths: the same inputs give the same bytes. A file that was damaged or
 changed has another digest and is refused; one without a digest, of an earlier qnas or of a person who took it
@@ -40,6 +41,7 @@ from qnas.calibration.patches.taming import TamingCounts
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.ptq.equalization import MOST, Equalization
+from qnas.calibration.ptq.int4_inputs import Int4Input
 from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
@@ -50,7 +52,7 @@ from qnas.errors import CalibrationError
 from qnas.files import write_file
 
 PSNR_DIGITS = 4
-APART = ("wide", "int4_layers")  # fields of PtqOptions that the document has elsewhere
+APART = ("wide", "int4_layers", "int4_inputs")  # fields of PtqOptions that the document has elsewhere
 Power = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
 
 
@@ -164,13 +166,14 @@ def to_json(calibration: Calibration) -> str:
             "observer": c.observer,
             "scores": [asdict(score) | {"psnr": _decibels(score.psnr)} for score in c.scores],
         },
-        "quantization": {name: each for name, each in asdict(c.options).items() if name not in APART},
+        "quantization": {name: each for name, each in vars(c.options).items() if name not in APART},
         "fallback": [asdict(kept) | {"psnr": _decibels(kept.psnr)} for kept in c.fallback],
         "taming": asdict(c.taming),
         "pinned": list(c.pinned),
         "ranges": {name: [each.low, each.high] for name, each in c.ranges.items()},
         "bits": dict(c.bits),
         "int4_layers": list(c.options.int4_layers),
+        "int4_inputs": [asdict(each) for each in c.options.int4_inputs],
         "wide": None if c.widening is None else _wide(c.widening),
         "mixed": None if c.mixed is None else asdict(c.mixed) | {"psnr": _decibels(c.mixed.psnr)},
         "images": {"held_out": c.held_out, "manifest": c.manifest},
@@ -235,6 +238,7 @@ class _Document:
     equalized: dict[str, tuple[Power, ...]] = field(default_factory=dict)
     bits: dict[str, Literal[8, 16]] = field(default_factory=dict)
     int4_layers: tuple[Text, ...] = ()
+    int4_inputs: tuple[Int4Input, ...] = ()
     wide: Wide | None = None
     mixed: Mixed | None = None
 
@@ -264,7 +268,10 @@ def _calibration(found: _Document) -> Calibration:
         observer=found.decision.observer,
         scores=found.decision.scores,
         options=PtqOptions(
-            **msgspec.structs.asdict(found.quantization), wide=wide, int4_layers=found.int4_layers
+            **msgspec.structs.asdict(found.quantization),
+            wide=wide,
+            int4_layers=found.int4_layers,
+            int4_inputs=found.int4_inputs,
         ),
         fallback=found.fallback,
         taming=found.taming,

@@ -24,6 +24,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--weights", type=PATH, help="The found.pt of MODEL, where that is an architecture.")
 @click.option("--latency-table", type=PATH, help="For --unit ms: a file of `qnas-bench operations`.")
 @click.option("--calibration", type=PATH, help="8 bits of qnas-calibrate, with IMAGES. Default: made first.")
+@click.option("--activation-bits", type=click.Choice(["8", "4,8"]), default="4,8", show_default=True,
+              help="Of what layers of a float MODEL read; 8: weights alone get 4.")
 @click.option("--hr", is_flag=True, help="IMAGES are high resolution: shrink them first, to calibrate.")
 @click.option("--count", type=click.IntRange(2), help="Patches, to calibrate. Default: as qnas-calibrate.")
 @click.option("--patch", type=click.IntRange(8), help="Its side, LR pixels. Default: 96, or 48.")
@@ -41,10 +43,10 @@ def main(
     # fmt: on
     """Choose 4 or 8 bits for each layer of MODEL, so that a budget is kept and least is lost.
 
-    MODEL is a float network, ONNX or TFLite, whose weights get 4 bits: OUTPUT is a calibration, and
+    MODEL is a float network, ONNX or TFLite: OUTPUT is a calibration then, and
     `qnas-export MODEL --calibration OUTPUT` writes the integer model. Or it is a found.pt, or an architecture
-    and its --weights: weights and inputs get 4 bits, and `qnas-train OUTPUT --warm-start FOUND.pt` trains it;
-    IMAGES are folders of HR images then.
+    and its --weights: `qnas-train OUTPUT --warm-start FOUND.pt` trains what is chosen, and
+    IMAGES are folders of HR images.
 
     Each layer alone is measured in 4 bits on IMAGES; the choice among all of them is exact, and measured on
     images held out. With several budgets each has an OUTPUT of its own, named after it.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qnas.cost.allocation import BitsReport, Choices, LayerChoice, Mix, Task, Unit, allocated
+from qnas.cost.allocation import EIGHT, Bits, BitsReport, Choices, LayerChoice, Mix, Task, Unit, allocated
 from qnas.files import check_outputs, write_file
 from qnas.images.evaluation import Image
 from qnas.images.files import images_in
@@ -26,7 +26,7 @@ from qnas.images.quality import psnr_of
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
 from qnas.one_writer import one_writer
-from qnas.search.bits.slot_costs import SlotCosts, slot_costs
+from qnas.search.bits.slot_costs import FOUR, SlotCosts, slot_costs
 from qnas.search.training.data import Crops, check_patch, load_crops
 from qnas.search.training.warm_start import calibrate, warm_start
 from qnas.torch.checkpoint import load_found
@@ -103,12 +103,14 @@ class _Twins:
         seen, held_out = (_Seen.of(half, found.network, patch) for half in crops.halves(SEED))
         return cls(path, architecture, seen, held_out)
 
-    def mixed(self, bits: Mapping[str, int]) -> Architecture:
+    def mixed(self, bits: Mapping[str, Bits]) -> Architecture:
         """The architecture with these bits, and 8 where none are named."""
-        layers = {name: replace(c, bits=bits.get(name, 8)) for name, c in self.architecture.layers.items()}
+        layers = {
+            name: replace(c, bits=int(bits.get(name, EIGHT))) for name, c in self.architecture.layers.items()
+        }
         return replace(self.architecture, layers=layers)
 
-    def error(self, bits: Mapping[str, int], on: _Seen) -> float:
+    def error(self, bits: Mapping[str, Bits], on: _Seen) -> float:
         """The mean squared error of the twin with these bits, in squared grey levels."""
         twin = Network(lower(self.mixed(bits)))
         warm_start(twin, self.found)
@@ -119,7 +121,7 @@ class _Twins:
         """What there is to choose from: `costs`, and how much each layer hurts."""
         base, layers = self.error({}, self.seen), []
         for name, own in costs.layers.items():
-            errors = {4: self.error({name: 4}, self.seen) - base, 8: 0.0}
+            errors = {FOUR: self.error({name: FOUR}, self.seen) - base, EIGHT: 0.0}
             layers.append(LayerChoice(name, own, errors))
             tell(len(layers), len(costs.layers))
         return Choices(unit, tuple(layers), costs.fixed, base)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qnas.cost.allocation import PARTS, Unit, units_of
+from qnas.cost.allocation import EIGHT, PARTS, Bits, Unit, units_of
 from qnas.cost.network_cost import network_cost
 from qnas.errors import UsageError
 from qnas.network.architecture import FIXED_SPACES, Architecture
@@ -16,7 +16,8 @@ from qnas.search.space.latency_costs import latency_costs
 from qnas.search.space.search_space import SearchSpace
 
 BITS = (4, 8)
-Costs = Mapping[int, int]  # bits -> units
+FOUR: Bits = "4"
+Costs = Mapping[Bits, int]  # bits -> units
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def slot_costs(
         four = replace(eight, layers={**eight.layers, slot: replace(choice, bits=4)})
         own = sum(units_of(row, unit) for row in rows if owns(slot, row.name))
         saved = total - sum(units_of(row, unit) for row in network_cost(lower(four), *size).layers)
-        layers[slot] = {4: own - saved, 8: own}
-    return SlotCosts(layers, total - sum(costs[8] for costs in layers.values()))
+        layers[slot] = {FOUR: own - saved, EIGHT: own}
+    return SlotCosts(layers, total - sum(costs[EIGHT] for costs in layers.values()))
 
 
 def _measured(architecture: Architecture, size: tuple[int, int], table: Path) -> SlotCosts:
@@ -58,7 +59,7 @@ def _measured(architecture: Architecture, size: tuple[int, int], table: Path) ->
     )  # fmt: skip
     times = latency_costs(space, table, *size).searched
     layers = {
-        slot: {bits: round(PARTS["ms"] * times[slot][c.op, bits]) for bits in BITS}
+        slot: {str(bits): round(PARTS["ms"] * times[slot][c.op, bits]) for bits in BITS}
         for slot, c in a.layers.items()
     }
     return SlotCosts(layers, 0)

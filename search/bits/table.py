@@ -5,7 +5,7 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from qnas.cost.allocation import UNIT_NAMES, BitsReport
+from qnas.cost.allocation import EIGHT, UNIT_NAMES, Bits, BitsReport, Choices, LayerChoice
 from qnas.images.quality import psnr_of
 from qnas.terminal import stdout
 
@@ -21,19 +21,24 @@ def show_bits(report: BitsReport) -> None:
 
 def _layers(report: BitsReport) -> Table:
     choices = report.choices
-    table = Table("layer", box=SIMPLE_HEAD, title="Layers; PSNR with one alone in 4 bits")
-    for name in (f"share of {UNIT_NAMES[choices.unit]}", "4 bits alone"):
+    table = Table("layer", box=SIMPLE_HEAD, title="Layers; PSNR with one alone in fewer bits")
+    others = dict.fromkeys(bits for layer in choices.layers for bits in layer.costs if bits != EIGHT)
+    for name in (f"share of {UNIT_NAMES[choices.unit]}", *(f"{bits} alone" for bits in others)):
         table.add_column(name, justify="right")
     for mix in report.mixes:
         table.add_column(mix.allocation.budget.text, justify="right")
     for layer in choices.layers:
         table.add_row(
             layer.name,
-            f"{layer.costs[8] / choices.eight_bits:.1%}",
-            _decibels(psnr_of(choices.error + layer.errors[4])),
-            *(str(mix.allocation.bits[layer.name]) for mix in report.mixes),
+            f"{layer.costs[EIGHT] / choices.eight_bits:.1%}",
+            *(_alone(choices, layer, bits) for bits in others),
+            *(mix.allocation.bits[layer.name] for mix in report.mixes),
         )
     return table
+
+
+def _alone(choices: Choices, layer: LayerChoice, bits: Bits) -> str:
+    return _decibels(psnr_of(choices.error + layer.errors[bits])) if bits in layer.errors else "-"
 
 
 def _mixes(report: BitsReport) -> Table:

@@ -13,7 +13,7 @@ MOST = 100.0  # percent of 8 bits
 
 def is_float_file(model: str) -> bool:
     """Whether it is a float network of others, not a found.pt or an architecture."""
-    return Path(model).suffix in (".onnx", ".tflite")
+    return Path(model).suffix.lower() in (".onnx", ".tflite")
 
 
 def bits_task(

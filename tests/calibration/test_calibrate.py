@@ -547,7 +547,13 @@ def test_a_calibration_of_an_earlier_version_has_8_bits_throughout(
 ) -> None:
     document = json.loads(to_json(done.calibration))
     assert document["version"] == 3
-    for name in ("digest", "int4_layers", "mixed", *(("bits", "wide") if version == 1 else ())):
+    for name in (
+        "digest",
+        "int4_layers",
+        "int4_inputs",
+        "mixed",
+        *(("bits", "wide") if version == 1 else ()),
+    ):
         del document[name]
     old = from_json(json.dumps(document | {"version": version}), "here")
     model = quantized_model(folder / "espcn.onnx", old)

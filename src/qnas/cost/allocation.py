@@ -14,6 +14,9 @@ from qnas.cost.network_cost import LayerCost
 from qnas.errors import UsageError
 from qnas.images.quality import psnr_of
 
+# Bits of a layer, those of its weights and of what it reads: one number where both are equal, else "4/8".
+Bits = str
+EIGHT: Bits = "8"
 Unit = Literal["bitops", "bytes", "ms"]
 UNIT_NAMES: Mapping[Unit, str] = {"bitops": "BitOps", "bytes": "bytes of weights", "ms": "ms"}
 PARTS: Mapping[Unit, int] = {"bitops": 1, "bytes": 1, "ms": 10**6}  # costs are whole numbers of such a part
@@ -73,8 +76,8 @@ class LayerChoice:
     """
 
     name: str
-    costs: Mapping[int, int]
-    errors: Mapping[int, float]
+    costs: Mapping[Bits, int]
+    errors: Mapping[Bits, float]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Choices:
     @property
     def eight_bits(self) -> int:
         """The cost of the network with all layers in 8 bits."""
-        return self.fixed + sum(layer.costs[8] for layer in self.layers)
+        return self.fixed + sum(layer.costs[EIGHT] for layer in self.layers)
 
     def words(self, cost: int) -> str:
         """A cost in its unit: "1,482,686,464", or milliseconds with their fraction."""
@@ -104,7 +107,7 @@ class Allocation:
     """Bits of each layer by name, for a budget; the network's cost and its predicted squared error."""
 
     budget: Budget
-    bits: Mapping[str, int]
+    bits: Mapping[str, Bits]
     cost: int
     error: float
 
@@ -135,7 +138,7 @@ def allocated(choices: Choices, budgets: Sequence[Budget]) -> tuple[Allocation, 
 
 
 def _allocation(
-    choices: Choices, widths: Sequence[Sequence[int]], budget: Budget, chosen: Chosen
+    choices: Choices, widths: Sequence[Sequence[Bits]], budget: Budget, chosen: Chosen
 ) -> Allocation:
     named = zip(choices.layers, widths, chosen.options, strict=True)
     bits = {layer.name: own[option] for layer, own, option in named}
