@@ -16,9 +16,9 @@ COUNT = click.IntRange(1, 2**31 - 1)
 @click.option("--calibration", type=PATH, required=True, help="What qnas-calibrate wrote of MODEL.")
 @click.option("--data", multiple=True, type=PATH, required=True, help="Folder of HR photographs; repeatable.")
 @click.option("-o", "--output", type=PATH, help="Default: MODEL with the ending .finetuned.onnx.")
-@click.option("--weight-bits", type=click.Choice(["4", "8"]), help="Default: those of the calibration.")
+@click.option("--weight-bits", type=click.Choice([4, 8]), help="Default: those of the calibration.")
 @click.option(
-    "--activation-bits", type=click.Choice(["4", "8"]),
+    "--activation-bits", type=click.Choice([4, 8]),
     help="Of what convolutions read. Default, and 8: those of the calibration.",
 )  # fmt: skip
 @click.option("--all-layers", is_flag=True, help="Give the first and the last convolutions these bits too.")
@@ -37,8 +37,8 @@ COUNT = click.IntRange(1, 2**31 - 1)
 @click.option("--resume", is_flag=True, help="Continue the interrupted run of OUTPUT.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT, and an interrupted run of it.")
 def main(
-    model: Path, calibration: Path, data: tuple[Path, ...], output: Path | None, weight_bits: str | None,
-    activation_bits: str | None, all_layers: bool, labels: float, lr: float, threads: int, device: str | None,
+    model: Path, calibration: Path, data: tuple[Path, ...], output: Path | None, weight_bits: int | None,
+    activation_bits: int | None, all_layers: bool, labels: float, lr: float, threads: int, device: str | None,
     resume: bool, force: bool, **recipe: Any,
 ) -> None:  # fmt: skip
     """Tune the integers of the float network MODEL until they compute what it does.
@@ -49,15 +49,11 @@ def main(
     """
     from qnas.calibration.progress import bars
     from qnas.finetuning.finetune_run import finetune
-    from qnas.finetuning.start import Bits
-    from qnas.finetuning.train import Recipe
+    from qnas.finetuning.train import wanted_recipe
 
-    bits = Bits(
-        weights=4 if weight_bits == "4" else 8 if weight_bits else None,
-        activations=4 if activation_bits == "4" else None,
-        ends=all_layers,
-    )
-    wanted = Recipe(tuple(map(str, data)), bits, learning_rate=lr, label_weight=labels, **recipe)
+    wanted = wanted_recipe(
+        data, weight_bits, activation_bits, all_layers, learning_rate=lr, label_weight=labels, **recipe
+    )  # fmt: skip
     target = output or model.with_suffix(".finetuned.onnx")
     with bars() as display:
         done = finetune(

@@ -102,6 +102,7 @@ def _prepared(
     folders = [Path(folder) for folder in recipe.data]
     taught = lessons(teacher, folders, recipe.batch, recipe.patch, recipe.cache_mib, threads)
     shown, _ = taught.inputs(recipe.seed + 1, 0)
+    taught.answers(shown)  # refuses crops of a size that the network does not take
     images = shown.numpy().astype(np.uint8)
     begins = at_bits(given, recipe.bits, [images[i : i + 1] for i in range(len(images))])
     return taught, Twin(begins.network, begins.real, begins.grids)

@@ -136,7 +136,7 @@ def cropped(node: Crop, reads: Sequence[Steps], scale: Tensor, own: TrainedConv 
 
 
 def cropped_to(node: CropTo, reads: Sequence[Steps], scale: Tensor, own: TrainedConv | None) -> Tensor:
-    """As many rows or columns as another has."""
+    """A part of the rows or columns, as many as another tensor has."""
     x, like = (each.x for each in reads)
     kept = min(node.times * like.shape[node.axis], x.shape[node.axis] - node.start)
     return x.narrow(node.axis, node.start, kept)

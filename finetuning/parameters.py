@@ -35,11 +35,11 @@ class GridScale(nn.Module):
     def __init__(self, grid: QuantParams) -> None:
         super().__init__()
         self.register_buffer("start", torch.tensor(float(grid.scale)), persistent=False)
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.log_step = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Tensor:
         """float32 []."""
-        scale: Tensor = self.start * self.log_scale.clamp(-MOST, MOST).exp()
+        scale: Tensor = self.start * self.log_step.clamp(-MOST, MOST).exp()
         return scale
 
 
@@ -75,7 +75,7 @@ class TrainedConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(scale)))
 
     def scales(self) -> Tensor:
-        """Of the weights: float32 [O]."""
+        """Return the scales of the weights, float32 [O]."""
         scale: Tensor = self.scale * (self.log_scale * self.free).clamp(-MOST, MOST).exp()
         return scale
 

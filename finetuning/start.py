@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from qnas.calibration.calibrate import quantized_model
 from qnas.calibration.document import Calibration
 from qnas.calibration.ptq.qdq_writer import WEIGHTED
 from qnas.calibration.ptq.rounding import assumed, rounded
-from qnas.calibration.ptq.weights import WeightBits
 from qnas.errors import ModelError, UsageError
 from qnas.export.sources.quantizing import integers_in
 from qnas.finetuning.narrowing import narrowed
@@ -28,13 +26,13 @@ Reals = Mapping[str, NDArray[np.float32]]  # convolution -> its weights before t
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits of weights, None for those of the calibration, and of what convolutions read, None for its own.
+    """`weights`: 4 or 8, None for those of the calibration. `activations`: what convolutions read, 4, or None.
 
     `ends`: whether the first and the last convolutions have them too; else they have 8.
     """
 
-    weights: WeightBits | None = None
-    activations: Literal[4] | None = None
+    weights: int | None = None
+    activations: int | None = None
     ends: bool = False
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qnas.documents.reading import Count, Document, Rate, Size
-from qnas.errors import CheckpointError, TrainingError
+from qnas.errors import CheckpointError, TrainingError, UsageError
 from qnas.finetuning.lessons import Lessons
 from qnas.finetuning.start import Bits
 from qnas.finetuning.twin import Twin
@@ -28,8 +28,8 @@ from qnas.torch.environment import Environment
 from qnas.torch.run_state import ADVICE, load_optimizer, load_run_state, progress_of, save_run_state
 
 FORMAT, VERSION = "qnas-finetuning", 1
-# Learning rates of scales and biases over that of weights, each in its own units (`parameters.py`).
-SHARES = {"value": 1.0, "bias": 0.1, "log_scale": 0.5}
+# Learning rates over that of weights, in units of their own (`parameters.py`): a scale moves whole channels.
+SHARES = {"value": 1.0, "bias": 0.1, "log_scale": 0.05, "log_step": 0.1}
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -49,6 +49,19 @@ class Recipe:
     label_weight: float = 0.0
     seed: Count = 0
     cache_mib: Size = 1024
+
+
+def wanted_recipe(
+    data: Sequence[Path], weight_bits: int | None, activation_bits: int | None, all_layers: bool,
+    **options: Any,
+) -> Recipe:  # fmt: skip
+    """A recipe with its bits checked. Raises UsageError."""
+    if weight_bits not in (None, 4, 8):
+        raise UsageError(f"--weight-bits {weight_bits}: weights have 4 or 8 bits")
+    if activation_bits not in (None, 4, 8):
+        raise UsageError(f"--activation-bits {activation_bits}: 4, or 8 for those of the calibration")
+    bits = Bits(weight_bits, 4 if activation_bits == 4 else None, all_layers)
+    return Recipe(tuple(map(str, data)), bits, **options)
 
 
 @dataclass
@@ -167,8 +180,9 @@ def _step(run: Run, lessons: Lessons, device: torch.device) -> None:
 
 
 def _distance(made: Tensor, wanted: Tensor) -> Tensor:
-    """The mean square, in grey levels: PSNR is what is asked for."""
-    return nn.functional.mse_loss(made[..., : wanted.shape[-2], : wanted.shape[-1]], wanted)
+    """The mean square in grey levels, for PSNR is what is asked for; `wanted` may have a border more."""
+    top, left = ((w - m) // 2 for w, m in zip(wanted.shape[2:], made.shape[2:], strict=True))
+    return nn.functional.mse_loss(made, wanted[:, :, top : top + made.shape[2], left : left + made.shape[3]])
 
 
 def fidelity(twin: Twin, lessons: Lessons, seed: int, batches: int, device: torch.device) -> float:

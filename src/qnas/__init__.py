@@ -7,10 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qnas.api import benchmark, calibrate, check, export, gate, load, search, train, upscale
+    from qnas.api import benchmark, calibrate, check, export, finetune, gate, load, search, train, upscale
 
 __version__ = "0.1.0"
-__all__ = ["benchmark", "calibrate", "check", "export", "gate", "load", "search", "train", "upscale"]
+__all__ = [
+    "benchmark",
+    "calibrate",
+    "check",
+    "export",
+    "finetune",
+    "gate",
+    "load",
+    "search",
+    "train",
+    "upscale",
+]
 
 
 def __getattr__(name: str) -> Any:
