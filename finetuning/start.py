@@ -26,7 +26,7 @@ Reals = Mapping[str, NDArray[np.float32]]  # convolution -> its weights before t
 
 @dataclass(frozen=True)
 class Bits:
-    """`weights`: 4 or 8, None for those of the calibration. `activations`: what convolutions read, 4, or None.
+    """`weights`: 4 or 8. `activations`: what convolutions read, 4. None for those of the calibration.
 
     `ends`: whether the first and the last convolutions have them too; else they have 8.
     """

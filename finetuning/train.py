@@ -147,7 +147,7 @@ def train(
     before = run.seconds
     with stop_requests() as stop_requested:
         while run.step < run.recipe.steps:
-            _step(run, lessons, device)
+            one_step(run, lessons, device)
             now = time.monotonic()
             run.seconds = before + now - began
             if stop_requested():
@@ -159,7 +159,8 @@ def train(
             show(run.step, run.recipe.steps)
 
 
-def _step(run: Run, lessons: Lessons, device: torch.device) -> None:
+def one_step(run: Run, lessons: Lessons, device: torch.device) -> None:
+    """Train one step. Raises TrainingError when a number is no longer finite."""
     recipe = run.recipe
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * group["share"] * schedule(run.step, recipe.steps)

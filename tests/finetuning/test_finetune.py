@@ -118,14 +118,14 @@ def test_a_run_that_is_killed_goes_on_with_the_same_bits(
 def test_a_stop_request_saves_the_state_at_the_end_of_a_step(
     inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, stop = tmp_path / "stopped.onnx", train._step
+    output, stop = tmp_path / "stopped.onnx", train.one_step
 
     def stopping(*args: object) -> None:
         stop(*args)
         if args[0].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train, "_step", stopping)
+    monkeypatch.setattr(train, "one_step", stopping)
     result = CliRunner().invoke(main, arguments(inputs, output))
     assert result.exit_code != 0
     state, document = train.read_state(output.with_name("stopped.onnx.run"))
@@ -141,7 +141,7 @@ def test_a_run_whose_photographs_or_options_changed_is_not_resumed(
 ) -> None:
     photographs = make_photographs(tmp_path / "photographs")
     given, output = (*inputs[:2], photographs), tmp_path / "tuned.onnx"
-    monkeypatch.setattr(train, "_step", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(train, "one_step", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
     CliRunner().invoke(main, arguments(given, output))
     monkeypatch.undo()
     assert "other options" in refused(given, output, "--resume", "--lr", "0.1")
