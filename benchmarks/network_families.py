@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qnas.search.training.data import load_crops
-from qnas.testing.sr_modules import Network, conv, export, quiet
+from qnas.testing.sr_modules import Attention, Network, conv, export, quiet
 
 
 def repeated(x: Tensor, scale: int) -> Tensor:
@@ -56,6 +56,31 @@ class Srvgg(Network):
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, 3, scale H, scale W]."""
         return F.pixel_shuffle(self.body(x), self.scale) + repeated(x, self.scale)
+
+
+class Rlfn(Network):
+    """RLFN (Kong et al. 2022): blocks of three 3x3 with leaky rectifiers, a skip and attention."""
+
+    def __init__(self, scale: int, channels: int = 24, depth: int = 4) -> None:
+        super().__init__(scale, clip=False)
+        self.first, self.trunk = conv(3, channels), quiet(conv(channels, channels))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(conv(channels, channels) for _ in range(3)) for _ in range(depth)
+        )
+        self.ends = nn.ModuleList(
+            nn.Sequential(conv(channels, channels, 1), Attention(channels)) for _ in range(depth)
+        )
+        self.last = quiet(conv(channels, 3 * scale**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, 3, scale H, scale W]; images of 15 pixels or more."""
+        first = y = self.first(x)
+        for block, end in zip(self.blocks, self.ends, strict=True):
+            refined = y
+            for each in block:  # type: ignore[attr-defined]
+                refined = F.leaky_relu(each(refined), 0.05)
+            y = end(refined + y)
+        return F.pixel_shuffle(self.last(self.trunk(y) + first), self.scale) + repeated(x, self.scale)
 
 
 class LayerNorm(nn.Module):
@@ -139,6 +164,7 @@ FAMILIES = {
     "fsrcnn-x2": Family(lambda: Fsrcnn(2), 6000, 1e-3),
     "srvgg-x2": Family(lambda: Srvgg(2), 3000),
     "naf-x2": Family(lambda: Naf(2), 1200, 1e-3),
+    "rlfn-x2": Family(lambda: Rlfn(2), 3000, 1e-3),
 }
 
 

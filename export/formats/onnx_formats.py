@@ -43,6 +43,12 @@ def _qdq(source: Source, options: Options) -> Written:
     return Written(_finished(model, source, True), tuple(notes), network, source.inexact)
 
 
+def plain_qdq(source: Source) -> bytes:
+    """The integer network of `source` as a QDQ model that fits no target yet: one to export further."""
+    assert source.integer is not None
+    return _finished(write_onnx(source.integer, ONNX_TARGETS[0]), source, True)
+
+
 def _as_calibrated(source: Source, options: Options) -> Written:
     """The QDQ model as calibration made it, and what of it runs in float."""
     if options.target is not None or options.layout != "nchw":

@@ -41,6 +41,7 @@ from qnas.runtime_bench.measure import Schedule
 from qnas.runtime_bench.workers.process import LoadOptions
 
 if TYPE_CHECKING:
+    from qnas.finetuning.finetune_run import Finetuned
     from qnas.torch.checkpoint import Found
 
 Name = str | PathLike[str]
@@ -156,6 +157,27 @@ def choose_bits(
     paths = ("calibration", "weights", "latency_table")
     given: dict[str, Any] = {k: _path(v) if k in paths else v for k, v in options.items()}
     return choose_bits(str(model), task, _display(progress), **given)
+
+
+def finetune(
+    model: Name, calibration: Name, data: Name | Sequence[Name], output: Name, *,
+    weight_bits: int | None = None, activation_bits: int | None = None, all_layers: bool = False,
+    threads: int = 0, device: str | None = None, resume: bool = False, force: bool = False,
+    progress: Told | None = None, **recipe: Any,
+) -> Finetuned:  # fmt: skip
+    """Train the integers of a calibrated float network on the HR images of `data`. Needs torch.
+
+    `output` is a QDQ model for `export`. `recipe`: steps=2000, batch=8, patch=32, learning_rate=5e-3,
+    label_weight=0.0, seed=0, ... as in `qnas-finetune`.
+    """
+    from qnas.finetuning.finetune_run import finetune as run
+    from qnas.finetuning.train import wanted_recipe
+
+    wanted = wanted_recipe(_paths(data), weight_bits, activation_bits, all_layers, **recipe)
+    return run(
+        Path(model), Path(calibration), wanted, Path(output), threads=threads, device=device, resume=resume,
+        force=force, display=_display(progress),
+    )  # fmt: skip
 
 
 def export(

@@ -10,6 +10,10 @@ COMMANDS = {
     "train": ("qnas.search.train_cli", "Train a network that was searched or is named."),
     "import": ("qnas.search.import_cli", "Read a checkpoint of QuantNAS' released code."),
     "calibrate": ("qnas.calibration.cli", "Find integer ranges for a float network, ONNX or TFLite."),
+    "finetune": (
+        "qnas.finetuning.cli",
+        "Train the integers of a calibrated network until it is near to its float self.",
+    ),
     "export": ("qnas.export.cli", "Write a network as QDQ ONNX or TFLite of exact integers."),
     "inspect": ("qnas.export.inspect_cli", "Show layers, bits and costs of a network."),
     "bench": ("qnas.runtime_bench.cli", "Measure latency, gate on it, count costs, predict."),

@@ -15,7 +15,7 @@ from qnas.testing.places import EXAMPLES, ROOT
 
 def test_the_public_names_are_these() -> None:
     assert qnas.__all__ == [
-        "benchmark", "calibrate", "check", "choose_bits", "export", "gate", "load", "search", "train",
+        "benchmark", "calibrate", "check", "choose_bits", "export", "finetune", "gate", "load", "search", "train",
         "upscale",
     ]  # fmt: skip
     assert all(callable(getattr(qnas, name)) for name in qnas.__all__)

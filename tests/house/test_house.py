@@ -21,7 +21,7 @@ TORCH_FREE = [
 ]  # fmt: skip
 SOURCES = sorted(
     path
-    for folder in ("src", "search", "calibration", "export", "runtime_bench")
+    for folder in ("src", "search", "calibration", "export", "finetuning", "runtime_bench")
     for path in ROOT.glob(f"{folder}/**/*.py")
 )
 
