@@ -32,6 +32,10 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--activation", type=choice(*get_args(Activation)), help="Of --bits 32, as the space's own.")
 @click.option("--operations", help="Architecture (file or name) whose operations stay: search bits alone.")
 @click.option("--penalty", default=1e-4, type=SHARE, help="Weight of the cost, as a share of the start's.")
+@click.option(
+    "--target-bitops", "target", metavar="2.4G|60%",
+    help="Cost to end at within 3 %, of --cost, or a share of the dearest architecture's; moves the penalty.",
+)  # fmt: skip
 @click.option("--cost", default="bitops", type=choice("bitops", "macs", "latency"))
 @click.option("--latency-table", type=PATH, help="Measured latencies, for --cost latency.")
 @click.option("--image", default="32x32", help="HEIGHTxWIDTH of the image whose cost is weighed.")

@@ -21,8 +21,9 @@ class SearchRecipe:
     """
 
     data: tuple[str, ...]
-    penalty: Share = 1e-4
+    penalty: Share = 1e-4  # where there is a target the first one
     cost: Cost = "bitops"
+    target: str | None = None  # a cost, as "2.4G", or a share of the dearest architecture's, as "60%"
     latency_table: str | None = None
     mixer: Mixer = "san"
     merged: bool = False

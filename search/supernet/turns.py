@@ -81,7 +81,7 @@ class Turns:
         try:
             l1 = self._l1(self.alpha_pass, self.alpha_crops, probabilities, ALPHA_BATCH)
             search.alpha_optimizer.zero_grad(set_to_none=True)
-            (l1 + recipe.penalty * cost + weight * disorder).backward()  # type: ignore[no-untyped-call]
+            (l1 + search.penalty * cost + weight * disorder).backward()  # type: ignore[no-untyped-call]
             search.alpha_optimizer.step()
         finally:
             for parameter in self.weights:

@@ -303,7 +303,7 @@ def test_half_a_line_on_a_full_disk_is_an_error_and_is_cut_off_later(tmp_path: P
     search = start(find_space("edmips-espcn"), SearchRecipe((), epoch_steps=2), torch.device("cpu"), World())
     log = SearchLog(tmp_path)
     log.cut(0)
-    news = StepNews(0, 1, 9.5, None, 1e9, 1e9, 3.0, 0.0, 100.0, 10.0)
+    news = StepNews(0, 1, 9.5, None, 1e9, 1e9, 3.0, 0.0, 100.0, 10.0, 1e-4)
     log.step(search, news)
     size = len((tmp_path / "log.jsonl").read_bytes()) + 50
     advice = r"cannot write .*log\.jsonl: .*free space or choose another"
