@@ -57,7 +57,10 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--lr", "learning_rate", default=1e-3, type=RATE, help="Of the weights, falling to zero.")
 @click.option("--weight-decay", default=3e-7, type=SHARE)
 @click.option("--clip", default=5.0, type=RATE, help="Bound of the norm of the weights' gradient.")
-@click.option("--alpha-lr", "alpha_rate", type=RATE, help="Of the alphas.  [default: 0.3 / epoch steps]")
+@click.option(
+    "--alpha-lr", "alpha_rate", type=RATE, help="Of the alphas.  [default: 0.3 / their steps an epoch]"
+)
+@click.option("--alpha-every", default=1, type=COUNT, help="Steps of the weights for one of the alphas.")
 @click.option("--entropy", type=SHARE, help="mu0.  [default: 1e-4, in full precision 1e-3]")
 @click.option("--seed", default=0, type=WHOLE)
 @click.option("--cache-mib", default=1024, type=COUNT, help="Bound of decoded pixels.")

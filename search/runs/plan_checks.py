@@ -22,6 +22,10 @@ def check_plan(plan: SearchPlan) -> None:
             f"--warm-up {recipe.warm_up} of --epochs {recipe.epochs} leaves no epoch for the alphas: "
             "use a shorter one"
         )
+    if recipe.first_alpha_step >= recipe.steps:
+        raise UsageError(
+            f"--alpha-every {recipe.alpha_every} leaves the alphas no step of {recipe.steps}: make it smaller"
+        )
     if recipe.compile:
         if recipe.mixer == "san":
             raise UsageError("--compile is for --mixer shared or independent: san quantizes no input")

@@ -76,18 +76,17 @@ class Facts:
     ) -> None:  # fmt: skip
         self.recipe, self.costs, self.target = recipe, costs, target
         self._smooth: dict[str, float] = {}
+        self._alphas = f"- (from epoch {recipe.warm_up + 1} on)"  # as they learned last
 
     def of(self, news: StepNews) -> dict[str, str]:
         """Name -> text."""
         recipe, grey = self.recipe, PIXELS_PER_UNIT["short"]
         loss = f"{self._smoothed('weights', news.loss):.3f}"
-        if news.alpha_loss is None:
-            alphas = f"- (from epoch {recipe.warm_up + 1} on)"
-        else:
+        if news.alpha_loss is not None:
             share = (news.expected_cost - self.costs.fixed) / self.costs.mean_searched
             cost, disorder = news.penalty * share * grey, news.entropy_weight * news.entropy * grey
             l1 = self._smoothed("alphas", news.alpha_loss)
-            alphas = f"{l1:.3f} + {cost:.3g} cost + {disorder:.3g} entropy"
+            self._alphas = f"{l1:.3f} + {cost:.3g} cost + {disorder:.3g} entropy"
         goal = {}
         if self.target:
             goal["penalty"] = f"{news.penalty:.3g}"
@@ -95,7 +94,7 @@ class Facts:
         return {
             "epoch": f"{news.epoch + 1}/{recipe.epochs}",
             "loss": loss,
-            "alphas": alphas,
+            "alphas": self._alphas,
             "entropy": f"{news.entropy:.2f} nats x {news.entropy_weight:.2g}",
             "expected": shown_cost(news.expected_cost, recipe.cost),
             "best": shown_cost(news.best_cost, recipe.cost),

@@ -112,7 +112,7 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
     check_size(weight_count(space, recipe.mixer), path)
     search = start(space, recipe, device, world)
     load_state(search.supernet, document.get("state_dict"), where)
-    weighed = progress.step > recipe.warm_up * recipe.epoch_steps
+    weighed = progress.step > recipe.first_alpha_step
     load_optimizer(search.weight_optimizer, document.get("weight_optimizer"), progress.step > 0, where)
     load_optimizer(search.alpha_optimizer, document.get("alpha_optimizer"), weighed, where)
     search.step = search.saved = progress.step

@@ -25,7 +25,7 @@ from qnas.search.training.data import load_crops
 
 @dataclass(frozen=True)
 class StepNews:
-    """One step: losses in grey levels, that of the alphas None in the warm-up; costs in their own unit."""
+    """One step: losses in grey levels, that of alphas that do not learn None; costs in their own unit."""
 
     epoch: int
     step: int

@@ -385,7 +385,9 @@ def test_the_parts_of_the_loss_are_told_in_grey_levels() -> None:
     told = Facts(SearchRecipe((), target="1G"), COSTS, Target(1e9, COSTS)).of(NEWS)
     assert (told["penalty"], told["target"]) == ("0.01", "25.00 % above the target")
     warm = replace(NEWS, alpha_loss=None)
-    assert Facts(SearchRecipe(()), COSTS).of(warm)["alphas"] == "- (from epoch 6 on)"
+    facts = Facts(SearchRecipe(()), COSTS)
+    assert facts.of(warm)["alphas"] == "- (from epoch 6 on)"
+    assert facts.of(NEWS)["alphas"] == facts.of(warm)["alphas"]  # between two steps of theirs
 
 
 def test_costs_are_told_in_their_unit() -> None:
