@@ -87,8 +87,12 @@ def finetune(
             scores.append(training.fidelity(twin, taught, recipe.seed + 1, SCORED, place))
         write_file(output, _model(model, twin), force)
         state.unlink(missing_ok=True)
-    changed = notice(then, now) if then else None
-    return Finetuned(output, scores[0], scores[1], (changed,) if changed else ())
+    notes = [notice(then, now)] if then else []
+    if scores[1] < scores[0] and recipe.label_weight == 0:
+        notes.append(
+            "WARNING: it is further from the float network than before: use a smaller --lr, or more --steps"
+        )
+    return Finetuned(output, scores[0], scores[1], tuple(filter(None, notes)))
 
 
 def _prepared(

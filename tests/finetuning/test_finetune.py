@@ -26,6 +26,8 @@ from qnas.images.samples import sample_photographs
 from qnas.integer.interpreter import run
 from qnas.testing.random_networks import noise
 from qnas.testing.small_calibrations import make_network, make_photographs
+from qnas.testing.sr_modules import every_operation
+from qnas.testing.sr_modules import export as export_module
 
 SMALL = ("--patch", "12", "--batch", "2", "--steps", "6", "--threads", "1", "--device", "cpu")
 
@@ -148,6 +150,21 @@ def test_a_run_whose_photographs_or_options_changed_is_not_resumed(
     name, picture = sample_photographs()[0]
     write_png(photographs / f"{name}.png", picture[:48, :60], force=True)
     assert f"{name}.png" in refused(given, output, "--resume")
+
+
+def test_crops_that_the_network_does_not_take_are_refused_before_the_run(
+    inputs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    network = export_module(every_operation(), tmp_path / "every.onnx")
+    found = calibrate(network, [inputs[2]], Settings(patch=24, count=8, threads=1, input_range="0..1"))
+    write_calibration(found, tmp_path / "every.json")
+    given = (network, tmp_path / "every.json", inputs[2])
+    assert "use images of a size that it takes" in refused(given, tmp_path / "t.onnx", "--patch", "11")
+    finetuned(given, tmp_path / "t.onnx", "--weight-bits", "4", "--activation-bits", "4", "--labels", "0.5")
+
+
+def test_a_run_that_makes_it_worse_says_so(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    assert "WARNING: it is further" in finetuned(inputs, tmp_path / "t.onnx", "--lr", "1")
 
 
 def test_what_cannot_be_tuned_is_refused_in_one_line(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
