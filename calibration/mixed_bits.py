@@ -75,7 +75,7 @@ class Mixer:
     patches: Patches
     judge: Judge
     threads: int = 1
-    widths: tuple[Bits, ...] = (FOUR_EIGHT, EIGHT)
+    widths: tuple[Bits, ...] = (EIGHT, FOUR_EIGHT)
 
     @cached_property
     def plan(self) -> Plan:
@@ -181,7 +181,7 @@ def mixer_of(
     """The network and its calibration, read or made. Raises UsageError where it has 4 bits already."""
     threads, images = task.threads or os.cpu_count() or 1, task.images
     inputs = inputs and task.unit == "bitops"  # they save no bytes
-    widths = (FOUR, FOUR_EIGHT, EIGHT) if inputs else (FOUR_EIGHT, EIGHT)
+    widths = (EIGHT, FOUR_EIGHT, FOUR) if inputs else (EIGHT, FOUR_EIGHT)
     if calibration is None:
         done = run(model, images, replace(settings, threads=threads), display)
         return Mixer(done.best.network, done.calibration, done.patches, done.judge, threads, widths)

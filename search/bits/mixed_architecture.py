@@ -121,7 +121,7 @@ class _Twins:
         """What there is to choose from: `costs`, and how much each layer hurts."""
         base, layers = self.error({}, self.seen), []
         for name, own in costs.layers.items():
-            errors = {FOUR: self.error({name: FOUR}, self.seen) - base, EIGHT: 0.0}
+            errors = {EIGHT: 0.0, FOUR: self.error({name: FOUR}, self.seen) - base}
             layers.append(LayerChoice(name, own, errors))
             tell(len(layers), len(costs.layers))
         return Choices(unit, tuple(layers), costs.fixed, base)

@@ -15,7 +15,7 @@ from qnas.search.space.candidate_costs import owns
 from qnas.search.space.latency_costs import latency_costs
 from qnas.search.space.search_space import SearchSpace
 
-BITS = (4, 8)
+BITS = (8, 4)
 FOUR: Bits = "4"
 Costs = Mapping[Bits, int]  # bits -> units
 
@@ -46,7 +46,7 @@ def slot_costs(
         four = replace(eight, layers={**eight.layers, slot: replace(choice, bits=4)})
         own = sum(units_of(row, unit) for row in rows if owns(slot, row.name))
         saved = total - sum(units_of(row, unit) for row in network_cost(lower(four), *size).layers)
-        layers[slot] = {FOUR: own - saved, EIGHT: own}
+        layers[slot] = {EIGHT: own, FOUR: own - saved}
     return SlotCosts(layers, total - sum(costs[EIGHT] for costs in layers.values()))
 
 

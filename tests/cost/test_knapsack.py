@@ -39,6 +39,13 @@ def test_the_choice_is_the_best_of_all_choices(items: list[list[Option]], budget
     assert (sum(o.cost for o in chosen), sum(o.loss for o in chosen)) == (cheapest, least)
 
 
+def test_of_equal_options_the_first_is_taken() -> None:
+    same = [Option(3, 1.0), Option(3, 1.0)]
+    found = Front([same, [Option(2, 5.0), Option(1, 6.0)], same]).within(8)
+    assert found is not None
+    assert found.options == (0, 0, 0)
+
+
 def test_sixty_layers_of_unequal_costs_are_no_work() -> None:
     items = [[Option(8 * n, 0.0), Option(4 * n, float(n * n % 97 + 1))] for n in range(101, 161)]
     front = Front(items)
@@ -49,8 +56,8 @@ def test_sixty_layers_of_unequal_costs_are_no_work() -> None:
 
 def choices() -> Choices:
     layers = (
-        LayerChoice("first", {4: 40, 8: 80}, {4: 3.0, 8: 0.0}),
-        LayerChoice("second", {4: 60, 8: 120}, {4: 4.0, 8: 0.0}),
+        LayerChoice("first", {"8": 80, "4": 40}, {"8": 0.0, "4": 3.0}),
+        LayerChoice("second", {"8": 120, "4": 60}, {"8": 0.0, "4": 4.0}),
     )
     return Choices("bitops", layers, fixed=100, error=0.5)
 
@@ -59,9 +66,9 @@ def test_budgets_are_shares_of_8_bits_or_numbers_and_count_what_has_no_choice() 
     budgets = [Budget("80%", 0.8, None), Budget("260", None, 260.0), Budget("100%", 1.0, None)]
     found = allocated(choices(), budgets)
     assert [each.bits for each in found] == [
-        {"first": 8, "second": 4},
-        {"first": 4, "second": 8},
-        {"first": 8, "second": 8},
+        {"first": "8", "second": "4"},
+        {"first": "4", "second": "8"},
+        {"first": "8", "second": "8"},
     ]
     assert [each.cost for each in found] == [240, 260, 300]
     assert [each.error for each in found] == [4.5, 3.5, 0.5]

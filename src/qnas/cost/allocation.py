@@ -70,7 +70,8 @@ class Task:
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """A layer whose bits are free: bits -> what it costs, and what it adds to the squared error.
+    """A layer whose bits are free: bits -> what it costs, and what it adds to the squared error. Of options
+    that cost and lose alike the first is taken.
 
     The error is the mean over the values of the output, in squared grey levels.
     """
