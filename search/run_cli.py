@@ -29,6 +29,11 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--channels", type=COUNT, help="In place of the space's own.")
 @click.option("--blocks", type=COUNT, help="In place of the space's own.")
 @click.option("--normalization", type=choice(*get_args(Normalization)), help="In place of the space's own.")
+@click.option(
+    "--separate-bits/--joint-bits",
+    default=None,
+    help="Inputs of a layer have bits of their own, as in EdMIPS, or not; in place of the space's own.",
+)
 @click.option("--activation", type=choice(*get_args(Activation)), help="Of --bits 32, as the space's own.")
 @click.option("--operations", help="Architecture (file or name) whose operations stay: search bits alone.")
 @click.option("--penalty", default=1e-4, type=SHARE, help="Weight of the cost, as a share of the start's.")

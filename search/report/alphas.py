@@ -41,7 +41,8 @@ def _card(run: RunRecord, space: SearchSpace, variable: str) -> Markup:
         lambda figure: _stack(figure, times, bands),
     )  # fmt: skip
     sure = element("span", percent(probability), class_="good" if probability >= SURE else "soft")
-    decided = element("p", bits_chip(choice.bits), f"{choice.op} ", sure)
+    inputs = f"reads {choice.reads} bit " if choice.input_bits else ""
+    decided = element("p", bits_chip(choice.bits), f"{choice.op} {inputs}", sure)
     return element("div", element("h3", variable), decided, picture, class_="card")
 
 
@@ -57,10 +58,10 @@ def _bands(run: RunRecord, space: SearchSpace, variable: str) -> tuple[list[floa
     if times[0] > 0:
         even = 1 / run.epochs[0].probabilities[variable].numel()
         times.insert(0, 0.0)
-        tables.insert(0, [[even] * len(space.bits) for _ in space.candidates(variable)])
+        tables.insert(0, [[even] * len(space.widths) for _ in space.candidates(variable)])
     bands = [
-        (op, bits, [table[row][column] for table in tables])
-        for column, bits in enumerate(space.bits)
+        (op if inputs is None else f"{op} reads {inputs},", bits, [table[row][column] for table in tables])
+        for column, (bits, inputs) in enumerate(space.widths)
         for row, op in enumerate(space.candidates(variable))
     ]
     return times, bands

@@ -71,8 +71,7 @@ class RunRecord:
 
 def winner(space: SearchSpace, variable: str, probabilities: Tensor) -> tuple[Choice, float]:
     """The likeliest candidate of a variable, and its probability."""
-    op, bits = divmod(int(probabilities.flatten().argmax()), len(space.bits))
-    return Choice(space.candidates(variable)[op], space.bits[bits]), float(probabilities.max())
+    return space.choices(variable)[int(probabilities.flatten().argmax())], float(probabilities.max())
 
 
 def is_run(folder: Path) -> bool:
@@ -130,7 +129,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 def _epoch(entry: EpochRecord, space: SearchSpace, place: str) -> Epoch:
     found = {}
     for name in space.variables:
-        shape, rows = (len(space.candidates(name)), len(space.bits)), entry.alphas.get(name, ())
+        shape, rows = (len(space.candidates(name)), len(space.widths)), entry.alphas.get(name, ())
         if [len(row) for row in rows] != [shape[1]] * shape[0]:
             raise UsageError(
                 f"{place}: alphas.{name} is not {shape[0]} x {shape[1]} numbers, one for each operation and "

@@ -26,6 +26,7 @@ def check_plan(plan: SearchPlan) -> None:
         raise UsageError(
             f"--alpha-every {recipe.alpha_every} leaves the alphas no step of {recipe.steps}: make it smaller"
         )
+    _check_mixing(plan)
     if recipe.compile:
         if recipe.mixer == "san":
             raise UsageError("--compile is for --mixer shared or independent: san quantizes no input")
@@ -41,6 +42,14 @@ def check_plan(plan: SearchPlan) -> None:
             raise UsageError(
                 f"{option} is too small for the pooling of {plan.space.network}: use a larger one"
             )
+
+
+def _check_mixing(plan: SearchPlan) -> None:
+    if plan.space.separate_bits and plan.recipe.mixer == "independent":
+        raise UsageError(
+            "--separate-bits mixes bits of weights and inputs, and --mixer independent has weights for each "
+            "pair of them: use shared or san"
+        )
 
 
 def candidate_costs(plan: SearchPlan) -> CandidateCosts:

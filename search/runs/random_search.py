@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qnas.errors import UsageError
-from qnas.network.architecture import Architecture, Choice
+from qnas.network.architecture import Architecture
 from qnas.one_writer import one_writer, remove_leftovers
 from qnas.search.runs.result import check_folder, image_cost, make_folder, write_result
 from qnas.search.space.candidate_costs import CandidateCosts, counted_costs
@@ -156,7 +156,7 @@ def _draws(
         which = int(rng.choice(len(windows), p=shares / shares.sum()))
         candidates = (list(row) for row in _tables(costs)[which].searched.values())
         drawn = zip(space.variables, candidates, windows[which].draw(rng), strict=True)
-        architecture = space.architecture({name: Choice(*row[index]) for name, row, index in drawn})
+        architecture = space.architecture({name: row[index] for name, row, index in drawn})
         if architecture.quantized or which == len(windows) - 1:
             yield architecture
 

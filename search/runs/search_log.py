@@ -124,16 +124,14 @@ def _epoch(search: Search, costs: CandidateCosts, loss: float) -> EpochRecord:
     choices = search.choices()
     expected = costs.fixed
     for name, alpha in zip(space.variables, alphas, strict=True):
-        for op, row in zip(space.candidates(name), softmax(alpha).tolist(), strict=True):
-            expected += sum(
-                share * costs.searched[name][op, b] for share, b in zip(row, space.bits, strict=True)
-            )
+        shares = softmax(alpha).flatten().tolist()
+        expected += sum(s * costs.searched[name][c] for s, c in zip(shares, space.choices(name), strict=True))
     return EpochRecord(
         epoch=search.step // search.recipe.epoch_steps - 1,
         step=search.step,
         loss=loss,
         alphas={name: alpha.tolist() for name, alpha in zip(space.variables, alphas, strict=True)},
-        choices={name: {"op": choice.op, "bits": choice.bits} for name, choice in choices.items()},
+        choices={name: choice.to_document() for name, choice in choices.items()},
         certainty=dict(zip(space.variables, certainty(alphas), strict=True)),
         cost=float(costs.of(choices)),
         expected_cost=expected,

@@ -16,19 +16,19 @@ from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.space.search_space import SearchSpace
 
 Cost = Literal["bitops", "macs", "latency"]
-Candidate = tuple[str, int]  # operation, bits
 
 
 @dataclass(frozen=True)
 class CandidateCosts:
-    """`searched` maps a variable to the cost of each of its candidates, all its layers together.
+    """`searched` maps a variable to the cost of each of its candidates, all its layers together, in the order
+    of `SearchSpace.choices`.
 
     `fixed` is what the rest of the network costs: fusions and attention, which no choice changes. The unit is
     one multiply-add, one bit operation or one millisecond, for one image. `unquantized` has the costs of
     networks whose choices are all 32 bits, where those differ: nothing else of them is quantized either.
     """
 
-    searched: Mapping[str, Mapping[Candidate, float]]
+    searched: Mapping[str, Mapping[Choice, float]]
     fixed: float
     unquantized: "CandidateCosts | None" = None
 
@@ -36,7 +36,7 @@ class CandidateCosts:
         """The cost of the whole network with these choices."""
         if self.unquantized and all(choice.bits == FLOAT_BITS for choice in choices.values()):
             return self.unquantized.of(choices)
-        return self.fixed + sum(self.searched[name][c.op, c.bits] for name, c in choices.items())
+        return self.fixed + sum(self.searched[name][choice] for name, choice in choices.items())
 
     @property
     def mean_searched(self) -> float:
@@ -64,23 +64,27 @@ def counted_costs(
     Half of the layers of a network show their candidates of one rank and bit width, beside others at the
     smallest: a layer of 32 bits in a quantized network may read 8.
     """
-    costs = _counted(space, space.bits, cost, height, width)
+    costs = _counted(space, space.widths, cost, height, width)
     if FLOAT_BITS in space.bits[1:]:
-        costs = replace(costs, unquantized=_counted(space, (FLOAT_BITS,), cost, height, width))
+        costs = replace(costs, unquantized=_counted(space, space.widths[-1:], cost, height, width))
     return costs
 
 
 def _counted(
-    space: SearchSpace, widths: Sequence[int], cost: Literal["bitops", "macs"], height: int, width: int
+    space: SearchSpace,
+    widths: Sequence[tuple[int, int | None]],
+    cost: Literal["bitops", "macs"],
+    height: int,
+    width: int,
 ) -> CandidateCosts:
     slots = list(space.slots)
-    by_slot: dict[str, dict[Candidate, float]] = {slot: {} for slot in slots}
+    by_slot: dict[str, dict[Choice, float]] = {slot: {} for slot in slots}
     fixed = 0.0
-    for bits in widths:
+    for width_pair in widths:
         for rank in range(max(map(len, space.slots.values()))):
             for half in (slots[::2], slots[1::2]):
                 choices = {
-                    slot: Choice(ops[rank % len(ops)], bits if slot in half else widths[0])
+                    slot: Choice(ops[rank % len(ops)], *(width_pair if slot in half else widths[0]))
                     for slot, ops in space.slots.items()
                 }
                 rows = network_cost(lower(space.frame(choices)), height, width).layers
@@ -88,11 +92,15 @@ def _counted(
                 for row in rows:
                     amounts[_owner(row.name, by_slot)] += _amount(row, cost)
                 for slot in half:
-                    by_slot[slot][choices[slot].op, bits] = amounts[slot]
+                    by_slot[slot][choices[slot]] = amounts[slot]
                 fixed = amounts[None]
     return CandidateCosts(
         {
-            name: {key: sum(by_slot[slot][key] for slot in tied) for key in by_slot[tied[0]]}
+            name: {
+                choice: sum(by_slot[slot][choice] for slot in tied)
+                for choice in space.choices(name)
+                if choice in by_slot[tied[0]]
+            }
             for name, tied in space.variables.items()
         },
         fixed,

@@ -7,10 +7,11 @@ from pathlib import Path
 from qnas.cost.network_cost import layer_sizes
 from qnas.documents.latency_model import ADVICE, OPERATIONS
 from qnas.errors import UsageError
+from qnas.network.architecture import Choice
 from qnas.network.layers import by_name
 from qnas.network.lowering import lower
 from qnas.quantization.quantizers import FLOAT_BITS
-from qnas.search.space.candidate_costs import Candidate, CandidateCosts, owns
+from qnas.search.space.candidate_costs import CandidateCosts, owns
 from qnas.search.space.search_space import SearchSpace
 
 Size = tuple[int, int]  # height and width
@@ -38,13 +39,13 @@ def latency_costs(space: SearchSpace, table: Path, height: int, width: int) -> C
     """
     times = read_times(table)
     found = places(space, height, width)
-    costs: dict[str, dict[Candidate, float]] = {}
-    for name, slots in space.variables.items():
-        costs[name] = {
-            (op, bits): sum(_milliseconds(times, op, bits, slot, found[slot], table) for slot in slots)
-            for op in space.candidates(name)
-            for bits in space.bits
+    costs = {
+        name: {
+            choice: sum(_milliseconds(times, choice, slot, found[slot], table) for slot in slots)
+            for choice in space.choices(name)
         }
+        for name, slots in space.variables.items()
+    }
     latency = CandidateCosts(costs, 0.0)
     if latency.largest == 0:
         raise UsageError(f"{table}: all times are 0, there is nothing to weigh: measure larger images")
@@ -63,7 +64,12 @@ def places(space: SearchSpace, height: int, width: int) -> dict[str, Place]:
     return found
 
 
-def _milliseconds(times: Times, op: str, bits: int, slot: str, place: Place, table: Path) -> float:
+def _milliseconds(times: Times, choice: Choice, slot: str, place: Place, table: Path) -> float:
+    op, bits = choice.op, choice.bits
+    if choice.input_bits is not None:
+        raise UsageError(
+            f"{table} has one number of bits for a layer: search with --joint-bits, or for another cost"
+        )
     sizes = times.get((op, place.in_channels, place.out_channels, bits, place.scale))
     if sizes is None:
         what = f"{op} from {place.in_channels} to {place.out_channels} channels at {bits} bits"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from functools import cached_property
 from importlib import resources
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,7 +54,10 @@ Operations = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=32)]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """`operations`: patterns of layer names -> operations; `identical_blocks`: one choice for all blocks."""
+    """`operations`: patterns of layer names -> operations; `identical_blocks`: one choice for all blocks.
+
+    `separate_bits`: the inputs of a layer have bits of their own, as in EdMIPS.
+    """
 
     name: str
     network: Space
@@ -67,6 +71,7 @@ class SearchSpace:
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
     activation: Activation = "relu"
+    separate_bits: bool = False
     version: Version = VERSION
 
     def frame(self, layers: Mapping[str, Choice]) -> Architecture:
@@ -109,6 +114,18 @@ class SearchSpace:
         """The operations between which `variable` decides; it decides between all of `bits` as well."""
         return self.slots[self.variables[variable][0]]
 
+    @cached_property
+    def widths(self) -> tuple[tuple[int, int | None], ...]:
+        """The bits of weights and inputs (None: the same) between which all decide; 32 stands last."""
+        if not self.separate_bits:
+            return tuple((bits, None) for bits in self.bits)
+        pairs = product(self.bits, self.bits)
+        return tuple((w, None if w == x else x) for w, x in pairs if (w == FLOAT_BITS) == (x == FLOAT_BITS))
+
+    def choices(self, variable: str) -> tuple[Choice, ...]:
+        """All candidates of `variable`: by operation, then by width, as alphas [O, B] have them."""
+        return tuple(Choice(op, *width) for op in self.candidates(variable) for width in self.widths)
+
     def architecture(self, choices: Mapping[str, Choice]) -> Architecture:
         """The architecture that these choices, one for each variable, make."""
         layers = {slot: choices[name] for name, slots in self.variables.items() for slot in slots}
@@ -134,13 +151,14 @@ class SearchSpace:
             **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
             **({} if self.first_input == "image" else {"first_input": self.first_input}),
             **({} if self.activation == "relu" else {"activation": self.activation}),
+            **({"separate_bits": True} if self.separate_bits else {}),
             "operations": {pattern: list(operations) for pattern, operations in self.operations.items()},
         }
 
     @property
     def size(self) -> int:
         """How many architectures it holds."""
-        return prod(len(self.candidates(name)) * len(self.bits) for name in self.variables)
+        return prod(len(self.choices(name)) for name in self.variables)
 
     def with_bits(self, bits: Sequence[int]) -> "SearchSpace":
         """Return this space at other bits. Raises SpaceError."""
@@ -172,6 +190,7 @@ class _Document(Closed, frozen=True):
     pattern: Pattern = PATTERN
     first_input: FirstInput = "image"
     activation: Activation = "relu"
+    separate_bits: bool = False
     version: Version = 1
 
     def __post_init__(self) -> None:

@@ -31,7 +31,9 @@ def changed_space(space: SearchSpace, options: Mapping[str, Any]) -> SearchSpace
     ArchitectureError, UsageError.
     """
     changes = {
-        key: options[key] for key in ("channels", "blocks", "normalization", "activation") if key in options
+        key: options[key]
+        for key in ("channels", "blocks", "normalization", "activation", "separate_bits")
+        if key in options
     }
     if "bits" in options:
         changes["bits"] = list(parse_bits(options["bits"]))

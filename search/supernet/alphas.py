@@ -52,7 +52,7 @@ def entropy_schedule(epoch: int, epochs: int, warm_up: int) -> float:
 def cost_tensors(space: SearchSpace, costs: CandidateCosts, device: torch.device) -> list[Tensor]:
     """The cost of each candidate, [O, B] for each variable, as shares of the mean network's searched cost."""
     tables = [
-        torch.tensor([[costs.searched[name][op, b] for b in space.bits] for op in space.candidates(name)])
+        torch.tensor([costs.searched[name][c] for c in space.choices(name)]).view(-1, len(space.widths))
         for name in space.variables
     ]
     mean = sum(float(table.double().mean()) for table in tables)
@@ -70,8 +70,7 @@ def derive(space: SearchSpace, alphas: Sequence[Tensor]) -> dict[str, Choice]:
     for name, alpha in zip(space.variables, alphas, strict=True):
         if not bool(alpha.isfinite().all()):
             raise TrainingError(f"an alpha of {name} is not finite: use a smaller --alpha-lr")
-        op, bits = divmod(int(alpha.flatten().argmax()), len(space.bits))
-        choices[name] = Choice(space.candidates(name)[op], space.bits[bits])
+        choices[name] = space.choices(name)[int(alpha.flatten().argmax())]
     return choices
 
 

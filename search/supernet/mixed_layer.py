@@ -19,7 +19,7 @@ candidates of a layer instead of their own, in the inputs only: then one convolu
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from qnas.network.layers import Layer
 from qnas.network.operations import ConvShape
 from qnas.search.supernet.bit_mixing import Basis, Exact, Mixer, Noise, Reader
 from qnas.search.supernet.kernels import Kernels
+
+Widths = Sequence[tuple[int, int | None]]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,18 @@ class Candidates(nn.Module):
 
     def __init__(
         self, chains: Sequence[tuple[ConvShape, ...]], bits: tuple[int, ...], mixer: Mixer, window: Window, *,
-        merged: bool, compiled: bool,
+        merged: bool, compiled: bool, widths: Widths | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.merged = window, merged
+        weights, inputs = None, None  # [P, B]: the bits of each pair; None where they are the same
+        if widths is not None:
+            weights = _one_hot(bits, [own for own, _ in widths])
+            inputs = _one_hot(bits, [own if read is None else read for own, read in widths])
+        self.of_weights: Tensor | None
+        self.of_inputs: Tensor | None
+        self.register_buffer("of_weights", weights, persistent=False)
+        self.register_buffer("of_inputs", inputs, persistent=False)
         self.single_index = [i for i, chain in enumerate(chains) if len(chain) == 1]
         self.chain_index = [i for i, chain in enumerate(chains) if len(chain) > 1]
         self.singles = None
@@ -80,73 +90,89 @@ class Candidates(nn.Module):
             chain[-1].shrink(factor)
 
     def forward(self, basis: Basis, probabilities: Tensor, noise: Noise) -> Tensor:
-        """Probabilities [O, B] -> the weighted sum of all candidates."""
+        """Probabilities [O, B], of pairs [O, P] -> the weighted sum of all candidates."""
         total = probabilities.sum(1)
-        shares = probabilities / total.clamp(min=torch.finfo(total.dtype).tiny).unsqueeze(1)
+        pairs = probabilities / total.clamp(min=torch.finfo(total.dtype).tiny).unsqueeze(1)
+        shares = Shares(total, _marginal(pairs, self.of_weights), _marginal(pairs, self.of_inputs))
         common = None
         if self.merged:
-            marginal = probabilities.sum(0)
+            marginal = _marginal(probabilities, self.of_inputs).sum(0)
             common = basis.mixed(marginal / marginal.sum())
-        parts = list(self._chains(basis, common, total, shares, noise))
+        parts = list(self._chains(basis, common, shares, noise))
         if self.singles is not None:
-            parts += self._singles(self.singles, basis, common, total, shares, noise)
+            parts += self._singles(self.singles, basis, common, shares, noise)
         return sum(parts[1:], parts[0])
 
     def _singles(
-        self,
-        kernels: Kernels,
-        basis: Basis,
-        common: Tensor | None,
-        total: Tensor,
-        shares: Tensor,
-        noise: Noise,
+        self, kernels: Kernels, basis: Basis, common: Tensor | None, shares: "Shares", noise: Noise
     ) -> Iterator[Tensor]:
-        total, shares = total[self.single_index], shares[self.single_index]
-        weight = kernels.mixed(shares, noise)
+        total, inputs = shares.total[self.single_index], shares.inputs[self.single_index]
+        weight = kernels.mixed(shares.weights[self.single_index], noise)
         bias = total @ kernels.bias
         if common is not None:
             yield self.window.convolve(common, torch.einsum("s,soikl->oikl", total, weight), bias)
         elif kernels.joined_is_less(basis.batches):
-            joined = torch.einsum("s,sj,soikl->joikl", total, basis.weights(shares), weight)
+            joined = torch.einsum("s,sj,soikl->joikl", total, basis.weights(inputs), weight)
             biases = [bias, *[None] * (len(joined) - 1)]
             parts = zip(basis.tensors, joined, biases, strict=True)
             yield basis.total([self.window.convolve(*part) for part in parts])
         else:
             for index, shape in enumerate(kernels.shapes):
                 kernel = kernels.own(weight, index) * total[index]
-                read = basis.mixed(shares[index])
+                read = basis.mixed(inputs[index])
                 yield self.window.convolve(read, kernel, bias if index == 0 else None, shape.groups)
 
     def _chains(
-        self, basis: Basis, common: Tensor | None, total: Tensor, shares: Tensor, noise: Noise
+        self, basis: Basis, common: Tensor | None, shares: "Shares", noise: Noise
     ) -> Iterator[Tensor]:
         chains = cast(Iterable[Sequence[Kernels]], self.chains)
         all_readers = cast(Iterable[Sequence[Reader]], self.readers)
         for index, chain, readers in zip(self.chain_index, chains, all_readers, strict=True):
-            own = shares[index]
-            x = basis.mixed(own) if common is None else common
+            own, inputs = shares.weights[index], shares.inputs[index]
+            x = basis.mixed(inputs) if common is None else common
             for position, kernels in enumerate(chain):
                 last = position == len(chain) - 1
-                factor = total[index] if last else 1.0
+                factor = shares.total[index] if last else 1.0
                 weight, bias = kernels.mixed(own.unsqueeze(0), noise)[0], kernels.bias[0]
                 x = F.conv2d(x, weight * factor, bias * factor, padding=[k // 2 for k in kernels.kernel])
                 if not last:
-                    x = readers[position](F.relu(x), noise).mixed(own)
+                    x = readers[position](F.relu(x), noise).mixed(inputs)
             yield x
 
 
+class Shares(NamedTuple):
+    """`total` [O] of each operation; what each bit width has of it, [O, B], in its weights and its inputs."""
+
+    total: Tensor
+    weights: Tensor
+    inputs: Tensor
+
+
+def _one_hot(bits: Sequence[int], chosen: Sequence[int]) -> Tensor:
+    return F.one_hot(torch.tensor([bits.index(each) for each in chosen]), len(bits)).float()
+
+
+def _marginal(pairs: Tensor, bits: Tensor | None) -> Tensor:
+    """Shares [O, P] of pairs -> those [O, B] of one of the two."""
+    return pairs if bits is None else pairs @ bits.to(pairs)
+
+
 class MixedLayer(nn.Module):
-    """A searched layer: `Candidates` of all bit widths, or of each where weights are independent (eq. 3)."""
+    """A searched layer: `Candidates` of all bit widths, or of each where weights are independent (eq. 3).
+
+    `widths`: the pairs of bits of weights and inputs that probabilities [O, P] are of, as EdMIPS has them.
+    """
 
     def __init__(
         self, layer: Layer, chains: Sequence[tuple[ConvShape, ...]], bits: tuple[int, ...], mixer: Mixer, *,
-        merged: bool, compiled: bool = False,
+        merged: bool, compiled: bool = False, widths: Widths | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         window = Window(layer.stride, layer.padding if layer.stride > 1 else None)
         sets = [(b,) for b in bits] if mixer == "independent" else [bits]
         self.sets = nn.ModuleList(
-            Candidates(chains, each, mixer, window, merged=merged, compiled=compiled) for each in sets
+            Candidates(chains, each, mixer, window, merged=merged, compiled=compiled, widths=widths)
+            for each in sets
         )
 
     def shrink(self, factor: float) -> None:

@@ -44,7 +44,7 @@ class Supernet(Network):
         }
         super().__init__(layers)
         self.alphas = nn.ParameterList(
-            torch.zeros(len(space.candidates(name)), len(space.bits)) for name in space.variables
+            torch.zeros(len(space.candidates(name)), len(space.widths)) for name in space.variables
         )
         named = by_name(layers)
         self._readers: dict[str, Reader] = {}
@@ -71,7 +71,7 @@ class Supernet(Network):
         read = self._named[layer.inputs[0]].channels
         return MixedLayer(
             layer, _chains(self.space, layer, read), self.space.bits, self.mixer, merged=self.merged,
-            compiled=self.compiled,
+            compiled=self.compiled, widths=self.space.widths if self.space.separate_bits else None,
         )  # fmt: skip
 
     def forward(self, image: Tensor, probabilities: Sequence[Tensor], noise: Noise) -> Tensor:  # type: ignore[override]

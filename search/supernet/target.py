@@ -68,12 +68,12 @@ class Target:
             for name, own in zip(space.variables, keys, strict=True)
         ]
         wanted = round((self.cost - table.fixed) / width)
-        own_scores = scores if table is self.costs else _of_last_bits(scores, len(space.bits))
+        own_scores = scores if table is self.costs else _of_last_bits(scores, len(space.widths))
         found = []
         for slack in (int(WITHIN * self.cost / width) - len(keys), 0):
             indices = likeliest(costs, own_scores, wanted, slack)
             pairs = zip(space.variables, keys, indices, strict=True)
-            found.append({name: Choice(*own[index]) for name, own, index in pairs})
+            found.append({name: own[index] for name, own, index in pairs})
         return found
 
 
@@ -86,8 +86,7 @@ def _score(space: SearchSpace, scores: Sequence[NDArray[np.float64]], choices: M
     """The logarithm of their probability."""
     total = 0.0
     for name, score in zip(space.variables, scores, strict=True):
-        op, bits = space.candidates(name).index(choices[name].op), space.bits.index(choices[name].bits)
-        total += score[op * len(space.bits) + bits]
+        total += score[space.choices(name).index(choices[name])]
     return total
 
 

@@ -23,7 +23,10 @@ from qnas.network.architecture import (
 )
 from qnas.quantization.quantizers import BIT_WIDTHS
 
-CHOICES = st.builds(Choice, st.text(), st.sampled_from(BIT_WIDTHS))
+CHOICES = st.one_of(
+    st.builds(Choice, st.text(), st.sampled_from(BIT_WIDTHS)),
+    st.sampled_from([Choice("x", 4, 8), Choice("x", 8, 2)]),
+)
 ARCHITECTURES = st.builds(
     Architecture,
     space=st.sampled_from(get_args(Space)),
@@ -100,6 +103,7 @@ def test_with_bits_changes_every_layer_and_nothing_else() -> None:
         ("layers", {"a": {"op": "x", "bits": 9}}, "layers.a.bits is 9, not one of 2, 3, 4, 5, 6, 7, 8, 32"),
         ("layers", {"a": {"op": "x", "bits": 8.0}}, "layers.a.bits is 8.0, not one of 2, 3, 4"),
         ("layers", {"a": {"op": "x", "bits": [8]}}, r"layers.a.bits is a list of 1, not one of 2, 3"),
+        ("layers", {"a": {"op": "x", "bits": 4, "input_bits": 32}}, "input_bits are 32 together or not"),
         ("depth", 3, "depth is unknown, not one of space, channels, blocks, scale"),
     ],
 )  # fmt: skip

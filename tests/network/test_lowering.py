@@ -241,6 +241,21 @@ def test_in_full_precision_each_convolution_may_read_its_own_prelu(space: Space)
             assert sum(name in layer.inputs for layer in layers.values()) == 1
 
 
+@pytest.mark.parametrize("space", get_args(Space))
+def test_weights_and_inputs_of_a_layer_may_have_different_bits(space: Space) -> None:
+    blank = small(space)
+    mixed = replace(blank, layers={name: Choice(c.op, 8, 4) for name, c in blank.layers.items()})
+    named = by_name(lower(mixed))
+    convolutions = [layer for layer in named.values() if layer.op == "conv" and layer.name in mixed.layers]
+    assert convolutions
+    for layer in convolutions:
+        grid = grid_of(named, layer.inputs[0])
+        assert layer.bits == 8
+        assert grid is not None
+        assert grid.quant is not None
+        assert grid.quant == IMAGE or grid.quant.bits == 4
+
+
 def test_a_quantized_network_has_no_prelu() -> None:
     with pytest.raises(ArchitectureError, match="activation prelu is for networks in full precision"):
         lower(small("basic", activation="prelu"))

@@ -27,10 +27,24 @@ Version = Literal[1, 2]
 
 @dataclass(frozen=True)
 class Choice:
-    """One searched layer: its operation (see `operations`) and the bits of its weights and inputs."""
+    """One searched layer: its operation (see `operations`), the bits of its weights, and those of its inputs.
+
+    `input_bits` None: those of the weights. Both are 32 or none.
+    """
 
     op: str
     bits: int
+    input_bits: int | None = None
+
+    @property
+    def reads(self) -> int:
+        """The bits of its inputs."""
+        return self.bits if self.input_bits is None else self.input_bits
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain data."""
+        inputs = {} if self.input_bits is None else {"input_bits": self.input_bits}
+        return {"op": self.op, "bits": self.bits, **inputs}
 
 
 class Pattern(Closed, frozen=True):
@@ -95,7 +109,7 @@ class Architecture:
 
     def with_bits(self, bits: int) -> "Architecture":
         """Return this architecture with every layer at `bits`."""
-        return replace(self, layers={name: replace(c, bits=bits) for name, c in self.layers.items()})
+        return replace(self, layers={name: Choice(c.op, bits) for name, c in self.layers.items()})
 
     def to_json(self) -> str:
         """Readable JSON that `from_json` reads back to an equal architecture."""
@@ -116,13 +130,22 @@ class Architecture:
             **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
             **({} if self.first_input == "image" else {"first_input": self.first_input}),
             **({} if self.activation == "relu" else {"activation": self.activation}),
-            "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
+            "layers": {name: c.to_document() for name, c in self.layers.items()},
         }
 
 
 class _Layer(Closed, frozen=True):
     op: str
     bits: BitWidth
+    input_bits: BitWidth | None = None
+
+    def __post_init__(self) -> None:
+        if self.input_bits is not None and (self.bits == FLOAT_BITS) != (self.input_bits == FLOAT_BITS):
+            raise ValueError("bits and input_bits are 32 together or not at all")
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.op, self.bits, None if self.input_bits == self.bits else self.input_bits)
 
 
 class _Document(Closed, frozen=True):
@@ -163,9 +186,7 @@ def from_document(document: object, source: str) -> Architecture:
 
 def _architecture(found: _Document) -> Architecture:
     values = structs.asdict(found)
-    return Architecture(
-        **values | {"layers": {name: Choice(c.op, c.bits) for name, c in found.layers.items()}}
-    )
+    return Architecture(**values | {"layers": {name: layer.choice for name, layer in found.layers.items()}})
 
 
 def named_architectures() -> tuple[str, ...]:

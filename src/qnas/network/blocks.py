@@ -1,7 +1,7 @@
 """The blocks that more than one network is made of."""
 
 from qnas.errors import ArchitectureError
-from qnas.network.graph_builder import GraphBuilder
+from qnas.network.graph_builder import Bits, GraphBuilder
 from qnas.network.layers import Layer
 from qnas.quantization.quantizers import FLOAT_BITS, IMAGE
 
@@ -10,7 +10,7 @@ REFINEMENTS = 4  # layers of an RFDB; all but the last have a distillation layer
 
 
 def rfdb(
-    b: GraphBuilder, name: str, x: str, fusion_bits: int, esa_bits: int, *,
+    b: GraphBuilder, name: str, x: str, fusion_bits: Bits, esa_bits: Bits, *,
     relu: bool, gain: str | None = None,
 ) -> str:  # fmt: skip
     """A residual feature distillation block (Liu, Tang, Wu, RFDN, ECCV workshops 2020).
@@ -36,10 +36,10 @@ def rfdb(
     read = reads(f"{last}.input", x, b.bits(last))
     parts.append(b.operation(last, read, channels // 2, signed=relu))
     joined = b.node(
-        "concat", f"{name}.concat", *_rectified(b, parts, fusion_bits), channels=4 * (channels // 2)
+        "concat", f"{name}.concat", *_rectified(b, parts, fusion_bits.inputs), channels=4 * (channels // 2)
     )
     fusion = f"{name}.fusion"
-    fused = b.residual(fusion, b.conv(fusion, joined, channels, 1, fusion_bits))
+    fused = b.residual(fusion, b.conv(fusion, joined, channels, 1, fusion_bits.weights))
     return esa(b, f"{name}.esa", fused, esa_bits, gain, signed=relu)
 
 
@@ -59,7 +59,7 @@ def _rectified(b: GraphBuilder, parts: list[str], bits: int) -> list[str]:
     return [owner, *(b.quantize(f"{part}.part", part, spec, owner) for part in others)]
 
 
-def esa(b: GraphBuilder, name: str, x: str, bits: int, gain: str | None = None, *, signed: bool) -> str:
+def esa(b: GraphBuilder, name: str, x: str, bits: Bits, gain: str | None = None, *, signed: bool) -> str:
     """Enhanced spatial attention (Liu et al., RFANet, CVPR 2020): x * sigmoid(mask of x).
 
     `signed`: its convolutions read negative values, but for two, as RFDN has it; otherwise HWGQ everywhere.
@@ -70,20 +70,20 @@ def esa(b: GraphBuilder, name: str, x: str, bits: int, gain: str | None = None, 
         raise ArchitectureError(f"{name} needs 4 channels or more, not {channels}: use more channels")
 
     def conv(part: str, y: str, width: int, kernel: int, stride: int = 1) -> str:
-        y = (b.signed if signed else b.hwgq)(f"{name}.{part}.input", y, bits)
+        y = (b.signed if signed else b.hwgq)(f"{name}.{part}.input", y, bits.inputs)
         padding = (0, 0) if stride > 1 else None
-        return b.conv(f"{name}.{part}", y, width, kernel, bits, stride=stride, padding=padding)
+        return b.conv(f"{name}.{part}", y, width, kernel, bits.weights, stride=stride, padding=padding)
 
     def output(part: str, y: str) -> str:
-        return b.residual(f"{name}.{part}", y) if signed else b.hwgq(f"{name}.{part}.output", y, bits)
+        return b.residual(f"{name}.{part}", y) if signed else b.hwgq(f"{name}.{part}.output", y, bits.inputs)
 
     c1 = output("conv1", conv("conv1", x, narrow, 1))
     small = output("conv2", conv("conv2", c1, narrow, 3, stride=2))
     small = b.add(Layer(f"{name}.pool", "max_pool", (small,), narrow, (7, 7), 3))
     small = conv("conv_max", small, narrow, 3)
     for part in ("conv3", "conv3_"):
-        small = b.hwgq(f"{name}.{part}.input", small, bits)
-        small = b.conv(f"{name}.{part}", small, narrow, 3, bits)
+        small = b.hwgq(f"{name}.{part}.input", small, bits.inputs)
+        small = b.conv(f"{name}.{part}", small, narrow, 3, bits.weights)
     small = b.residual(f"{name}.conv3_", small)
     wide = _resized(b, name, small, c1, b.owner(c1) if signed else None)
     scale = b.owner(wide)
@@ -92,7 +92,7 @@ def esa(b: GraphBuilder, name: str, x: str, bits: int, gain: str | None = None, 
     if signed:
         both = b.residual(f"{name}.sum", both, scale)
     else:  # the sum's own scale: adding stays exact
-        both = b.hwgq(f"{name}.conv4.input", both, bits, scale)
+        both = b.hwgq(f"{name}.conv4.input", both, bits.inputs, scale)
     mask = b.residual(f"{name}.conv4", conv("conv4", both, channels, 1))
     gate = b.residual(f"{name}.gate", b.node("sigmoid", f"{name}.gate", mask), spec=GATE)
     return b.node("multiply", f"{name}.multiply", *((x, gate) if gain is None else (x, gate, gain)))

@@ -63,7 +63,7 @@ def rfdn(b: GraphBuilder, a: Architecture) -> None:
     outs: list[str] = []
     for k in range(a.blocks):
         p = f"body.{k}"
-        y = rfdb(b, p, x, b.bits(f"{p}.fusion"), b.bits(f"{p}.esa"), relu=True)
+        y = rfdb(b, p, x, b.both_bits(f"{p}.fusion"), b.both_bits(f"{p}.esa"), relu=True)
         x = b.residual(f"{p}.output", y, b.owner(outs[0]) if outs else None)
         outs.append(x)
     joined = b.node("concat", "body.concat", *outs, channels=a.channels * a.blocks)

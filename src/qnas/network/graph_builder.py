@@ -7,12 +7,20 @@ sums of integers.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from qnas.errors import ArchitectureError
 from qnas.network.architecture import Architecture
 from qnas.network.layers import Layer, Op, activated, grid_of
 from qnas.network.operations import operation_convolutions
 from qnas.quantization.quantizers import FLOAT_BITS, IMAGE, PAPER_HWGQ_STEPS, QuantSpec
+
+
+class Bits(NamedTuple):
+    """Of the weights of a convolution, and of what it reads."""
+
+    weights: int
+    inputs: int
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,12 @@ class GraphBuilder:
         return self.layers[name].channels
 
     def bits(self, slot: str) -> int:
-        """The bits chosen for `slot`."""
-        return self.architecture.layers[slot].bits
+        """The bits of what `slot` reads."""
+        return self.architecture.layers[slot].reads
+
+    def both_bits(self, slot: str) -> Bits:
+        """Those of the weights and of the inputs of `slot`."""
+        return Bits(self.architecture.layers[slot].bits, self.bits(slot))
 
     def fixed_bits(self, bits: int) -> int:
         """`bits` where the search has no say, 32 in a full-precision network of ours."""
@@ -154,7 +166,7 @@ class GraphBuilder:
         for index, shape in enumerate(chain):
             name = slot if len(chain) == 1 else f"{slot}.{index}"
             reads = self.signed if signed and index == 0 else self.hwgq
-            x = reads(f"{name}.input", x, choice.bits)
+            x = reads(f"{name}.input", x, choice.reads)
             last = gain if index == len(chain) - 1 else None
             x = self.conv(name, x, shape.out_channels, shape.kernel, choice.bits, shape.groups, gain=last)
         return x

@@ -71,6 +71,10 @@ def _check_paper(a: Architecture) -> None:
             "none or adq: use arithmetic short"
         )
     for name, choice in a.layers.items():
+        if choice.input_bits is not None:
+            raise ArchitectureError(
+                f"layer {name!r} has input_bits, which arithmetic paper has not: leave it out"
+            )
         if choice.bits not in (*PAPER_HWGQ_STEPS, FLOAT_BITS):
             raise ArchitectureError(
                 f"layer {name!r} has {choice.bits} bits, for which the paper has no HWGQ step: "

@@ -6,7 +6,7 @@ Beside each builder its slots: the names of the layers whose operation and bits 
 from qnas.errors import ArchitectureError
 from qnas.network.architecture import Architecture
 from qnas.network.blocks import rfdb, rfdb_slots
-from qnas.network.graph_builder import GraphBuilder
+from qnas.network.graph_builder import Bits, GraphBuilder
 from qnas.network.layers import Layer
 from qnas.quantization.image_gain import FactorForm
 from qnas.quantization.quantizers import IMAGE, IMAGE_RESIDUAL, QuantSpec
@@ -90,7 +90,8 @@ def rfdn_space(b: GraphBuilder, a: Architecture) -> None:
         norm, gain, again = _normalize(b, p, x)
         if norm != x:
             norm = b.residual(f"{p}.norm", norm)
-        y = rfdb(b, p, norm, b.fixed_bits(FUSION_BITS), b.fixed_bits(ESA_BITS), relu=False, gain=gain)
+        fusion, attention = (Bits(bits, bits) for bits in map(b.fixed_bits, (FUSION_BITS, ESA_BITS)))
+        y = rfdb(b, p, norm, fusion, attention, relu=False, gain=gain)
         y = b.residual(f"{p}.output", y, None if again else b.owner(head))
         y = _normalize_again(b, p, y, again, b.owner(head))
         x = b.residual(f"{p}.skip", b.node("add", f"{p}.skip", x, y), b.owner(head))

@@ -60,9 +60,9 @@ def test_smallest_largest_and_mean_are_those_of_all_networks(
     space: SearchSpace, cost: Literal["bitops", "macs"]
 ) -> None:
     costs = counted_costs(space, cost, 9, 8)
-    choices = [[Choice(op, b) for op in space.candidates(n) for b in space.bits] for n in space.variables]
+    choices = [space.choices(name) for name in space.variables]
     networks = [dict(zip(space.variables, each, strict=True)) for each in product(*choices)]
-    assert len(networks) == space.size <= 256
+    assert len(networks) == space.size <= 729
     totals = [counted(space, each, cost, 9, 8) for each in networks]
     assert (costs.smallest, costs.largest) == (min(totals), max(totals))
     if costs.unquantized is None:
@@ -74,8 +74,18 @@ def test_costs_of_espcn_by_hand() -> None:
     space = find_space("edmips-espcn")
     first, second, third = 25 * 3 * 64 * 1024, 9 * 64 * 32 * 1024, 9 * 32 * 48 * 1024
     costs = counted_costs(space, "bitops", 32, 32)
-    assert costs.searched["conv_0"] == {("simple_5x5", 4): first * 4 * 8, ("simple_5x5", 8): first * 64}
-    assert costs.searched["conv_2"] == {("simple_3x3", 4): third * 16, ("simple_3x3", 8): third * 64}
+    assert costs.searched["conv_0"] == {
+        Choice("simple_5x5", 4): first * 4 * 8,
+        Choice("simple_5x5", 4, 8): first * 4 * 8,
+        Choice("simple_5x5", 8, 4): first * 64,
+        Choice("simple_5x5", 8): first * 64,
+    }
+    assert costs.searched["conv_2"] == {
+        Choice("simple_3x3", 4): third * 16,
+        Choice("simple_3x3", 4, 8): third * 32,
+        Choice("simple_3x3", 8, 4): third * 32,
+        Choice("simple_3x3", 8): third * 64,
+    }
     assert costs.fixed == 0
     assert costs.largest == 37_945_344 * 64  # QuantNAS, table 1
     assert costs.smallest == first * 32 + (second + third) * 16
@@ -84,9 +94,9 @@ def test_costs_of_espcn_by_hand() -> None:
 
 def test_identical_blocks_cost_as_many_times_as_they_are() -> None:
     costs = counted_costs(tiny([8]), "macs", 5, 5)
-    assert costs.searched["body.*.conv_0"]["simple_3x3", 8] == 2 * 9 * 6 * 6 * 25
-    assert costs.searched["body.*.conv_0"]["decenc_3x3_2", 8] == 2 * (9 * 6 * 3 + 9 * 3 * 6) * 25
-    assert costs.searched["head.0"]["simple_3x3", 8] == 9 * 3 * 6 * 25
+    assert costs.searched["body.*.conv_0"][Choice("simple_3x3", 8)] == 2 * 9 * 6 * 6 * 25
+    assert costs.searched["body.*.conv_0"][Choice("decenc_3x3_2", 8)] == 2 * (9 * 6 * 3 + 9 * 3 * 6) * 25
+    assert costs.searched["head.0"][Choice("simple_3x3", 8)] == 9 * 3 * 6 * 25
     assert costs.fixed == 2 * 6 * 25  # a batch norm in each block
 
 
@@ -94,9 +104,12 @@ def test_a_layer_of_32_bits_reads_8_bits_of_a_quantized_network_and_32_of_anothe
     space = find_space("edmips-espcn").with_bits([8, 32])
     costs = counted_costs(space, "bitops", 1, 1)
     macs = 25 * 3 * 64
-    assert costs.searched["conv_0"] == {("simple_5x5", 8): macs * 64, ("simple_5x5", 32): macs * 32 * 8}
+    assert costs.searched["conv_0"] == {
+        Choice("simple_5x5", 8): macs * 64,
+        Choice("simple_5x5", 32): macs * 32 * 8,
+    }
     assert costs.unquantized is not None
-    assert costs.unquantized.searched["conv_0"] == {("simple_5x5", 32): macs * 32 * 32}
+    assert costs.unquantized.searched["conv_0"] == {Choice("simple_5x5", 32): macs * 32 * 32}
     assert counted_costs(space.with_bits([32]), "bitops", 1, 1).unquantized is None
 
 
@@ -108,6 +121,7 @@ def test_a_layer_belongs_to_the_slot_that_it_is_or_lies_in() -> None:
 
 
 def test_of_adds_what_is_fixed() -> None:
-    costs = CandidateCosts({"a": {("x", 4): 1.0, ("x", 8): 4.0}, "b": {("y", 4): 2.0}}, 10.0)
+    x, y = Choice("x", 4), Choice("y", 4)
+    costs = CandidateCosts({"a": {x: 1.0, Choice("x", 8): 4.0}, "b": {y: 2.0}}, 10.0)
     assert costs.of({"a": Choice("x", 8), "b": Choice("y", 4)}) == 16
     assert (costs.smallest, costs.largest, costs.mean_searched) == (13, 16, 4.5)

@@ -53,8 +53,8 @@ def test_a_network_costs_the_sum_of_its_layers_each_at_its_own_channels_and_size
     choices = {name: Choice("simple_1x1", 8) for name in space().variables}
     # head.0 + head.1 + three layers in each of two blocks + upsample + two tails
     assert costs.of(choices) == 1 + 10 + 2 * 3 * 10 + 100 + 2 * 1000
-    assert costs.searched["body.*.conv_0"]["simple_3x3", 4] == 2 * (2 * 10 + 0.5)
-    assert costs.searched["tail.1"]["simple_3x3", 8] == 2000
+    assert costs.searched["body.*.conv_0"][Choice("simple_3x3", 4)] == 2 * (2 * 10 + 0.5)
+    assert costs.searched["tail.1"][Choice("simple_3x3", 8)] == 2000
     assert costs.fixed == 0
     assert costs.smallest == costs.of(choices)
 
@@ -75,14 +75,14 @@ def test_time_is_linear_in_pixels_between_measured_sizes_and_proportional_beyond
 ) -> None:
     path = table(tmp_path, rows((8, 8)) + rows((16, 16), factor=3.0))
     costs = latency_costs(space(), path, *size)
-    assert costs.searched["head.0"]["simple_3x3", 4] == pytest.approx(2.5 * factor)
-    assert costs.searched["tail.0"]["simple_1x1", 8] == pytest.approx(1000 * factor)
+    assert costs.searched["head.0"][Choice("simple_3x3", 4)] == pytest.approx(2.5 * factor)
+    assert costs.searched["tail.0"][Choice("simple_1x1", 8)] == pytest.approx(1000 * factor)
 
 
 def test_a_size_that_was_measured_counts_before_one_with_as_many_pixels(tmp_path: Path) -> None:
     path = table(tmp_path, rows((16, 16)) + rows((8, 32), factor=2.0))
     for size, factor in (((16, 16), 1.0), ((8, 32), 2.0)):
-        assert latency_costs(space(), path, *size).searched["head.0"]["simple_1x1", 8] == factor
+        assert latency_costs(space(), path, *size).searched["head.0"][Choice("simple_1x1", 8)] == factor
 
 
 def test_a_row_without_scale_is_of_the_images_own_size(tmp_path: Path) -> None:

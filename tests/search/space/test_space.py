@@ -54,9 +54,9 @@ def test_a_document_gives_back_the_same_space(name: str) -> None:
         ("rfdn-paper", 12**30),
         ("rfdn", 24**30),  # 4 blocks of 3 + 4 layers, upsample and tail
         ("rfdn-small", 12**30),
-        ("edmips-espcn", 2**3),
-        ("edmips-srresnet", 2**37),  # first, 16 blocks of 2, 2 upsamplings, conv_hr, last
-        ("edmips-rfdn", 2**40),  # first, 4 blocks of 3 + 4, fusion and ESA, and three at the end
+        ("edmips-espcn", 4**3),  # weights and inputs, each 4 or 8
+        ("edmips-srresnet", 4**37),  # first, 16 blocks of 2, 2 upsamplings, conv_hr, last
+        ("edmips-rfdn", 4**40),  # first, 4 blocks of 3 + 4, fusion and ESA, and three at the end
     ],
 )
 def test_sizes_of_the_named_spaces(name: str, size: int) -> None:
@@ -78,6 +78,14 @@ def test_json_and_toml_say_the_same(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(space.to_document()))
     assert find_space(str(file)) == space
+
+
+def test_inputs_have_bits_of_their_own_where_a_space_says_so() -> None:
+    space = from_document(document(bits=[4, 8, 32], separate_bits=True), "here")
+    assert space.widths == ((4, None), (4, 8), (8, 4), (8, None), (32, None))
+    assert space.choices("head.0")[:2] == (Choice("simple_3x3", 4), Choice("simple_3x3", 4, 8))
+    assert from_document(space.to_document(), "here") == space
+    assert from_document(document(), "here").widths == ((4, None), (8, None))
 
 
 def test_prelus_are_searched_in_full_precision_alone() -> None:
@@ -318,7 +326,7 @@ def test_any_change_of_a_document_is_a_space_that_works_or_a_space_error(
     except SpaceError:
         return
     assert from_document(space.to_document(), "here", space.name) == space
-    assert space.size == prod(len(space.candidates(name)) * len(space.bits) for name in space.variables)
+    assert space.size == prod(len(space.choices(name)) for name in space.variables)
     for index in range(2):
         assert lower(
             space.architecture(

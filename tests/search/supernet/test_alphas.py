@@ -167,8 +167,7 @@ def test_certain_alphas_cost_what_their_network_does() -> None:
 def test_the_gradient_of_the_cost_is_the_share_of_each_candidate() -> None:
     space = space_of()
     searched = {
-        name: {(op, b): 2.0 * b for op in space.candidates(name) for b in space.bits}
-        for name in space.variables
+        name: {choice: 2.0 * choice.bits for choice in space.choices(name)} for name in space.variables
     }
     tables = cost_tensors(space, CandidateCosts(searched, 5.0), torch.device("cpu"))
     probabilities = [softmax(torch.zeros_like(table)).requires_grad_() for table in tables]

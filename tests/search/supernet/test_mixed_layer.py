@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qnas.network.layers import Layer
-from qnas.network.operations import ConvShape
+from qnas.network.operations import ConvShape, operation_convolutions
 from qnas.search.supernet.alphas import softmax
 from qnas.search.supernet.bit_mixing import Mixer, Reader
 from qnas.search.supernet.kernels import Kernels
@@ -244,6 +244,31 @@ def test_single_convolutions_run_as_few(
         layer(reader(x, noise), p, noise)
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["aten::conv2d"] == expected
+
+
+@pytest.mark.parametrize("mixer", ["shared", "san"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_pairs_of_bits_mix_weights_and_inputs_by_their_own_shares(mixer: Mixer, merged: bool) -> None:
+    widths = ((4, None), (4, 8), (8, 4), (8, None))
+    chains = [operation_convolutions(op, 6, 9, 8) for op in (*SINGLES[:2], CHAINS[0])]
+    of_pairs = MixedLayer(
+        Layer("layer", "conv", ("x",), 9), chains, (4, 8), mixer, merged=merged, widths=widths
+    )
+    plain = MixedLayer(Layer("layer", "conv", ("x",), 9), chains, (4, 8), mixer, merged=merged)
+    plain.load_state_dict(of_pairs.state_dict())
+    reader, x = reader_of((4, 8), mixer), random_input()
+    alike = softmax(random_alpha(3, 2))
+    pairs = torch.zeros(3, 4, dtype=torch.float64)
+    pairs[:, 0], pairs[:, 3] = alike[:, 0], alike[:, 1]
+    results = [
+        layer.double()(reader(x, noise), p, noise)
+        for layer, p, noise in ((of_pairs, pairs, Draws()), (plain, alike, Draws()))
+    ]
+    torch.testing.assert_close(*results)
+    crossed = torch.zeros(3, 4, dtype=torch.float64)
+    crossed[:, 1], crossed[:, 2] = alike[:, 0], alike[:, 1]  # the same weights, the other inputs
+    noise = Draws()
+    assert not torch.allclose(of_pairs(reader(x, noise), crossed, noise), results[0])
 
 
 # Kernels ------------------------------------------------------------------------------------------------
