@@ -30,7 +30,9 @@ COUNT = click.IntRange(1, 2**31 - 1)
 @click.option("--loss", default="l1", show_default=True, type=click.Choice(["l1", "mse"]))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="0: all cores.")
-@click.option("--cache-mib", default=1024, show_default=True, type=COUNT, help="Bound of decoded pixels.")
+@click.option(
+    "--cache-mib", default=1024, show_default=True, type=COUNT, help="Of pixels in memory; more are on disk."
+)
 @click.option("--resume", is_flag=True, help="Continue the interrupted run of OUTPUT.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT, and an interrupted run of it.")
 @click.option("--show", is_flag=True, help="Print the architecture as JSON, its cost on stderr, and stop.")
