@@ -73,7 +73,7 @@ class Turns:
         return loss, terms
 
     def _alphas_now(self, learn: bool) -> AlphaTerms:
-        """Of a step in which they do not learn; `learn`: whether they do in others of this epoch."""
+        """The terms of a step in which they do not learn; `learn`: whether they do in others nearby."""
         with torch.no_grad():
             cost = float(expected([softmax(alpha) for alpha in self.alphas], self.costs)) if learn else 1.0
             return AlphaTerms(None, cost, float(entropy(self.alphas)), self._entropy_weight())

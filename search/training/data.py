@@ -88,7 +88,7 @@ class Ahead:
         self._next: tuple[tuple[int, ...], Future[tuple[Tensor, Tensor]]] | None = None
 
     def batch(self, seed: int, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
-        """As `Crops.batch` has them."""
+        """The batch that `Crops.batch` gives, on the device."""
         wanted = seed, step, size, patch
         known = self._next and self._next[0] == wanted
         lr, hr = self._next[1].result() if self._next and known else self.crops.batch(*wanted)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qnas.documents.reading import Count, Document, Rate, Size
+from qnas.documents.reading import Count, Document, Rate, Share, Size
 from qnas.errors import CheckpointError, TrainingError
 from qnas.images.inputs import Digests, check_unchanged, digests
 from qnas.network.architecture import Architecture
@@ -67,6 +67,7 @@ class Recipe:
     warm_start: str | None = None
     cache_mib: Size = 1024
     activation_steps: ActivationSteps = "learned"
+    weight_decay: Share = 0.0  # of weights, biases and norms, not of scales; QuantNAS: 3e-7
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
         else:
             weights.append(parameter)
     return torch.optim.Adam(
-        [{"params": weights, "share": 1.0, "until": 1.0}, *scales], lr=recipe.learning_rate
+        [{"params": weights, "share": 1.0, "until": 1.0, "weight_decay": recipe.weight_decay}, *scales],
+        lr=recipe.learning_rate,
     )
 
 
