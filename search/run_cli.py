@@ -68,7 +68,7 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--alpha-every", default=1, type=COUNT, help="Steps of the weights for one of the alphas.")
 @click.option("--entropy", type=SHARE, help="mu0.  [default: 1e-4, in full precision 1e-3]")
 @click.option("--seed", default=0, type=WHOLE)
-@click.option("--cache-mib", default=1024, type=COUNT, help="Bound of decoded pixels.")
+@click.option("--cache-mib", default=1024, type=COUNT, help="Of pixels in memory; more are on disk.")
 @click.option("--threads", default=0, type=WHOLE, help="0: all cores.")
 @click.option("--resume", is_flag=True, help="Continue the run in OUTPUT; its options need not be repeated.")
 @click.option("--force", is_flag=True, help="Discard the run that OUTPUT holds.")

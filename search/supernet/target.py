@@ -118,7 +118,7 @@ def likeliest(
     at = int(near[best[near].argmax()])
     indices: list[int] = []
     for cost, choice in zip(reversed(costs), reversed(taken), strict=True):
-        index = int(choice[at])
-        indices.append(index)
-        at -= int(cost[index])
+        taken_here = int(choice[at])
+        indices.append(taken_here)
+        at -= int(cost[taken_here])
     return indices[::-1]

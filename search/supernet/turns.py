@@ -19,7 +19,7 @@ from qnas.search.supernet.alphas import (
 from qnas.search.supernet.noise import StepNoise
 from qnas.search.supernet.parallel import training_pass
 from qnas.search.supernet.state import Search
-from qnas.search.training.data import Crops
+from qnas.search.training.data import Ahead, Crops
 from qnas.search.training.train import EXPLODED
 
 WEIGHT_BATCH, ALPHA_BATCH, CALIBRATION_BATCH, GUMBEL = range(4)  # what a step's random numbers are for
@@ -43,8 +43,8 @@ class Turns:
 
     def __init__(self, search: Search, halves: tuple[Crops, Crops], costs: list[Tensor]) -> None:
         self.search, self.costs = search, costs
-        self.weight_crops, self.alpha_crops = halves
         self.weights, self.alphas = search.supernet.weights(), list(search.supernet.alphas)
+        self.weight_crops, self.alpha_crops = (Ahead(half, self.alphas[0].device) for half in halves)
         self.weight_pass = training_pass(search.supernet, self.weights, search.world)
         self.alpha_pass = training_pass(search.supernet, self.alphas, search.world)
 
@@ -73,7 +73,7 @@ class Turns:
         return loss, terms
 
     def _alphas_now(self, learn: bool) -> AlphaTerms:
-        """Of a step in which they do not learn; `learn`: whether they do in others of this epoch."""
+        """The terms of a step in which they do not learn; `learn`: whether they do in others nearby."""
         with torch.no_grad():
             cost = float(expected([softmax(alpha) for alpha in self.alphas], self.costs)) if learn else 1.0
             return AlphaTerms(None, cost, float(entropy(self.alphas)), self._entropy_weight())
@@ -114,7 +114,7 @@ class Turns:
         return self._grey(l1, "the loss")
 
     def _l1(
-        self, forward: Callable[..., Tensor], crops: Crops, probabilities: list[Tensor], purpose: int
+        self, forward: Callable[..., Tensor], crops: Ahead, probabilities: list[Tensor], purpose: int
     ) -> Tensor:
         world = self.search.world
         share = self.search.recipe.batch // world.size
@@ -123,7 +123,7 @@ class Turns:
         lr, hr = (part.contiguous(memory_format=torch.channels_last) for part in (lr, hr))  # faster on CPUs
         return nn.functional.l1_loss(forward(lr, probabilities, self._noise(purpose)), hr)
 
-    def _batch(self, crops: Crops) -> tuple[Tensor, Tensor]:
+    def _batch(self, crops: Ahead) -> tuple[Tensor, Tensor]:
         recipe, like = self.search.recipe, self.alphas[0]
         lr, hr = crops.batch(recipe.seed, self.search.step, recipe.batch, recipe.patch)
         return lr.to(like), hr.to(like)

@@ -27,7 +27,10 @@ def search_line(member: Member, folder: Path, *, bits: tuple[int, ...], **more: 
         "image": f"{height}x{width}",
         "output": str(folder),
     }
-    return arguments("run", {**member.search, **own, **more})
+    found = dict(member.search)
+    if member.method == "two-fold" and bits == (FLOAT_BITS,):
+        found.pop("target-bitops", None)  # it is a cost at the bits that are searched then
+    return arguments("run", {**found, **own, **more})
 
 
 def train_line(member: Member, architecture: Path, output: Path, **more: str | int) -> list[str]:

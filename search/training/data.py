@@ -1,19 +1,22 @@
-"""Training crops: images decoded once, held as uint8 within a memory bound, drawn by step number."""
+"""Training crops: images decoded once, uint8 in memory or mapped from disk, drawn by step number."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qnas.cost.network_cost import layer_sizes
 from qnas.errors import ImageError, UsageError
-from qnas.images.evaluation import Image, shrink
-from qnas.images.files import crop_to_multiple, list_images, read_image
+from qnas.images.evaluation import Image
+from qnas.images.files import list_images
 from qnas.network.architecture import Architecture
 from qnas.network.lowering import lower
 from qnas.quantization.quantizers import Arithmetic
+from qnas.search.training.decoded import decoded
 from qnas.torch.inference import to_network
 
 MIB = 2**20
@@ -71,41 +74,36 @@ def check_patch(architecture: Architecture, patch: int) -> None:
 
 
 def load_crops(
-    folders: Sequence[Path], scale: int, patch: int, cache_mib: int, seed: int = 0,
-    arithmetic: Arithmetic = "short",
-) -> Crops:  # fmt: skip
-    """Decode the images of `folders`, at most `cache_mib` MiB of pixels in all.
+    folders: Sequence[Path], scale: int, patch: int, cache_mib: int, arithmetic: Arithmetic = "short"
+) -> Crops:
+    """The images of `folders`, of which at most `cache_mib` MiB of pixels are in memory (see `decoded`).
 
-    An image over its equal share of the bound is cut once, at a seeded place, to fit it. Images smaller than
-    a patch are left out. Raises ImageError when a file cannot be read or nothing is left.
+    Where they are decides nothing: every place of every image is drawn. Images smaller than a patch are left
+    out. Raises ImageError when a file cannot be read or nothing is left, OutputError for a full disk.
     """
     paths = [path for folder in folders for path in list_images(folder)]
-    share = cache_mib * MIB // len(paths)
-    rng = np.random.default_rng(seed)
-    side = patch * scale
-    lrs, hrs = [], []
-    for path in paths:
-        image = read_image(path)
-        if min(image.shape[:2]) >= scale:
-            image = crop_to_multiple(image, scale)
-        hr = _fit(image, share * scale**2 // (scale**2 + 1), scale, rng)
-        if min(hr.shape[:2]) < side:
-            continue
-        hrs.append(np.ascontiguousarray(hr))
-        lrs.append(shrink(hr, scale))
-    if not hrs:
-        raise ImageError(
-            f"no image in {', '.join(map(str, folders))} holds a {side}x{side} crop within the cache: "
-            "use a smaller --patch, larger images or a larger --cache-mib"
-        )
-    return Crops(tuple(lrs), tuple(hrs), scale, arithmetic)
+    pairs = [pair for pair in decoded(paths, scale, cache_mib * MIB) if min(pair[0].shape[:2]) >= patch]
+    if not pairs:
+        side, names = patch * scale, ", ".join(map(str, folders))
+        raise ImageError(f"no image in {names} holds a {side}x{side} crop: use a smaller --patch or others")
+    lrs, hrs = zip(*pairs, strict=True)
+    return Crops(lrs, hrs, scale, arithmetic)
 
 
-def _fit(image: Image, share: int, scale: int, rng: np.random.Generator) -> Image:
-    if image.nbytes <= share:
-        return image
-    keep = (share / image.nbytes) ** 0.5
-    height, width = (max(scale, int(side * keep) // scale * scale) for side in image.shape[:2])
-    y = int(rng.integers(0, image.shape[0] - height + 1))
-    x = int(rng.integers(0, image.shape[1] - width + 1))
-    return image[y : y + height, x : x + width].copy()
+class Ahead:
+    """The batches of `crops` on a device; for a GPU a thread makes the next one while it computes."""
+
+    def __init__(self, crops: Crops, device: torch.device) -> None:
+        self.crops, self.device = crops, device
+        self._thread = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self._next: tuple[tuple[int, ...], Future[tuple[Tensor, Tensor]]] | None = None
+
+    def batch(self, seed: int, step: int, size: int, patch: int) -> tuple[Tensor, Tensor]:
+        """The batch that `Crops.batch` gives, on the device."""
+        wanted = seed, step, size, patch
+        known = self._next and self._next[0] == wanted
+        lr, hr = self._next[1].result() if self._next and known else self.crops.batch(*wanted)
+        if self._thread:
+            following = seed, step + 1, size, patch
+            self._next = following, self._thread.submit(self.crops.batch, *following)
+        return lr.to(self.device, non_blocking=True), hr.to(self.device, non_blocking=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qnas.documents.reading import Count, Document, Rate, Size
+from qnas.documents.reading import Count, Document, Rate, Share, Size
 from qnas.errors import CheckpointError, TrainingError
 from qnas.images.inputs import Digests, check_unchanged, digests
 from qnas.network.architecture import Architecture
@@ -30,7 +30,7 @@ from qnas.quantization.quantizers import (
     hwgq_power_of_two,
 )
 from qnas.search.stopping import stop_requests
-from qnas.search.training.data import Crops, load_crops
+from qnas.search.training.data import Ahead, Crops, load_crops
 from qnas.search.training.warm_start import calibrate, split_into_dead_channels, warm_start
 from qnas.torch.checkpoint import network_in
 from qnas.torch.environment import Environment
@@ -67,6 +67,7 @@ class Recipe:
     warm_start: str | None = None
     cache_mib: Size = 1024
     activation_steps: ActivationSteps = "learned"
+    weight_decay: Share = 0.0  # of weights, biases and norms, not of scales; QuantNAS: 3e-7
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
         else:
             weights.append(parameter)
     return torch.optim.Adam(
-        [{"params": weights, "share": 1.0, "until": 1.0}, *scales], lr=recipe.learning_rate
+        [{"params": weights, "share": 1.0, "until": 1.0, "weight_decay": recipe.weight_decay}, *scales],
+        lr=recipe.learning_rate,
     )
 
 
@@ -231,13 +233,14 @@ def _steps(run: Run, crops: Crops, device: torch.device) -> Iterator[float]:
     recipe, network = run.recipe, run.network
     grey = PIXELS_PER_UNIT[run.architecture.arithmetic] ** (1 if recipe.loss == "l1" else 2)
     distance = {"l1": nn.functional.l1_loss, "mse": nn.functional.mse_loss}[recipe.loss]
+    batches = Ahead(crops, device)
     while run.step < recipe.steps:
         network.train()
         for group in run.optimizer.param_groups:
             share = group["share"] if run.step < group["until"] * recipe.steps else 0.0
             group["lr"] = recipe.learning_rate * share * _schedule(run.step, recipe)
-        lr, hr = crops.batch(recipe.seed, run.step, recipe.batch, recipe.patch)
-        loss = distance(network(lr.to(device)), hr.to(device))
+        lr, hr = batches.batch(recipe.seed, run.step, recipe.batch, recipe.patch)
+        loss = distance(network(lr), hr)
         value = float(loss.detach())
         if not value * grey < EXPLODED ** (1 if recipe.loss == "l1" else 2):  # nor is NaN
             raise _diverged(f"the loss became {value}", run)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,17 @@ def test_a_state_of_another_version_or_kind_is_refused(
     assert said in refusal(state)
 
 
-def test_a_run_that_goes_on_elsewhere_says_what_differs() -> None:
+def test_a_run_that_goes_on_elsewhere_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     here = environment(CPU, 2)
     there = environment(CPU, 1, processes=2)
     assert notice(here, here) is None
     assert notice(here, environment(CPU, 3)) is None  # threads are refused or taken again: nothing to say
     said = notice(there, here)
     assert said == "note: begun with processes 2, now 1: the last bits may be others"
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    other = environment(CPU, 2)
+    assert "begun with MKL_CBWR not set, now COMPATIBLE: the last bits" in str(notice(here, other))
+    assert notice(other, other) is None
+    assert notice(replace(here, variables=None), other) is None  # of an earlier version, which says nothing
     there.versions["torch"] = "2.0"
     assert f"torch 2.0, now {torch.__version__}" in str(notice(there, here))

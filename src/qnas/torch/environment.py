@@ -1,5 +1,6 @@
 """What decides the last bits of a run besides its recipe: threads, device, versions."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,18 +13,27 @@ from qnas.documents.reading import Text
 from qnas.errors import UsageError
 
 Several = Annotated[int, Meta(ge=1, le=4096)]
-LIBRARIES = ("numpy", "pillow")  # they draw, decode and shrink the crops
+LIBRARIES = ("qnas", "numpy", "pillow")  # the last two draw, decode and shrink the crops
+VARIABLES = (  # of the environment: they choose other kernels or another arithmetic
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OMP_DYNAMIC", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Environment:
-    """`device` is "cpu" or the GPU's name, `processor` the instructions that torch uses on this CPU."""
+    """`device` is "cpu" or the GPU's name, `processor` the instructions that torch uses on this CPU.
+
+    `variables`: those of VARIABLES that are set; None in documents of earlier versions.
+    """
 
     threads: Several
     processes: Several
     device: Text
     processor: Text
     versions: dict[str, Text]
+    variables: dict[str, Text] | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Plain data, as search.json and states have it."""
@@ -39,6 +49,10 @@ class Environment:
             here = now.versions.get(name, "none")
             if then != here:
                 yield f"{name} {then}, now {here}"
+        for name in VARIABLES if self.variables is not None else ():
+            then, here = (each.get(name, "not set") for each in (self.variables or {}, now.variables or {}))
+            if then != here:
+                yield f"{name} {then}, now {here}"
 
 
 def environment(device: torch.device, threads: int, processes: int = 1) -> Environment:
@@ -49,6 +63,7 @@ def environment(device: torch.device, threads: int, processes: int = 1) -> Envir
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         processor=torch.backends.cpu.get_cpu_capability(),
         versions={"torch": str(torch.__version__), **{name: version(name) for name in LIBRARIES}},
+        variables={name: os.environ[name][:100] for name in VARIABLES if name in os.environ},
     )
 
 

@@ -107,7 +107,7 @@ def test_a_run_writes_what_was_asked_and_what_was_found(uninterrupted: Path, dat
     assert asked["image"] == [32, 32]
     assert set(asked["versions"]) == {"qnas"}
     assert asked["environment"]["threads"] == 1
-    assert set(asked["environment"]["versions"]) == {"torch", "numpy", "pillow"}
+    assert set(asked["environment"]["versions"]) == {"torch", "qnas", "numpy", "pillow"}
     assert list(asked["inputs"][str(data)]) == ["0.png", "1.png", "2.png", "3.png"]
 
     found = from_json((uninterrupted / "arch.json").read_text(), "arch.json")

@@ -304,7 +304,7 @@ def test_a_two_fold_member_with_a_warm_start_has_four_stages_and_goes_on_where_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = {"methods": ["two-fold"], "train-warm-start": True}
-    (member,) = named(sweep=sweep, grid={"bits": ["4,8"]}).values()
+    (member,) = named(sweep=sweep, grid={"bits": ["4,8"], "target-bitops": ["60%"]}).values()
     job, lines = Job(member, tmp_path, 1), []
 
     def process(job: Job, command: str, line: list[str], output: object) -> None:
@@ -330,7 +330,8 @@ def test_a_two_fold_member_with_a_warm_start_has_four_stages_and_goes_on_where_i
     ]  # fmt: skip
     first, then, warm, last = (lines[index][1] for index in (1, 3, 5, 7))
     assert "--bits=32" in first
-    assert not any(part.startswith("--operations") for part in first)
+    assert not any(part.startswith(("--operations", "--target")) for part in first)
+    assert "--target-bitops=60%" in then
     assert {"--bits=4,8", f"--operations={job.folder / 'full-precision' / 'arch.json'}"} <= then
     assert "--bits=32" in warm
     assert not any(part.startswith("--bits") for part in last)

@@ -1,5 +1,9 @@
-"""Batches are a function of (seed, step), LR and HR show the same place, and the cache keeps its bound."""
+"""Batches are a function of (seed, step), LR and HR show the same place, and memory keeps its bound."""
 
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnas.errors import ImageError
+from qnas.errors import ImageError, OutputError
 from qnas.images.files import write_png
 from qnas.quantization.quantizers import GREY_LEVEL
-from qnas.search.training.data import MIB, Crops, load_crops
+from qnas.search.training.data import Ahead, Crops, load_crops
+from qnas.search.training.decoded import cache_folder
 from qnas.torch.inference import to_network
 
 
@@ -82,20 +87,135 @@ def test_lr_images_are_the_shrunk_hr_ones_cut_to_a_multiple_of_the_scale(photogr
     assert np.abs(crops.lr[0].astype(int) - crops.hr[0][1::3, 1::3]).mean() < 3
 
 
-def test_the_cache_keeps_its_bound_and_cuts_at_a_seeded_place(tmp_path: Path) -> None:
-    for k in range(3):
-        write_png(
-            tmp_path / f"{k}.png", np.random.default_rng(k).integers(0, 256, (500, 600, 3), dtype=np.uint8)
-        )
-    write_png(tmp_path / "small.png", gradient(40, 40))
-    crops = load_crops([tmp_path], scale=4, patch=8, cache_mib=1)
-    held = sum(image.nbytes for image in (*crops.lr, *crops.hr))
-    assert 0.6 * MIB < held <= MIB
-    assert crops.hr[3].shape == (40, 40, 3)
-    assert all(image.base is None for image in crops.hr[:3])  # no view that keeps the whole image alive
-    again, other = (load_crops([tmp_path], 4, 8, 1, seed) for seed in (0, 1))
-    assert np.array_equal(crops.hr[0], again.hr[0])
-    assert not np.array_equal(crops.hr[0], other.hr[0])
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of decoded images, which is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache_folder()
+
+
+def noise_images(folder: Path, *sizes: tuple[int, int]) -> Path:
+    folder.mkdir()
+    for k, size in enumerate(sizes):
+        write_png(folder / f"{k}.png", np.random.default_rng(k).integers(0, 256, (*size, 3), dtype=np.uint8))
+    return folder
+
+
+LARGE = (
+    (500, 600),
+    (450, 333),
+    (40, 40),
+    (2, 700),
+)  # 1.5 MB and more; the last is smaller than a pixel of LR
+
+
+def test_images_beyond_the_bound_are_mapped_whole_and_batches_are_those_of_memory(
+    tmp_path: Path, cache: Path
+) -> None:
+    folder = noise_images(tmp_path / "images", *LARGE)
+    inside, outside = (load_crops([folder], scale=4, patch=8, cache_mib=mib) for mib in (8, 1))
+    assert [image.shape for image in outside.hr] == [(500, 600, 3), (448, 332, 3), (40, 40, 3)]
+    assert all(isinstance(image, np.memmap) for image in (*outside.lr, *outside.hr))
+    assert not any(isinstance(image, np.memmap) for image in inside.hr)
+    for step in range(20):
+        ours, theirs = (crops.batch(3, step, 4, 8) for crops in (outside, inside))
+        assert all(map(torch.equal, ours, theirs))
+    with pytest.raises(ValueError, match="read-only"):
+        outside.hr[0][0, 0, 0] = 1
+
+
+def test_images_are_decoded_once_for_all_runs(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = noise_images(tmp_path / "images", *LARGE)
+    load_crops([folder], scale=4, patch=8, cache_mib=1)
+    (file,) = cache.glob("*.pixels")
+    number = file.stat().st_ino
+    load_crops([folder], scale=4, patch=9, cache_mib=1)
+    assert [each.stat().st_ino for each in cache.glob("*.pixels")] == [number]
+    load_crops([folder], scale=2, patch=8, cache_mib=1)
+    write_png(folder / "2.png", gradient(44, 44), force=True)
+    crops = load_crops([folder], scale=4, patch=8, cache_mib=1)
+    assert crops.hr[2].shape == (44, 44, 3)
+    assert len(list(cache.glob("*.pixels"))) == 3
+    file.write_bytes(file.read_bytes()[:-1])  # as a broken disk leaves it
+    before = np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    write_png(folder / "2.png", before, force=True)
+    assert load_crops([folder], 4, 8, 1).hr[2].shape == (40, 40, 3)
+    monkeypatch.setattr("qnas.search.training.decoded.CACHE_BYTES", 2 * 10**6)
+    load_crops([folder], scale=3, patch=8, cache_mib=1)
+    assert len(list(cache.glob("*.pixels"))) == 1  # the new one
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import qnas.search.training.decoded as d
+
+shrink = d.shrink
+
+def killing(hr, scale):
+    if hr.shape[0] < 450:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return shrink(hr, scale)
+
+d.decoded(sorted(Path(sys.argv[1]).iterdir())[:1], 4, 0)
+d.shrink = killing
+d.decoded(sorted(Path(sys.argv[1]).iterdir()), 4, 0)
+"""
+
+
+def test_a_process_killed_while_it_decodes_leaves_nothing_that_others_take(
+    tmp_path: Path, cache: Path
+) -> None:
+    folder = noise_images(tmp_path / "images", *LARGE)
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert len(list(cache.glob("*.pixels"))) == 1
+    assert len(list(cache.glob(".qnas-*.part"))) == 1  # half written
+    assert len(load_crops([folder], 4, 8, 1).hr) == 3
+    assert not list(cache.glob(".qnas-*.part"))
+
+
+DIGEST = """
+import hashlib, sys
+from pathlib import Path
+from qnas.search.training.decoded import decoded
+
+pairs = decoded(sorted(Path(sys.argv[1]).iterdir()), 4, 0)
+print(hashlib.sha256(b"".join(image.tobytes() for pair in pairs for image in pair)).hexdigest())
+"""
+
+
+def test_processes_at_once_have_the_same_images(tmp_path: Path, cache: Path) -> None:
+    folder = noise_images(tmp_path / "images", *LARGE)
+    runs = [
+        subprocess.Popen([sys.executable, "-c", DIGEST, str(folder)], stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert len({run.communicate()[0] for run in runs}) == 1
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert len(list(cache.glob("*.pixels"))) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(write_file(tmp_path / "file")))
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        load_crops([noise_images(tmp_path / "images", *LARGE)], 4, 8, 1)
+
+
+def write_file(path: Path) -> Path:
+    path.write_bytes(b"x")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_batches_made_ahead_are_those_of_their_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(aligned(), torch.device("cpu"))
+    if kind == "cuda":  # the thread, without a GPU
+        monkeypatch.setattr(ahead, "_thread", ThreadPoolExecutor(1))
+    for step in (0, 1, 2, 7, 8, 3):
+        assert all(map(torch.equal, ahead.batch(5, step, 4, 6), aligned().batch(5, step, 4, 6)))
 
 
 def test_images_smaller_than_a_patch_are_left_out(photographs: Path) -> None:
@@ -113,7 +233,7 @@ def test_several_folders_are_one_set(photographs: Path, tmp_path: Path) -> None:
 
 def test_nothing_left_is_an_error_with_advice(photographs: Path) -> None:
     with pytest.raises(
-        ImageError, match=r"no image in .*photographs holds a 80x80 crop .*: use a smaller --patch"
+        ImageError, match=r"no image in .*photographs holds a 80x80 crop: use a smaller --patch"
     ):
         load_crops([photographs], scale=4, patch=20, cache_mib=1)
 

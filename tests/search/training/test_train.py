@@ -269,6 +269,14 @@ def test_weights_that_are_not_finite_are_never_saved(photographs: Path, tmp_path
     assert state.read_bytes() == before
 
 
+def test_weight_decay_is_of_weights_and_not_of_scales(photographs: Path) -> None:
+    run = start(ESPCN, recipe(photographs, weight_decay=0.25), CPU)
+    decays = {id(p): g["weight_decay"] for g in run.optimizer.param_groups for p in g["params"]}
+    for name, parameter in run.network.named_parameters():
+        scale = name.endswith((".step", ".weight_scale"))
+        assert decays[id(parameter)] == (0 if scale else 0.25), name
+
+
 # The command -----------------------------------------------------------------------------------------------
 
 
