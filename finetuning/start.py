@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ class Bits:
     `ends`: whether the first and the last convolutions have them too; else they have 8.
     """
 
-    weights: int | None = None
-    activations: int | None = None
+    weights: Literal[4, 8] | None = None
+    activations: Literal[4] | None = None
     ends: bool = False
 
 
