@@ -57,9 +57,9 @@ def finetune(
     """
     folders = [Path(folder) for folder in recipe.data]
     state, place = output.with_name(output.name + ".run"), _device(device)
+    check_outputs([output], force, chain(files_of(model), [calibration], images_in(folders)))
     if output.suffix != ".onnx":
         raise UsageError(f"{output} does not end in .onnx: a QDQ model is written")
-    check_outputs([output], force, chain(files_of(model), [calibration], images_in(folders)))
     found, shown = read_calibration(calibration), display or Display()
     with one_writer(output, state):
         if state.exists() and not (resume or force):
