@@ -45,7 +45,7 @@ class Variant:
     """One way to compute a step."""
 
     mixer: Mixer
-    form: str  # "as written", "joined", "merged", "compiled": merged, too
+    form: str  # "as written", "joined", "merged", "compiled": merged, too, "alphas every 4th": joined, too
     widths: int
 
     @property
@@ -54,24 +54,27 @@ class Variant:
         return f"{self.mixer}, {self.form}, {self.widths}"
 
 
+EVERY_FOURTH = "alphas every 4th"
 BASELINE = Variant("shared", "as written", 2)
 VARIANTS = tuple(
     Variant(mixer, form, widths)
     for widths in BITS
     for mixer in ("independent", "shared", "san")
-    for form in ("as written", "joined", "merged", "compiled")
+    for form in ("as written", "joined", "merged", "compiled", EVERY_FOURTH)
     if form in ("as written", "joined") or (widths == 2 and mixer != "independent")
     if widths == 2 or mixer != "independent"
     if not (mixer == "san" and form == "compiled")
+    if mixer == "san" or form != EVERY_FOURTH
 )
 
 
 def stepper(space_name: str, variant: Variant, batch: int, patch: int) -> Callable[[], float]:
-    """A function that takes one step and returns its seconds."""
+    """A function that takes a step, or so many that the alphas learn once: the seconds of one of them."""
     space = find_space(space_name).with_bits(BITS[variant.widths])
     recipe = SearchRecipe(
         ("none",), mixer=variant.mixer, merged=variant.form in ("merged", "compiled"),
         compile=variant.form == "compiled", warm_up=0, batch=batch, patch=patch,
+        alpha_every=4 if variant.form == EVERY_FOURTH else 1,
     )  # fmt: skip
     search = start(space, recipe, torch.device("cpu"), World())
     if variant.form == "as written":
@@ -90,8 +93,9 @@ def stepper(space_name: str, variant: Variant, batch: int, patch: int) -> Callab
 
     def step() -> float:
         begun = time.perf_counter()
-        turns.step()
-        return time.perf_counter() - begun
+        for _ in range(recipe.alpha_every):
+            turns.step()
+        return (time.perf_counter() - begun) / recipe.alpha_every
 
     return step
 

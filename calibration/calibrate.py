@@ -131,6 +131,14 @@ def quantized_model(path: Path, calibration: Calibration) -> ModelProto:
 
     Raises CalibrationError when the file is not the one that was calibrated.
     """
+    _, network = calibrated_network(path, calibration)
+    weights = weights_document.from_document(calibration.weights, "the calibration")
+    return quantized(network, calibration.ranges, calibration.options, weights)
+
+
+def calibrated_network(path: Path, calibration: Calibration) -> tuple[FloatModel, FloatModel]:
+    """The float network at `path` as it was judged, with its clip, and as its integers are made, without one
+    that is not kept. Raises CalibrationError when the file is not the one that was calibrated."""
     source = calibration.source
     original = read_float_model(path, INPUT_RANGES.get(source.white))
     if original.sha256 != source.sha256:
@@ -139,9 +147,7 @@ def quantized_model(path: Path, calibration: Calibration) -> ModelProto:
             f"has {original.sha256[:12]}...: calibrate {path.name} with qnas-calibrate"
         )
     original = equalized(original, calibration.equalized)
-    network = original if calibration.options.kept_clips else without_clip(original)[0]
-    weights = weights_document.from_document(calibration.weights, "the calibration")
-    return quantized(network, calibration.ranges, calibration.options, weights)
+    return original, original if calibration.options.kept_clips else without_clip(original)[0]
 
 
 def run(

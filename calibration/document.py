@@ -1,6 +1,6 @@
 """calibration.json: what a calibration found out, and all that it takes to make the same integer model again.
 
-    {"format": "qnas-calibration", "version": 2, "digest": that of all the rest,
+    {"format": "qnas-calibration", "version": 3, "digest": that of all the rest,
      "source":     {"name", "sha256", "scale", "channels", "white",
                     "clip": {"nodes", "low", "high", "explanation"}},
      "decision":   {"chosen", "observer", "scores": [{"name", "psnr", "eligible"}]},
@@ -10,12 +10,16 @@
      "pinned":     [tensor],
      "ranges":     {tensor: [low, high]},
      "bits":       {tensor: 8 or 16},
+     "int4_layers": [layer], those whose weights have 4 bits though "weight_bits" says 8,
+     "int4_inputs": [{"layer", "low", "high"}], those that read 16 levels of that range,
+     "mixed":      {"psnr", "unit", "budget", "cost"}, where `qnas-search bits` chose these, else null,
      "wide":       {"psnr", "tensors": [{"tensor", "psnr", "macs"}]}, where a target chose them, else null,
      "images":     {"held_out": share, "manifest": manifest.to_document(...)},
      "weights":    weights.to_document(...),
      "equalized":  {node: [log2 of the factor of each channel]}}
 
-Version 1, which had neither "bits" nor "wide", is read as well: all had 8 bits.
+Version 1, which had neither "bits" nor "wide", and version 2, without "int4_layers", "int4_inputs" and
+"mixed", are read as well: all had 8 bits, and all weights "weight_bits".
 
 It holds no times and no absolute paths: the same inputs give the same bytes. A file that was damaged or
 changed has another digest and is refused; one without a digest, of an earlier qnas or of a person who took it
@@ -37,15 +41,18 @@ from qnas.calibration.patches.taming import TamingCounts
 from qnas.calibration.prepare.clip_free import TerminalClip
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.ptq.equalization import MOST, Equalization
+from qnas.calibration.ptq.int4_inputs import Int4Input
 from qnas.calibration.ptq.integer_model import PtqOptions
 from qnas.calibration.ptq.weights import WeightBits, WeightRange
 from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.widening import WideTensor
+from qnas.cost.allocation import Unit
 from qnas.documents.reading import Count, Document, Number, Text
 from qnas.errors import CalibrationError
 from qnas.files import write_file
 
 PSNR_DIGITS = 4
+APART = ("wide", "int4_layers", "int4_inputs")  # fields of PtqOptions that the document has elsewhere
 Power = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
 
 
@@ -92,6 +99,17 @@ class Wide:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """A choice of bits for each layer: the PSNR in dB of the model with them, the `budget` as it was written,
+    and the units that the choice costs."""
+
+    psnr: float
+    unit: Unit
+    budget: Text
+    cost: Count
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What `qnas-calibrate` decided.
 
@@ -99,7 +117,8 @@ class Calibration:
     the nominal range by definition. The chosen model keeps its clip where `options.kept_clips` names one.
     `manifest`: the representative set, of which the share `held_out` of the files made the scores. `weights`:
     the integers, rounded for these images. Both as the document has them. `bits`: of every tensor,
-    `widening`: why some have 16, where a target decided it. `equalized`: what was done to the channels of the
+    `widening`: why some have 16, where a target decided it; `mixed`: what `options.int4_layers` were chosen
+    for, where a budget decided that. `equalized`: what was done to the channels of the
     float model first (`ptq/equalization.py`).
     """
 
@@ -118,10 +137,13 @@ class Calibration:
     equalized: Equalization = field(default_factory=dict)
     bits: Mapping[str, int] = field(default_factory=dict)
     widening: Wide | None = None
+    mixed: Mixed | None = None
 
     @property
     def fidelity(self) -> float:
         """PSNR in dB of the model that is made of it against the clipped float model."""
+        if self.mixed is not None:
+            return self.mixed.psnr
         if self.fallback:
             return self.fallback[-1].psnr
         if self.widening is not None:
@@ -144,13 +166,16 @@ def to_json(calibration: Calibration) -> str:
             "observer": c.observer,
             "scores": [asdict(score) | {"psnr": _decibels(score.psnr)} for score in c.scores],
         },
-        "quantization": {name: each for name, each in asdict(c.options).items() if name != "wide"},
+        "quantization": {name: each for name, each in vars(c.options).items() if name not in APART},
         "fallback": [asdict(kept) | {"psnr": _decibels(kept.psnr)} for kept in c.fallback],
         "taming": asdict(c.taming),
         "pinned": list(c.pinned),
         "ranges": {name: [each.low, each.high] for name, each in c.ranges.items()},
         "bits": dict(c.bits),
+        "int4_layers": list(c.options.int4_layers),
+        "int4_inputs": [asdict(each) for each in c.options.int4_inputs],
         "wide": None if c.widening is None else _wide(c.widening),
+        "mixed": None if c.mixed is None else asdict(c.mixed) | {"psnr": _decibels(c.mixed.psnr)},
         "images": {"held_out": c.held_out, "manifest": c.manifest},
         "weights": c.weights,
         "equalized": {name: list(powers) for name, powers in c.equalized.items()},
@@ -185,7 +210,7 @@ class _Decision:
 
 
 class _Quantization(msgspec.Struct, frozen=True):
-    """The fields of PtqOptions, of which a file may lack none: a default would be another quantization."""
+    """The fields of PtqOptions but APART, of which a file may lack none: or it were another one."""
 
     weight_bits: WeightBits
     weight_range: WeightRange
@@ -212,7 +237,10 @@ class _Document:
     weights: dict[str, Any]
     equalized: dict[str, tuple[Power, ...]] = field(default_factory=dict)
     bits: dict[str, Literal[8, 16]] = field(default_factory=dict)
+    int4_layers: tuple[Text, ...] = ()
+    int4_inputs: tuple[Int4Input, ...] = ()
     wide: Wide | None = None
+    mixed: Mixed | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.ranges.items():
@@ -226,7 +254,7 @@ _FILE = Document(
     "make it again with qnas-calibrate",
     CalibrationError,
     "qnas-calibration",
-    2,
+    3,
     oldest=1,
     infinite={"psnr": math.inf, "low": -math.inf, "high": math.inf},
 )
@@ -239,7 +267,12 @@ def _calibration(found: _Document) -> Calibration:
         chosen=found.decision.chosen,
         observer=found.decision.observer,
         scores=found.decision.scores,
-        options=PtqOptions(**msgspec.structs.asdict(found.quantization), wide=wide),
+        options=PtqOptions(
+            **msgspec.structs.asdict(found.quantization),
+            wide=wide,
+            int4_layers=found.int4_layers,
+            int4_inputs=found.int4_inputs,
+        ),
         fallback=found.fallback,
         taming=found.taming,
         pinned=found.pinned,
@@ -250,6 +283,7 @@ def _calibration(found: _Document) -> Calibration:
         equalized=found.equalized,
         bits=found.bits,
         widening=found.wide,
+        mixed=found.mixed,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +16,8 @@ from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.progress import Wrap
 from qnas.calibration.ptq.integer_model import IntegerRunner
 from qnas.images.evaluation import Batch
+from qnas.images.quality import psnr_of
 
-PEAK = 255.0
 DIGITS = 4  # of a PSNR in dB
 MOST_PATCHES = 256  # more of them move no score by what matters
 
@@ -55,6 +54,10 @@ class Judge:
 
         `passing` hands the batches on, for a progress display. Infinite when nothing differs.
         """
+        return round(psnr_of(self.error(model, passing)), DIGITS)
+
+    def error(self, model: ModelProto, passing: Wrap = iter) -> float:
+        """The mean squared difference that `psnr` is of, in squared grey levels."""
         if self._wanted is None:
             runner = OneByOne(Runner(self.network), self._threads)
             self._wanted = [as_bytes(runner(batch)) for batch in self._patches.batches()]
@@ -64,7 +67,7 @@ class Judge:
             difference = as_bytes(runner(batch)).astype(np.int32) - wanted
             squares += int(np.square(difference).sum(dtype=np.int64))
             values += wanted.size
-        return math.inf if squares == 0 else round(10 * math.log10(PEAK**2 * values / squares), DIGITS)
+        return squares / values
 
 
 def as_bytes(pixels: Batch) -> NDArray[np.uint8]:

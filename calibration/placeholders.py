@@ -44,11 +44,11 @@ def _ranges(network: FloatModel) -> dict[str, Range]:
 
 def _weights(plan: Plan, options: PtqOptions) -> dict[str, IntegerWeights]:
     """Those of the convolutions in integers."""
-    graph, bits = plan.graph, options.weight_bits
+    graph = plan.graph
     found = {}
     for node in graph.nodes:
         if node.op_type == "Conv" and node.name in plan.integer and node.input[1] in graph.constants:
-            weight = graph.array(node.input[1])
+            weight, bits = graph.array(node.input[1]), options.bits_of(node.name)
             scale = largest_scale(rows_of(weight, 0), bits)
             found[node.name] = IntegerWeights(nearest(weight, scale, bits, 0), scale, 0)
     return found

@@ -8,7 +8,6 @@ target allows (docs/decisions/0028-sixteen-bits.md).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,7 +15,7 @@ from itertools import islice
 import numpy as np
 from onnx import ModelProto
 
-from qnas.calibration.judge import DIGITS, PEAK, as_bytes
+from qnas.calibration.judge import DIGITS, as_bytes
 from qnas.calibration.prepare.float_model import FloatModel, Runner
 from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.integer_model import (
@@ -32,6 +31,7 @@ from qnas.calibration.ptq.weights import IntegerWeights
 from qnas.calibration.ranges.ranges import Range
 from qnas.calibration.sensitivity import mac_shares
 from qnas.images.evaluation import Batch
+from qnas.images.quality import psnr_of
 
 SAID = 8  # tensors that are told one by one
 IMAGES = 8  # patches that the damage is measured on
@@ -89,7 +89,9 @@ def widened(
     shares = mac_shares(network, options)
     around = {group: _convolutions(plan, groups[group]) for group in order[:most]}
     tensors = tuple(
-        WideTensor(group, _psnr(errors[group]), sum(shares.get(name, 0.0) for name in around[group]))
+        WideTensor(
+            group, round(psnr_of(errors[group]), DIGITS), sum(shares.get(name, 0.0) for name in around[group])
+        )
         for group in order[:most]
     )
     every = set().union(*around.values())
@@ -144,10 +146,6 @@ def _errors(search: _Search, images: list[Batch]) -> dict[str, float]:
         squares = [np.square(as_bytes(integer(image)) - exact).mean() for image, exact in pairs]
         found[group] = float(np.mean(squares))
     return found
-
-
-def _psnr(error: float) -> float:
-    return round(10 * math.log10(PEAK**2 / error), DIGITS) if error else math.inf
 
 
 def _convolutions(plan: Plan, names: Collection[str]) -> set[str]:

@@ -43,6 +43,17 @@ def _conv(w: _Writer, layer: Layer) -> None:
     )  # fmt: skip
 
 
+def _prelu(w: _Writer, layer: Layer) -> None:
+    slope = w.network.module(layer.name).weight.detach().numpy().reshape(1, 1, 1)
+    w.put("PRelu", [*layer.inputs, w.constant(f"{layer.name}.slope", slope)], layer.name)
+
+
+def _scale(w: _Writer, layer: Layer) -> None:
+    x, deviation = layer.inputs
+    gain = w.constant(f"{layer.name}.gain", TrainedParameters(w.network).gain(deviation))
+    w.put("Mul", [x, gain], layer.name)
+
+
 def _multiply(w: _Writer, layer: Layer) -> None:
     x, gate, *deviation = layer.inputs
     gain = TrainedParameters(w.network).gain(deviation[0]) if deviation else np.float32(1)
@@ -91,7 +102,9 @@ _WRITERS: dict[str, _Write] = {
     "conv": _conv,
     "affine": _conv,
     "relu": _plain("Relu"),
+    "prelu": _prelu,
     "add": _plain("Add"),
+    "scale": _scale,
     "multiply": _multiply,
     "sigmoid": _plain("Sigmoid"),
     "concat": _plain("Concat", axis=1),

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from qnas.cli import QnasCommand
-from qnas.network.architecture import Normalization
+from qnas.network.architecture import Activation, Normalization
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**31 - 1)
@@ -29,8 +29,13 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--channels", type=COUNT, help="In place of the space's own.")
 @click.option("--blocks", type=COUNT, help="In place of the space's own.")
 @click.option("--normalization", type=choice(*get_args(Normalization)), help="In place of the space's own.")
+@click.option("--activation", type=choice(*get_args(Activation)), help="Of --bits 32, as the space's own.")
 @click.option("--operations", help="Architecture (file or name) whose operations stay: search bits alone.")
 @click.option("--penalty", default=1e-4, type=SHARE, help="Weight of the cost, as a share of the start's.")
+@click.option(
+    "--target-bitops", "target", metavar="2.4G|60%",
+    help="Cost to end at within 3 %, of --cost, or a share of the dearest architecture's; moves the penalty.",
+)  # fmt: skip
 @click.option("--cost", default="bitops", type=choice("bitops", "macs", "latency"))
 @click.option("--latency-table", type=PATH, help="Measured latencies, for --cost latency.")
 @click.option("--image", default="32x32", help="HEIGHTxWIDTH of the image whose cost is weighed.")
@@ -52,7 +57,10 @@ def choice(*values: str) -> click.Choice[str]:
 @click.option("--lr", "learning_rate", default=1e-3, type=RATE, help="Of the weights, falling to zero.")
 @click.option("--weight-decay", default=3e-7, type=SHARE)
 @click.option("--clip", default=5.0, type=RATE, help="Bound of the norm of the weights' gradient.")
-@click.option("--alpha-lr", "alpha_rate", type=RATE, help="Of the alphas.  [default: 0.3 / epoch steps]")
+@click.option(
+    "--alpha-lr", "alpha_rate", type=RATE, help="Of the alphas.  [default: 0.3 / their steps an epoch]"
+)
+@click.option("--alpha-every", default=1, type=COUNT, help="Steps of the weights for one of the alphas.")
 @click.option("--entropy", type=SHARE, help="mu0.  [default: 1e-4, in full precision 1e-3]")
 @click.option("--seed", default=0, type=WHOLE)
 @click.option("--cache-mib", default=1024, type=COUNT, help="Bound of decoded pixels.")

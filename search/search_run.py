@@ -10,8 +10,8 @@ from qnas.errors import CheckpointError, QnasError, UsageError
 from qnas.images.files import list_images
 from qnas.images.inputs import check_unchanged, digests
 from qnas.one_writer import remove_leftovers
-from qnas.search.runs.plan_checks import candidate_costs, check_plan
-from qnas.search.runs.result import make_folder, write_result
+from qnas.search.runs.plan_checks import candidate_costs, check_plan, target_of
+from qnas.search.runs.result import Reached, make_folder, write_result
 from qnas.search.runs.run_folder import (
     ARCHITECTURE,
     PLAN,
@@ -23,13 +23,14 @@ from qnas.search.runs.run_folder import (
     read_begun,
     write_begun,
 )
-from qnas.search.runs.search_display import display, shown_cost
+from qnas.search.runs.search_display import display, shown_cost, shown_excess
 from qnas.search.runs.search_log import SearchLog
 from qnas.search.space.candidate_costs import CandidateCosts
 from qnas.search.supernet.alphas import certainty
 from qnas.search.supernet.state import Search, start
 from qnas.search.supernet.state import resume as resumed
 from qnas.search.supernet.supernet_search import StepNews, search_on
+from qnas.search.supernet.target import WITHIN, Target
 from qnas.search.supernet.world import World, joined_world, own_device, own_threads
 from qnas.terminal import Terminal, stderr
 from qnas.torch.environment import Environment, environment, notice, threads_of
@@ -55,6 +56,7 @@ def run_search(
         check_plan(plan)
         world.check_batch(plan.recipe.batch)
         costs = candidate_costs(plan)
+        target = target_of(plan, costs)
         log = None
         try:
             with world.agreed():
@@ -65,7 +67,7 @@ def run_search(
                         _tell(stderr(quiet=show is not None), text)
             with world.agreed():
                 search = _search(plan, folder, device, world)
-            _run(search, plan, costs, folder, log, show)
+            _run(search, plan, costs, target, folder, log, show)
         finally:
             if log:
                 log.close()
@@ -129,8 +131,8 @@ def _search(plan: SearchPlan, folder: Path, device: torch.device, world: World) 
 
 
 def _run(
-    search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, log: SearchLog | None,
-    show: Callable[[StepNews], None] | None,
+    search: Search, plan: SearchPlan, costs: CandidateCosts, target: Target | None, folder: Path,
+    log: SearchLog | None, show: Callable[[StepNews], None] | None,
 ) -> None:  # fmt: skip
     """Go on to the end from where the search is. Processes without a log are silent."""
     console = stderr(quiet=log is None or show is not None)
@@ -140,10 +142,12 @@ def _run(
             if log:
                 log.cut(search.step, search.seconds)
         if search.step < search.recipe.steps:
-            with display(console, search.recipe, costs) as shown:
-                search_on(search, costs, state, *_listeners(search, costs, log, show or shown))
+            if target:
+                _warn_of(target, search, console)
+            with display(console, search.recipe, costs, target) as shown:
+                search_on(search, costs, state, *_listeners(search, costs, log, show or shown), target)
         if log:
-            _finish(search, plan, costs, folder, console)
+            _finish(search, plan, costs, target, folder, console)
     except KeyboardInterrupt:
         text = f"stopped at step {search.step} of {search.recipe.steps}"
         if search.saved == search.step:
@@ -171,13 +175,37 @@ def _listeners(
     return on_step, lambda search: log.epoch(search, costs)
 
 
-def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Path, console: Terminal) -> None:
+def _warn_of(target: Target, search: Search, console: Terminal) -> None:
+    """Say so where no architecture of the space costs what it is to."""
+    nearest = target.choices(search.space, list(search.supernet.alphas))
+    if not target.within(nearest):
+        cost = shown_cost(target.costs.of(nearest), search.recipe.cost)
+        _tell(
+            console,
+            f"warning: no architecture of {search.space.name} costs what --target-bitops asks for, within "
+            f"{WITHIN:.0%}: the nearest costs {cost}, {shown_excess(target.excess(nearest))}",
+        )
+
+
+def _finish(
+    search: Search, plan: SearchPlan, costs: CandidateCosts, target: Target | None, folder: Path,
+    console: Terminal,
+) -> None:  # fmt: skip
     """Write arch.json, result.json and the page."""
     choices, recipe = search.choices(), search.recipe
     certain = dict(zip(search.space.variables, certainty(list(search.supernet.alphas)), strict=True))
+    reached, told = None, ""
+    if target:
+        likeliest = costs.of(choices)
+        choices = target.choices(search.space, list(search.supernet.alphas))
+        reached = Reached(target.cost, target.excess(choices), likeliest)
+        told = (
+            f", {shown_excess(reached.excess)} (the likeliest of all: {shown_cost(likeliest, recipe.cost)})"
+        )
     write_result(
         folder, search.space.architecture(choices), space_name=search.space.name, method="search",
         image=plan.image, cost=recipe.cost, certainty=certain, seconds=search.seconds, steps=search.step,
+        reached=reached,
     )  # fmt: skip
     from qnas.search.report.page import write_report  # matplotlib is slow to import
 
@@ -185,7 +213,7 @@ def _finish(search: Search, plan: SearchPlan, costs: CandidateCosts, folder: Pat
     path, (height, width) = folder / ARCHITECTURE, plan.image
     _tell(
         console,
-        f"wrote {path}: {shown_cost(costs.of(choices), recipe.cost)} at {height}x{width}, "
+        f"wrote {path}: {shown_cost(costs.of(choices), recipe.cost)} at {height}x{width}{told}, "
         f"largest probabilities {min(certain.values()):.2f} to {max(certain.values()):.2f}; "
         f"pictures in {folder / REPORT}; train it with: qnas-train {path} --data FOLDER",
     )

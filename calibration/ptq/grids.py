@@ -71,10 +71,12 @@ class Sets:
 
 @dataclass(frozen=True, eq=False)
 class Grids:
-    """`groups`: tensors of one grid. `params`: grid of each group, by the tensor that stands for it."""
+    """`groups`: tensors of one grid. `params`: grid of each group, by the tensor that stands for it. `tied`:
+    groups whose grids others go by."""
 
     groups: Sets
     params: Mapping[str, QuantParams]
+    tied: frozenset[str] = frozenset()
 
     def of(self, tensor: str) -> QuantParams:
         """The grid of a tensor."""
@@ -143,7 +145,8 @@ def plan_grids(graph: FloatGraph, ranges: Mapping[str, Range], wide: Collection[
     products = [each for each in _products(graph, groups) if large.keys().isdisjoint(each)]
     tied = {group for family in families for group in family.groups}.union(*products, known, large)
     params |= _kept_above_zero(graph, groups, spans, params, tied)
-    return Grids(groups, {**_agreeing(products, families, needed, spans, params, known), **large})
+    agreeing = _agreeing(products, families, needed, spans, params, known)
+    return Grids(groups, {**agreeing, **large}, frozenset(tied))
 
 
 def _groups(graph: FloatGraph) -> tuple[Sets, set[str]]:

@@ -22,6 +22,7 @@ from qnas.calibration.prepare.rewrites import rewritten
 from qnas.calibration.prepare.sr_shape import from_layout, to_layout
 from qnas.calibration.ptq.float_graph import FloatGraph
 from qnas.calibration.ptq.grids import Grids, plan_grids
+from qnas.calibration.ptq.int4_inputs import Int4Input, on_int4_grids
 from qnas.calibration.ptq.qdq_writer import WEIGHTED, QdqWriter
 from qnas.calibration.ptq.rounding import fitted
 from qnas.calibration.ptq.weights import IntegerWeights, WeightBits, WeightRange
@@ -29,6 +30,7 @@ from qnas.calibration.ranges.ranges import Range
 from qnas.errors import ModelError, UsageError
 from qnas.images.evaluation import Batch, Image
 from qnas.onnx.operations import ELEMENTWISE, FLOAT_ONLY, ON_GRIDS
+from qnas.quantization.quantizers import QuantParams
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class PtqOptions:
     `weight_bits` 8 or 4; `weight_range`: the scale of a channel reaches its largest weight (max), or is the
     one with the least squared error of what the filter computes (mse). `float_layers` compute in float32.
     `kept_clips` stay operations, behind a quantizer with the range that they cut. `wide` tensors, and what
-    shares a grid with one, have 16 bits; the pixels have 8.
+    shares a grid with one, have 16 bits; the pixels have 8. Weights of `int4_layers` have 4 bits in any case,
+    and the layers of `int4_inputs` read 4 bits.
     """
 
     weight_bits: WeightBits = 8
@@ -46,11 +49,17 @@ class PtqOptions:
     float_layers: tuple[str, ...] = ()
     kept_clips: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
+    int4_layers: tuple[str, ...] = ()
+    int4_inputs: tuple[Int4Input, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises UsageError for weights of other than 4 or 8 bits."""
         if self.weight_bits not in (4, 8):
             raise UsageError(f"--weight-bits {self.weight_bits}: weights have 4 or 8 bits")
+
+    def bits_of(self, layer: str) -> WeightBits:
+        """The bits of a layer's weights."""
+        return 4 if layer in self.int4_layers else self.weight_bits
 
 
 def quantized(
@@ -66,7 +75,9 @@ def quantized(
     them is rounded for assumed images. Raises ModelError where a range is missing, or a node of `options`.
     """
     plan = plan_layers(network, options)
-    return write_layers(plan, plan_grids(plan.graph, ranges, options.wide), options, weights or {})
+    grids = plan_grids(plan.graph, ranges, options.wide)
+    grids, read = on_int4_grids(plan.graph, plan.integer, grids, options.int4_inputs)
+    return write_layers(plan, grids, options, weights or {}, read)
 
 
 def fitted_weights(
@@ -80,8 +91,8 @@ def fitted_weights(
 
     The first `rounding.IMAGES` are looked at. Node -> weights; exact and the same on any number of threads.
     """
-    bits, rule = options.weight_bits, options.weight_range
-    return fitted(rewritten(network), ranges, bits, rule, batches, options.wide, threads)
+    rule, wide = options.weight_range, options.wide
+    return fitted(rewritten(network), ranges, options.bits_of, rule, batches, wide, threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +129,9 @@ def plan_layers(network: FloatModel, options: PtqOptions) -> Plan:
     """
     graph = FloatGraph(rewritten(network), frozenset(options.kept_clips))
     layers = tuple(node.name for node in graph.nodes if graph.data(node) and not graph.moves(node))
-    unknown = {*options.float_layers} - {*layers}
+    unknown = {*options.float_layers, *options.int4_layers, *(each.layer for each in options.int4_inputs)} - {
+        *layers
+    }
     if unknown:
         raise ModelError(f"{network.name} has no layer {sorted(unknown)[0]!r}: name a node that computes")
     computing = [node for node in graph.nodes if graph.data(node)]
@@ -160,13 +173,15 @@ def _joins(graph: FloatGraph, computing: Sequence[NodeProto]) -> set[str]:
 
 
 def write_layers(
-    plan: Plan, grids: Grids, options: PtqOptions, weights: Mapping[str, IntegerWeights]
-) -> ModelProto:
-    """The model, uint8 in and out, whose integer layers compute on grids."""
+    plan: Plan, grids: Grids, options: PtqOptions, weights: Mapping[str, IntegerWeights],
+    read: Mapping[str, QuantParams] | None = None,
+) -> ModelProto:  # fmt: skip
+    """The model, uint8 in and out, whose integer layers compute on grids; those of `read` on their own."""
     placed = placed_groups(plan, grids)
     return QdqWriter(
         graph=plan.graph, grids=grids, placed=placed, integer=plan.integer, weights=weights,
-        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.UINT8,
+        bits_of=options.bits_of, weight_range=options.weight_range, read=read or {},
+        io=TensorProto.UINT8,
     ).written()  # fmt: skip
 
 
@@ -189,7 +204,7 @@ def write_one(
     placed = frozenset(grids.groups.of(name) for name in node.output if name in graph.floats)
     return QdqWriter(
         graph=graph, grids=grids, placed=placed, integer=frozenset({layer}), weights=weights,
-        weight_bits=options.weight_bits, weight_range=options.weight_range, io=TensorProto.FLOAT,
+        bits_of=options.bits_of, weight_range=options.weight_range, read={}, io=TensorProto.FLOAT,
     ).written()  # fmt: skip
 
 

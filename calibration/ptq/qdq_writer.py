@@ -8,7 +8,7 @@ One of 16 bits is a uint16 tensor. Few operations take these: what moves or boun
 is rounded once, behind the last such operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from qnas.calibration.ptq.rounding import assumed, rounded
 from qnas.calibration.ptq.weights import (
     ENDS,
     IntegerWeights,
+    WeightBits,
     WeightRange,
     largest_scale,
     nearest,
@@ -35,29 +36,30 @@ from qnas.errors import ModelError
 from qnas.onnx.builder import GraphNodes
 from qnas.onnx.graph import attributes
 from qnas.onnx.names import Names
-from qnas.quantization.quantizers import quantize
+from qnas.quantization.quantizers import QuantParams, quantize
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose"})
 # onnxruntime quantizes float weights between a DequantizeLinear and a QuantizeLinear by itself, per tensor,
 # unless something stands between: a LeakyRelu of slope 1 changes nothing.
 KEPT_FLOAT = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 NEW_TYPES_OPSET = 21  # INT4 tensors, and uint16 ones of QuantizeLinear
-FULL = (0, 255)
 
 
 @dataclass(kw_only=True, eq=False)
 class QdqWriter(GraphNodes):
     """One model. `placed`: groups that are bytes. `integer`: nodes with integer weights, those of
-    `weights` where it has them. `io`: ONNX type of input and output.
+    `weights` where it has them; `bits_of` them by node. `read`: nodes with a grid of their own in front.
+    `io`: ONNX type of input and output.
     """
 
     graph: FloatGraph
     grids: Grids
     placed: frozenset[str]
     integer: frozenset[str]
-    weight_bits: int
+    bits_of: Callable[[str], WeightBits]
     weight_range: WeightRange
     weights: Mapping[str, IntegerWeights]
+    read: Mapping[str, QuantParams]
     io: int
     stored: dict[tuple[object, ...], str] = field(default_factory=dict)
     bytes_of: dict[str, str] = field(default_factory=dict)
@@ -122,7 +124,16 @@ class QdqWriter(GraphNodes):
 
     def quantize(self, source: str, tensor: str) -> None:
         """Put the float tensor `source` on the grid of `tensor`."""
-        self.put("QuantizeLinear", [source, *self.grid_inputs(tensor)], self.bytes_of[tensor])
+        grid, steps, name = self.grids.of(tensor), self.grid_inputs(tensor), self.bytes_of[tensor]
+        if grid.is_full:
+            self.put("QuantizeLinear", [source, *steps], name)
+        else:
+            q = self.node("QuantizeLinear", [source, *steps], f"{tensor}.unclipped")
+            self.put("Clip", [q, *self._ends(tensor, grid)], name)
+
+    def _ends(self, name: str, grid: QuantParams) -> list[str]:
+        """The first and the last level of a grid that is a part of a byte."""
+        return [self.constant(f"{name}.{end}", np.uint8(end)) for end in (grid.low, grid.high)]
 
     def grid_inputs(self, tensor: str) -> list[str]:
         """Scale and zero point."""
@@ -164,6 +175,8 @@ class QdqWriter(GraphNodes):
         is_integer = node.op_type in WEIGHTED and node.name in self.integer
         named = self._integer_weights(node) if is_integer else list(node.input)
         inputs = [self._operand(node, name) for name in named]
+        if is_integer and node.name in self.read and self.on_grid(node.input[0]):
+            inputs[0] = self._requantized(node, inputs[0])
         outputs = [self.names.tensor(f"{name}.float") if self.on_grid(name) else name for name in node.output]
         self._copied(node, inputs, outputs)
         stays_float = node.op_type in KEPT_FLOAT and node.input[1] in self.graph.constants and not is_integer
@@ -174,6 +187,15 @@ class QdqWriter(GraphNodes):
                 if stays_float:
                     source = self.node("LeakyRelu", [source], f"{name}.same", alpha=1.0)
                 self.quantize(source, name)
+
+    def _requantized(self, node: NodeProto, source: str) -> str:
+        """The float tensor `source` on the node's own grid, whose levels are a part of a byte."""
+        grid, name = self.read[node.name], f"{node.name}.read"
+        scale = self.constant(f"{name}.scale", np.float32(grid.scale))
+        steps = [scale, self.constant(f"{name}.zero_point", np.uint8(grid.zero_point))]
+        q = self.node("QuantizeLinear", [source, *steps], f"{name}.quantized")
+        clipped = self.node("Clip", [q, *self._ends(name, grid)], f"{name}.clipped")
+        return self.node("DequantizeLinear", [clipped, *steps], f"{name}.dequantized")
 
     def _copied(self, node: NodeProto, inputs: list[str], outputs: list[str]) -> None:
         copy = deepcopy(node)
@@ -191,7 +213,7 @@ class QdqWriter(GraphNodes):
         inputs, outputs = ([self.moved(name) for name in names] for names in (node.input, node.output))
         if bound is not None:
             ends = bound_on(grid, bound.low, bound.high)
-            if ends == FULL:
+            if ends == (grid.low, grid.high):
                 self.vanished.add(self.put("Identity", [self.moved(bound.source)], outputs[0]))
             else:
                 limits = [self.constant(f"{node.name}.{end}", np.uint8(end)) for end in ends]
@@ -232,9 +254,10 @@ class QdqWriter(GraphNodes):
         bias = graph.array(inputs[2]) if len(inputs) > 2 and inputs[2] else None
         bias = bias if found.bias is None else found.bias
         if bias is not None and self.on_grid(inputs[0]):
-            read, per_scale = self.grids.of(inputs[0]), _per_scale(bias, len(found.scale))
+            read = self.read.get(node.name, self.grids.of(inputs[0]))
+            per_scale = _per_scale(bias, len(found.scale))
             largest = np.abs(per_scale).max(axis=0)
-            found = with_room(weight, found, largest, read, self.weight_bits)
+            found = with_room(weight, found, largest, read, self.bits_of(node.name))
             q, step = quantize_bias(per_scale, found.scale, np.float32(read.scale))
             stored = self.constant(f"{node.name}.bias", q.reshape(-1))
             steps = self.constant(f"{node.name}.bias_scale", np.tile(step, len(per_scale)))
@@ -247,7 +270,7 @@ class QdqWriter(GraphNodes):
 
     def _rounded(self, node: NodeProto) -> IntegerWeights:
         """The weights of `node`, given or rounded here."""
-        weight, bits = self.graph.array(node.input[1]), self.weight_bits
+        weight, bits = self.graph.array(node.input[1]), self.bits_of(node.name)
         if node.name in self.weights:
             found = self.weights[node.name]
             low, high = ENDS[bits]
@@ -263,7 +286,7 @@ class QdqWriter(GraphNodes):
         return IntegerWeights(nearest(weight, scale, bits, 1), scale, 1)
 
     def _stored_weights(self, name: str, found: IntegerWeights) -> str:
-        if self.weight_bits == 4:
+        if self.bits_of(name) == 4:
             stored = self.int4(f"{name}.weight", found.q)
             stored = self.node("Cast", [stored], f"{name}.weight_int8", to=TensorProto.INT8)
         else:
@@ -280,7 +303,8 @@ class QdqWriter(GraphNodes):
         network = self.graph.network
         model, opset = deepcopy(network.model), opset_of(network.model, network.name)
         wide = any(self.grids.of(name).is_wide for name in self.bytes_of)
-        if (self.weight_bits == 4 or wide) and opset < NEW_TYPES_OPSET:
+        narrow = any(self.bits_of(node.name) == 4 for node in self.graph.nodes if node.name in self.integer)
+        if (narrow or wide) and opset < NEW_TYPES_OPSET:
             what = "activations of 16 bits" if wide else "weights of 4 bits"
             raise ModelError(
                 f"{network.name} is of opset {opset}: {what} need {NEW_TYPES_OPSET}, export it so"

@@ -15,7 +15,7 @@ threads.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from threading import Lock
@@ -45,13 +45,13 @@ Moments = NDArray[np.float64]  # [groups, K + 1, K + 1]
 
 
 def fitted(
-    network: FloatModel, ranges: Mapping[str, Range], weight_bits: int, rule: WeightRange,
+    network: FloatModel, ranges: Mapping[str, Range], bits_of: Callable[[str], int], rule: WeightRange,
     batches: Iterable[Floats], wide: Collection[str] = (), threads: int = 1,
 ) -> dict[str, IntegerWeights]:  # fmt: skip
     """Integer weights of every convolution of `network`, for the images of `batches`, [N, H, W, C] each.
 
-    The first IMAGES of them are looked at, `threads` at a time, in grey levels. Tensors of `wide` have 16
-    bits.
+    The first IMAGES of them are looked at, `threads` at a time, in grey levels. `bits_of`: of the weights of
+    a node. Tensors of `wide` have 16 bits.
     """
     graph = FloatGraph(network)
     convolutions = [node for node in graph.nodes if is_fittable(graph, node)]
@@ -61,7 +61,7 @@ def fitted(
         bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         weight = graph.array(node.input[1])
         zeros = np.zeros(len(weight), np.float32)
-        return rounded(weight, zeros if bias is None else bias, moments[node.name], weight_bits, rule)
+        return rounded(weight, zeros if bias is None else bias, moments[node.name], bits_of(node.name), rule)
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip((node.name for node in convolutions), pool.map(fit, convolutions), strict=True))

@@ -42,8 +42,9 @@ def percentile(histogram: Histogram, percent: float = PERCENTILE) -> Range:
     return Range(at((100 - percent) / 100), at(percent / 100))
 
 
-def least_error(histogram: Histogram) -> Range:
-    """The range whose uint8 grid has the least squared error over all values, by the middles of their bins.
+def least_error(histogram: Histogram, bits: int = 8) -> Range:
+    """The range whose grid of 2**bits levels has the least squared error over all values, by the middles of
+    their bins.
 
     A value's distance to its level changes by no more than the value does: the root mean square error over
     the values themselves is within a bin's width of the one that is compared here, for every range.
@@ -53,7 +54,7 @@ def least_error(histogram: Histogram) -> Range:
     weights = counts.astype(np.float64)
 
     def error(candidate: Range) -> float:
-        params = candidate.params()
+        params = candidate.params(bits)
         miss = _levels(values, params) - params.zero_point
         return float((weights * np.square(miss * float(params.scale) - values)).sum())
 

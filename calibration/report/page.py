@@ -64,6 +64,7 @@ def _decision(run: Run) -> Iterator[Markup]:
         "INT8 against float": decibels(c.fidelity),
         "clip": "kept" if c.options.kept_clips else "removed" if c.source.clip.nodes else "none",
         "weights": f"{c.options.weight_bits} bits",
+        "layers of 4-bit weights": len(c.options.int4_layers),
         "tensors of 16 bits": sum(bits > 8 for bits in c.bits.values()),
         "layers in float": len(c.options.float_layers),
     })  # fmt: skip

@@ -43,7 +43,11 @@ class FloatSource(Source):
         """The bits that its weights have, 32 among them where layers are kept in float."""
         if self.integer is not None:
             return super().bits
-        return {self.ptq.weight_bits, *([FLOAT_BITS] if self.ptq.float_layers else [])}
+        return {
+            self.ptq.weight_bits,
+            *([4] if self.ptq.int4_layers else []),
+            *([FLOAT_BITS] if self.ptq.float_layers else []),
+        }
 
     @property
     def why_float(self) -> str:

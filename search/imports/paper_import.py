@@ -20,7 +20,7 @@ from qnas.network.architecture import Architecture, Choice, Normalization, from_
 from qnas.network.layers import Layer
 from qnas.network.lowering import lower
 from qnas.network.operations import operation_convolutions
-from qnas.quantization.quantizers import SMALLEST_SCALE
+from qnas.quantization.quantizers import FLOAT_BITS, SMALLEST_SCALE
 from qnas.search.imports.genotype import SKIP_LAYERS, Genotype, read_genotype
 from qnas.torch.checkpoint import Found, check_size, check_state, read_plain, save_found
 from qnas.torch.network import Network
@@ -64,6 +64,9 @@ def import_checkpoint(checkpoint: Path, genotype: Path) -> Found:
         raise ArchitectureError(f"{genotype} with {checkpoint}: {error}") from error
     check_size(network_cost(layers, 1, 1).parameters, checkpoint)
     network = Network(layers)
+    for layer in layers:
+        if layer.op == "conv" and layer.bits == FLOAT_BITS:  # a step that nothing reads
+            state.pop(f"{_released(layer.name)}.quan_w_fn.s", None)
     ours, names = network.state_dict(), released_names(network.layers)
     expected = {
         name: ours[name].view(-1, 1, 1, 1) if name.endswith("_scale") else ours[name] for name in ours
@@ -106,6 +109,9 @@ def released_names(layers: tuple[Layer, ...]) -> dict[str, str]:
                 parts = {part: f"{block}.adn.bn.{part}" for part in _NORM}
             case "deviation":
                 parts = {part: f"{block}.adn.phi.{part}" for part in ("weight", "bias")}
+            case "prelu":
+                module = _released(layer.name.removesuffix(".input"))
+                parts = {"weight": f"{module}.quan_a_fn.prelu.weight"}
             case _:
                 continue
         names |= {f"{layer.name}.{part}": theirs for part, theirs in parts.items()}
@@ -133,12 +139,14 @@ def _architecture(genotype: Genotype, state: Mapping[str, Any], source: str) -> 
     for slot, choice, reads, writes in _slots(genotype, channels, outputs):
         inside = _widths(state, _released(slot).removesuffix(".0"), source)[:-1]
         try:
-            layers[slot] = Choice(_operation(choice.op, reads, writes, inside), choice.bits)
+            layers[slot] = Choice(_operation(choice.op, reads, writes, inside, channels), choice.bits)
         except ArchitectureError as error:
             raise ArchitectureError(f"layer {slot!r}: {error}") from None
     normalization: Normalization = "adq" if "body.0.adn.phi.weight" in state else "none"
+    floats = any(choice.bits == FLOAT_BITS for choice in layers.values())
     found = Architecture(
-        "rfdn_space", channels, len(genotype.body), scale, layers, normalization, None, arithmetic="paper"
+        "rfdn_space", channels, len(genotype.body), scale, layers, normalization, None, arithmetic="paper",
+        activation="prelu" if floats else "relu",
     )  # fmt: skip
     return from_document(found.to_document(), source)  # sizes and bits as in any other file
 
@@ -155,11 +163,9 @@ def _slots(genotype: Genotype, channels: int, outputs: int) -> Iterator[tuple[st
     yield "tail.0", genotype.tail, 3, 3
 
 
-def _operation(op: str, reads: int, writes: int, inside: list[int]) -> str:
+def _operation(op: str, reads: int, writes: int, inside: list[int], channels: int) -> str:
     """Our name of a released operation whose convolutions have `inside` channels between them."""
-    if op.endswith("_grouped_full"):
-        op = f"{op.removesuffix('full')}{reads}"
-    chain = operation_convolutions(op, reads, writes)
+    chain = operation_convolutions(op, reads, writes, channels)
     if len(chain) > 1 and inside and [shape.out_channels for shape in chain[:-1]] != inside:
         return f"{op}_via_{'_'.join(map(str, inside))}"
     return op

@@ -26,7 +26,7 @@ Line = tuple[str, list[tuple[float, float]], str, str]  # name, (epoch, value), 
 
 
 def curve_cards(run: RunRecord) -> Markup:
-    """Three pictures. `run` has a plan and steps."""
+    """Three pictures, and one of the penalty where it moves. `run` has a plan and steps."""
     assert run.plan
     recipe, steps = run.plan.recipe, run.steps
     unit, size = UNITS[recipe.cost]
@@ -48,6 +48,9 @@ def curve_cards(run: RunRecord) -> Markup:
         "Entropy, nats, and its weight": lambda figure: _two_scales(figure, entropy, weight, recipe.warm_up),
         f"Cost, {unit}": lambda figure: _lines(figure, costs, recipe.warm_up),
     }
+    if recipe.target:
+        penalties = [line("of the cost", lambda s: s.penalty, 0)]
+        pictures["Penalty"] = lambda figure: _lines(figure, penalties, recipe.warm_up)
     cards = (
         element("div", element("h3", heading), plot(f"curve {heading}", heading, SIZE, draw), class_="card")
         for heading, draw in pictures.items()

@@ -16,11 +16,11 @@ from qnas.search.space.candidate_costs import owns
 # of equal blocks in one box.
 Kind = Literal["searched", "fixed", "join", "plain", "end", "block"]
 
-_UNSEEN = frozenset({"quantize", "relu", "deviation"})
+_UNSEEN = frozenset({"quantize", "relu", "prelu", "deviation"})
 _BLOCK = re.compile(r"(body\.\d+)\..*")
 _ESA = re.compile(r"(.*\.esa)\..*")
 SOURCE, SINK = "(in)", "(out)"  # no layer has such a name
-NORMS = {"adq": "ADQ", "bn": "BN", "none": "norm"}
+NORMS = {"adq": "ADQ", "adq_linear": "ADQ", "bn": "BN", "none": "norm"}
 WORDS = {"pixel_shuffle": "shuffle", "upscale": "bilinear"}
 
 
@@ -181,6 +181,8 @@ def _box(key: str, layer: Layer, architecture: Architecture) -> Box:
             return Box(layer.name, "end", "LR image")
         case "affine":
             return Box(layer.name, "plain", NORMS[architecture.normalization])
+        case "scale":
+            return Box(layer.name, "plain", "\N{MULTIPLICATION SIGN} deviation")
         case _:
             times = f" \N{MULTIPLICATION SIGN}{layer.factor}" if layer.factor > 1 else ""
             return Box(layer.name, "plain", WORDS.get(layer.op, layer.op) + times)

@@ -76,7 +76,10 @@ def _facts(run: RunRecord) -> dict[str, object]:
         found["bits"] = ", ".join(map(str, space.bits))
         found["architectures"] = f"{float(space.size):.2g}" if space.size > 1e6 else f"{space.size:,}"
         found["mixer"] = f"{recipe.mixer}{', merged' if recipe.merged else ''}"
-        found["penalty"] = f"{short(recipe.penalty)} on {recipe.cost}"
+        penalty = run.steps[-1].penalty if run.steps and recipe.target else None
+        found["penalty"] = f"{short(penalty or recipe.penalty)} on {recipe.cost}"
+        if recipe.target:
+            found["target"] = _target(run, recipe.target)
         found["entropy"] = short(recipe.entropy)
         found["epochs"] = f"{recipe.epochs} of {recipe.epoch_steps:,} steps"
         found["seed"] = recipe.seed
@@ -85,6 +88,15 @@ def _facts(run: RunRecord) -> dict[str, object]:
     if run.result and run.result.seconds:
         found["time"] = _duration(run.result.seconds)
     return found
+
+
+def _target(run: RunRecord, asked: str) -> str:
+    reached = run.result and run.result.reached
+    return (
+        f"{asked}, {percent(abs(reached.excess))} {'more' if reached.excess > 0 else 'less'}"
+        if reached
+        else asked
+    )
 
 
 def _duration(seconds: float) -> str:

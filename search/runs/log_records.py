@@ -24,6 +24,7 @@ class StepRecord:
     entropy_weight: Number
     images_per_second: Number
     seconds: Number
+    penalty: Number | None = None  # of the cost; logs of earlier versions say none
 
 
 @dataclass(frozen=True)

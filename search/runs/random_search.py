@@ -26,8 +26,8 @@ from qnas.search.space.search_space import SearchSpace
 BINS = 1 << 16  # of cost; the named spaces need fewer to be exact, but for their dearest networks
 NEAR = 0.8  # of the largest allowed cost: the smallest, where none is given
 DRAWS = 100  # for each architecture that is wanted, before it is given up
-AMOUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([kMGT]?)")
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+AMOUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(Gi|[kMGT]?)")
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Gi": 2**30}  # Gi: the G of QuantNAS
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def write_random(
 
 
 def parse_amount(option: str, text: str) -> float:
-    """Read "2.4G" as 2.4e9; k, M, G and T are powers of 1000. Raises UsageError."""
+    """Read "2.4G" as 2.4e9; k, M, G and T are powers of 1000, Gi is 2^30. Raises UsageError."""
     found = AMOUNT.fullmatch(text)
     if not found:
         raise UsageError(f"{option} {text[:40]}: write a number, as 120000, 250M or 2.4G")

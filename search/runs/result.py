@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,18 @@ WRITE_AGAIN = "let qnas-search write it again"
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A target, and the cost of the likeliest architecture of all, in the unit of the cost.
+
+    `excess`: of the architecture that was taken, as a share of the target.
+    """
+
+    target: Number
+    excess: Number
+    likeliest: Number
+
+
+@dataclass(frozen=True)
 class Result:
     """What a search ended with; MACs and BitOps for its image, (height, width) as in the paper's tables."""
 
@@ -27,6 +39,7 @@ class Result:
     bitops: Number
     image: tuple[Count, Count] = (32, 32)
     seconds: Number | None = None
+    reached: Reached | None = None
 
 
 RESULT_FILE = Document(Result, "record of a search", WRITE_AGAIN, format="qnas-search-result", version=1)
@@ -35,6 +48,7 @@ RESULT_FILE = Document(Result, "record of a search", WRITE_AGAIN, format="qnas-s
 def write_result(
     folder: Path, architecture: Architecture, *, space_name: str, method: str, image: tuple[int, int],
     cost: str = "bitops", certainty: Mapping[str, float] | None = None, seconds: float = 0.0, steps: int = 0,
+    reached: Reached | None = None,
 ) -> None:  # fmt: skip
     """Write both files, result.json last: where it is, the search has ended. Raises OutputError.
 
@@ -52,6 +66,7 @@ def write_result(
         "certainty": dict(certainty or {}),
         "seconds": round(seconds, 1),
         "steps": steps,
+        **({"reached": asdict(reached)} if reached else {}),
     }
     write_file(folder / "arch.json", architecture.to_json(), force=True)
     write_json(folder / "result.json", result)

@@ -28,6 +28,7 @@ _OPTIONS = {
     "learning_rate": "--lr",
     "alpha_rate": "--alpha-lr",
     "merged": "--mixing",
+    "target": "--target-bitops",
     "network": "--space",
     "scale": "--space",
     "identical_blocks": "--space",

@@ -15,6 +15,7 @@ from qnas.quantization.quantizers import PIXELS_PER_UNIT
 from qnas.search.space.candidate_costs import CandidateCosts, Cost
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.search.supernet.supernet_search import StepNews
+from qnas.search.supernet.target import Target
 from qnas.terminal import Terminal
 
 LINE_SECONDS = 30
@@ -32,18 +33,24 @@ def shown_cost(value: float, cost: Cost) -> str:
     return f"{value / size:.4g} {unit}"
 
 
+def shown_excess(share: float) -> str:
+    """How far a cost is from the target: "1.2 % below the target"."""
+    return f"{abs(share):.2%}".replace("%", " %") + f" {'above' if share > 0 else 'below'} the target"
+
+
 @contextmanager
 def display(
     console: Terminal,
     recipe: SearchRecipe,
     costs: CandidateCosts,
+    target: Target | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[StepNews], None]]:
     """Yield what shows the news of a step."""
     if console.quiet:
         yield lambda news: None
         return
-    facts = Facts(recipe, costs)
+    facts = Facts(recipe, costs, target)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
             yield lambda news: live.update(_table(facts.of(news), news, recipe))
@@ -64,28 +71,34 @@ def display(
 class Facts:
     """The news of a step as texts; the parts of the alphas' loss are all in grey levels."""
 
-    def __init__(self, recipe: SearchRecipe, costs: CandidateCosts) -> None:
-        self.recipe, self.costs = recipe, costs
+    def __init__(
+        self, recipe: SearchRecipe, costs: CandidateCosts, target: Target | None = None
+    ) -> None:  # fmt: skip
+        self.recipe, self.costs, self.target = recipe, costs, target
         self._smooth: dict[str, float] = {}
+        self._alphas = f"- (from epoch {recipe.warm_up + 1} on)"  # as they learned last
 
     def of(self, news: StepNews) -> dict[str, str]:
         """Name -> text."""
         recipe, grey = self.recipe, PIXELS_PER_UNIT["short"]
         loss = f"{self._smoothed('weights', news.loss):.3f}"
-        if news.alpha_loss is None:
-            alphas = f"- (from epoch {recipe.warm_up + 1} on)"
-        else:
+        if news.alpha_loss is not None:
             share = (news.expected_cost - self.costs.fixed) / self.costs.mean_searched
-            cost, disorder = recipe.penalty * share * grey, news.entropy_weight * news.entropy * grey
+            cost, disorder = news.penalty * share * grey, news.entropy_weight * news.entropy * grey
             l1 = self._smoothed("alphas", news.alpha_loss)
-            alphas = f"{l1:.3f} + {cost:.3g} cost + {disorder:.3g} entropy"
+            self._alphas = f"{l1:.3f} + {cost:.3g} cost + {disorder:.3g} entropy"
+        goal = {}
+        if self.target:
+            goal["penalty"] = f"{news.penalty:.3g}"
+            goal["target"] = shown_excess(news.best_cost / self.target.cost - 1)
         return {
             "epoch": f"{news.epoch + 1}/{recipe.epochs}",
             "loss": loss,
-            "alphas": alphas,
+            "alphas": self._alphas,
             "entropy": f"{news.entropy:.2f} nats x {news.entropy_weight:.2g}",
             "expected": shown_cost(news.expected_cost, recipe.cost),
             "best": shown_cost(news.best_cost, recipe.cost),
+            **goal,
             "speed": f"{news.images_per_second:.1f} images/s",
             "left": str(timedelta(seconds=round(news.seconds_left))),
         }

@@ -149,6 +149,7 @@ def _scalars(record: LogRecord) -> dict[str, float]:
             "loss/alphas": record.alpha_loss,
             "cost/expected": record.expected_cost,
             "cost/best": record.best_cost,
+            "cost/penalty": record.penalty,
             "entropy/nats": record.entropy,
             "entropy/weight": record.entropy_weight,
             "speed/images_per_second": record.images_per_second,

@@ -1,6 +1,6 @@
 """A search space as data: a network's frame, and what its layers may be.
 
-    {"network": "basic", "channels": 36, "blocks": 3, "scale": 4, "normalization": "adq",
+    {"version": 2, "network": "basic", "channels": 36, "blocks": 3, "scale": 4, "normalization": "adq",
      "identical_blocks": true, "bits": [4, 8],
      "operations": {"head.*": ["simple_3x3", "simple_5x5"], "*": ["simple_3x3", "growth2_3x3"]}}
 
@@ -27,13 +27,19 @@ from qnas.documents.reading import Closed, Document
 from qnas.errors import ArchitectureError, SpaceError
 from qnas.network.architecture import (
     FIXED_SPACES,
+    PATTERN,
+    VERSION,
+    Activation,
     Architecture,
     Blocks,
     Channels,
     Choice,
+    FirstInput,
     Normalization,
+    Pattern,
     Scale,
     Space,
+    Version,
 )
 from qnas.network.lowering import lower, slot_operations
 from qnas.quantization.quantizers import FLOAT_BITS
@@ -58,11 +64,17 @@ class SearchSpace:
     operations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     normalization: Normalization = "none"
     identical_blocks: bool = False
+    pattern: Pattern = PATTERN
+    first_input: FirstInput = "image"
+    activation: Activation = "relu"
+    version: Version = VERSION
 
     def frame(self, layers: Mapping[str, Choice]) -> Architecture:
         """The architecture with these layers."""
         return Architecture(
-            self.network, self.channels, self.blocks, self.scale, layers, self.normalization
+            self.network, self.channels, self.blocks, self.scale, layers, self.normalization,
+            pattern=self.pattern, first_input=self.first_input,
+            activation=self.activation, version=self.version,
         )  # fmt: skip
 
     @cached_property
@@ -111,6 +123,7 @@ class SearchSpace:
     def to_document(self) -> dict[str, Any]:
         """Plain data that `from_document` reads back, but for the name."""
         return {
+            **({} if self.version == 1 else {"version": self.version}),
             "network": self.network,
             "channels": self.channels,
             "blocks": self.blocks,
@@ -118,6 +131,9 @@ class SearchSpace:
             "normalization": self.normalization,
             "identical_blocks": self.identical_blocks,
             "bits": list(self.bits),
+            **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
+            **({} if self.first_input == "image" else {"first_input": self.first_input}),
+            **({} if self.activation == "relu" else {"activation": self.activation}),
             "operations": {pattern: list(operations) for pattern, operations in self.operations.items()},
         }
 
@@ -153,10 +169,16 @@ class _Document(Closed, frozen=True):
     operations: Annotated[dict[Name, Operations], Meta(max_length=1024)] = msgspec.field(default_factory=dict)
     normalization: Normalization = "none"
     identical_blocks: bool = False
+    pattern: Pattern = PATTERN
+    first_input: FirstInput = "image"
+    activation: Activation = "relu"
+    version: Version = 1
 
     def __post_init__(self) -> None:
         if len(set(self.bits)) < len(self.bits):
             raise ValueError("bits names a width twice")
+        if self.activation == "prelu" and self.bits != (FLOAT_BITS,):
+            raise ValueError("activation prelu is for bits [32] alone")
         for pattern, operations in self.operations.items():
             if len(set(operations)) < len(operations):
                 raise ValueError(f"operations[{pattern!r}] names an operation twice")

@@ -25,12 +25,14 @@ def parse_image(text: str) -> tuple[int, int]:
 
 
 def changed_space(space: SearchSpace, options: Mapping[str, Any]) -> SearchSpace:
-    """The space with the channels, blocks, normalization, bits and operations that `options` names.
+    """The space with the channels, blocks, normalization, activation, bits and operations of `options`.
 
     `operations` is an architecture's name or file: only bits are searched then. Raises SpaceError,
     ArchitectureError, UsageError.
     """
-    changes = {key: options[key] for key in ("channels", "blocks", "normalization") if key in options}
+    changes = {
+        key: options[key] for key in ("channels", "blocks", "normalization", "activation") if key in options
+    }
     if "bits" in options:
         changes["bits"] = list(parse_bits(options["bits"]))
     if changes:

@@ -24,8 +24,8 @@ class Noise(Protocol):
     def draw(self, weight: Tensor) -> Tensor:
         """Standard normal, of the shape of `weight`."""
 
-    def draw_batch(self, x: Tensor) -> Tensor:
-        """Standard normal, of the shape of x [N, C, H, W]; the same however a batch is divided."""
+    def draw_image(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard normal [1, C, H, W] for x [N, C, H, W]; -1 or 1 for each of its images, [N, 1, 1, 1]."""
 
     def signs(self, like: Tensor) -> Tensor:
         """-1 or 1 with equal probability, of the shape of `like`."""
@@ -42,8 +42,17 @@ class Basis(ABC):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of one shape."""
+        """All of one shape, but that there may be one image for a whole batch."""
         return self._tensors
+
+    @property
+    def batches(self) -> int:
+        """How many of the tensors are as large as the batch."""
+        return len(self.tensors)
+
+    def total(self, parts: Sequence[Tensor]) -> Tensor:
+        """The sum of a linear function of each of the tensors."""
+        return sum(parts[1:], parts[0])
 
     @abstractmethod
     def weights(self, shares: Tensor) -> Tensor:
@@ -100,12 +109,24 @@ class Noisy(Basis):
     """x and one draw: `x + sigma z` with `sigma^2 = sum_b (a_b delta_b / 2)^2`; deltas [B] or [..., B].
 
     Where `signs` come from a step's noise, each mixture has z or -z by lot. Two mixtures of one tensor are
-    then uncorrelated, as with draws of their own, and so is what candidates add to the output of a layer.
+    then uncorrelated, as with draws of their own, and so is what candidates add to the output of a layer. So
+    are two images of a batch, which share the draw of one image up to their `flips` [N, 1, 1, 1].
     """
 
-    def __init__(self, x: Tensor, noise: Tensor, deltas: Tensor, signs: Noise | None = None) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        deltas: Tensor,
+        flips: Tensor | None = None,
+        signs: Noise | None = None,
+    ) -> None:
         super().__init__((x, noise))
-        self.deltas, self.signs = deltas, signs
+        self.deltas, self.flips, self.signs = deltas, flips, signs
+
+    @property
+    def batches(self) -> int:
+        return 1 if self.flips is not None else 2
 
     def weights(self, shares: Tensor) -> Tensor:
         # The square root has no derivative at zero, which all shares on 32 bits reach.
@@ -117,7 +138,16 @@ class Noisy(Basis):
 
     def mixed(self, shares: Tensor) -> Tensor:
         x, noise = self.tensors
-        return torch.addcmul(x, noise, self.weights(shares)[1])
+        return self.total((x, noise * self.weights(shares)[1]))
+
+    def total(self, parts: Sequence[Tensor]) -> Tensor:
+        x, noise = parts
+        if self.flips is None:
+            return x + noise
+        rows, one = (each.permute(0, 2, 3, 1).flatten(1) for each in (x, noise))  # in the order of memory
+        added = torch.addmm(rows, self.flips.flatten(1), one)  # its gradient is a product, too: no slow sum
+        n, c, h, w = x.shape
+        return added.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def noise_deltas(span: Tensor, bits: Sequence[int]) -> Tensor:
@@ -152,7 +182,8 @@ class Reader(nn.Module):
         if self.exact:
             return Exact(x)
         if self.mixer == "san":
-            return Noisy(x, noise.draw_batch(x), noise_deltas(noise.span(x), self.bits), noise)
+            z, flips = noise.draw_image(x)
+            return Noisy(x, z, noise_deltas(noise.span(x), self.bits), flips, noise)
         quantizers = [
             None if b == FLOAT_BITS else cast(Quantizer, self.get_submodule(str(b))) for b in self.bits
         ]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from qnas.quantization.image_gain import FactorForm
 from qnas.search.supernet.world import World
 from qnas.torch.deviation import Deviation
 from qnas.torch.network import Affine
@@ -33,8 +34,8 @@ class GlobalAffine(Affine):
 class GlobalDeviation(Deviation):
     """`Deviation` whose running factor is that of the whole batch."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__()
+    def __init__(self, world: World, form: FactorForm) -> None:
+        super().__init__(form)
         self.world = world
 
     def batch_mean(self, factor: Tensor) -> Tensor:

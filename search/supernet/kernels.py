@@ -82,7 +82,10 @@ class Kernels(nn.Module):
                 self.scale.copy_(2 * mean / self.highs.view(-1, 1, 1).sqrt())
 
     def joined_is_less(self, tensors: int) -> bool:
-        """Whether one kernel for each of so many tensors multiplies less than each convolution by itself."""
+        """Whether one kernel for each of so many tensors multiplies less than each convolution by itself.
+
+        Tensors of one image, for a batch of many, do not count.
+        """
         alone = sum(s.kernel[0] * s.kernel[1] / s.groups + MIXING for s in self.shapes)
         return len(self.shapes) > 1 and tensors * self.kernel[0] * self.kernel[1] <= alone
 

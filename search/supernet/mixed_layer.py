@@ -8,7 +8,8 @@ Let `p[i, b]` be the probability of operation i at bit width b, `p[i] = sum_b p[
 with G quantization or noise. Both mixtures are sums over a few tensors that do not depend on i (`Basis`): the
 quantized forms, or x itself and one draw of noise, since a sum of independent Gaussians is one Gaussian. A
 convolution is linear in both, so all candidates that are single convolutions become one convolution for each
-tensor of the basis, whose kernel is a weighted sum of theirs, embedded in the largest:
+tensor of the basis, whose kernel is a weighted sum of theirs, embedded in the largest (that of a draw has one
+image for a whole batch):
 
     y = sum_j conv(T_j, sum_i p[i] c[i, j] W~_i)
 
@@ -105,11 +106,11 @@ class Candidates(nn.Module):
         bias = total @ kernels.bias
         if common is not None:
             yield self.window.convolve(common, torch.einsum("s,soikl->oikl", total, weight), bias)
-        elif kernels.joined_is_less(len(basis.tensors)):
+        elif kernels.joined_is_less(basis.batches):
             joined = torch.einsum("s,sj,soikl->joikl", total, basis.weights(shares), weight)
             biases = [bias, *[None] * (len(joined) - 1)]
-            for tensor, kernel, own in zip(basis.tensors, joined, biases, strict=True):
-                yield self.window.convolve(tensor, kernel, own)
+            parts = zip(basis.tensors, joined, biases, strict=True)
+            yield basis.total([self.window.convolve(*part) for part in parts])
         else:
             for index, shape in enumerate(kernels.shapes):
                 kernel = kernels.own(weight, index) * total[index]

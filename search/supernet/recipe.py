@@ -17,12 +17,13 @@ class SearchRecipe:
     """Everything that decides a search besides its space. `patch` counts LR pixels.
 
     Learning rates: of weights by a cosine to zero, of alphas constant. `alpha_rate` None is the paper's 3e-4
-    for epochs of a thousand steps, and as many times more as epochs are shorter.
+    for epochs of a thousand steps, and as many times more as epochs have fewer steps of the alphas.
     """
 
     data: tuple[str, ...]
-    penalty: Share = 1e-4
+    penalty: Share = 1e-4  # where there is a target the first one
     cost: Cost = "bitops"
+    target: str | None = None  # a cost, as "2.4G", or a share of the dearest architecture's, as "60%"
     latency_table: str | None = None
     mixer: Mixer = "san"
     merged: bool = False
@@ -38,6 +39,7 @@ class SearchRecipe:
     weight_decay: Share = 3e-7
     clip: Rate = 5.0  # of the norm of the weights' gradient
     alpha_rate: Rate | None = None
+    alpha_every: Size = 1  # steps of the weights for one of the alphas
     entropy: Share = 1e-4  # mu0
     temperatures: tuple[Rate, Rate] = (10.0, 0.1)  # of Gumbel, first and last epoch after the warm-up
     seed: Count = 0
@@ -49,9 +51,14 @@ class SearchRecipe:
         return self.epochs * self.epoch_steps
 
     @property
+    def first_alpha_step(self) -> int:
+        """The step in which the alphas learn first, counted from 0."""
+        return -(-self.warm_up * self.epoch_steps // self.alpha_every) * self.alpha_every
+
+    @property
     def alpha_learning_rate(self) -> float:
         """Adam's learning rate of the alphas."""
-        return 0.3 / self.epoch_steps if self.alpha_rate is None else self.alpha_rate
+        return 0.3 * self.alpha_every / self.epoch_steps if self.alpha_rate is None else self.alpha_rate
 
     def temperature(self, epoch: int) -> float:
         """The temperature of Gumbel's selector: linear in the epoch."""

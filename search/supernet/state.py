@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from qnas.documents.reading import Document, Number
 from qnas.errors import CheckpointError, SpaceError, TrainingError
 from qnas.network.architecture import Choice
 from qnas.search.space.search_space import SearchSpace, from_document
@@ -19,6 +20,14 @@ STATE_FORMAT = "qnas-search"
 STATE_VERSION = 1
 
 
+@dataclass(frozen=True)
+class _Penalty:
+    penalty: Number
+
+
+_PENALTY = Document(_Penalty, "state of a run", ADVICE, CheckpointError)
+
+
 @dataclass
 class Search:
     """The state between two steps."""
@@ -29,9 +38,13 @@ class Search:
     weight_optimizer: torch.optim.Optimizer
     alpha_optimizer: torch.optim.Optimizer
     world: World = field(default_factory=World)
+    penalty: float = field(init=False)  # of the cost, at the next step; without a target the recipe's
     step: int = 0
     seconds: float = 0.0
     saved: int | None = None  # the step of the last checkpoint
+
+    def __post_init__(self) -> None:
+        self.penalty = self.recipe.penalty
 
     @property
     def epoch(self) -> int:
@@ -50,6 +63,7 @@ class Search:
             "state_dict": self.supernet.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "penalty": self.penalty,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -98,11 +112,13 @@ def resume(path: Path, device: torch.device, world: World) -> Search:
     check_size(weight_count(space, recipe.mixer), path)
     search = start(space, recipe, device, world)
     load_state(search.supernet, document.get("state_dict"), where)
-    weighed = progress.step > recipe.warm_up * recipe.epoch_steps
+    weighed = progress.step > recipe.first_alpha_step
     load_optimizer(search.weight_optimizer, document.get("weight_optimizer"), progress.step > 0, where)
     load_optimizer(search.alpha_optimizer, document.get("alpha_optimizer"), weighed, where)
     search.step = search.saved = progress.step
     search.seconds = progress.seconds
+    if recipe.target:
+        search.penalty = _PENALTY.convert({"penalty": document.get("penalty")}, where).penalty
     return search
 
 

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from qnas.network.layers import Layer, by_name, rectified
+from qnas.network.layers import Layer, activated, by_name
 from qnas.network.lowering import lower
 from qnas.network.operations import ConvShape, operation_convolutions
 from qnas.search.space.candidate_costs import owns
@@ -51,8 +51,9 @@ class Supernet(Network):
         for layer in layers:
             if layer.name in self._variable and layer.inputs[0] not in self._readers:
                 source = named[layer.inputs[0]]
-                exact = source.op == "image"  # on its own grid already
-                signed = not rectified(named, source.name)
+                image = source.op == "image"
+                exact = image and space.first_input == "image"  # on its own grid already
+                signed = not (image or activated(named, source.name))
                 reader = Reader(space.bits, mixer, signed=signed, exact=exact, compiled=compiled)
                 self._readers[source.name] = reader
                 attach(self, f"{source.name}.reader", reader)
@@ -64,7 +65,7 @@ class Supernet(Network):
         if self.world.size > 1 and layer.op == "affine":
             return GlobalAffine(layer.channels, self.world)
         if self.world.size > 1 and layer.op == "deviation":
-            return GlobalDeviation(self.world)
+            return GlobalDeviation(self.world, layer.form)
         if layer.name not in self._variable:
             return super()._build(layer)
         read = self._named[layer.inputs[0]].channels
@@ -123,4 +124,5 @@ def _chains(space: SearchSpace, layer: Layer, in_channels: int) -> Sequence[tupl
     slots = space.slots
     if layer.name not in slots:
         return [(ConvShape(in_channels, layer.channels, layer.kernel, layer.groups),)]
-    return [operation_convolutions(op, in_channels, layer.channels) for op in slots[layer.name]]
+    width = space.placeholder.inner_width
+    return [operation_convolutions(op, in_channels, layer.channels, width) for op in slots[layer.name]]

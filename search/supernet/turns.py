@@ -29,7 +29,7 @@ WEIGHT_BATCH, ALPHA_BATCH, CALIBRATION_BATCH, GUMBEL = range(4)  # what a step's
 class AlphaTerms:
     """What the alphas' loss is made of: L1 in grey levels, cost as a share of the start's, nats, mu.
 
-    `loss` is None in the warm-up.
+    `loss` is None where the alphas do not learn.
     """
 
     loss: float | None
@@ -39,7 +39,7 @@ class AlphaTerms:
 
 
 class Turns:
-    """A step: the alphas on their half of the data, then the weights on the other."""
+    """A step: the alphas on their half of the data, where it is their turn, then the weights on the other."""
 
     def __init__(self, search: Search, halves: tuple[Crops, Crops], costs: list[Tensor]) -> None:
         self.search, self.costs = search, costs
@@ -63,25 +63,36 @@ class Turns:
         """(the weights' loss in grey levels, the alphas' terms)."""
         search = self.search
         search.supernet.train()
-        if search.epoch >= search.recipe.warm_up:
+        recipe, learn = search.recipe, search.epoch >= search.recipe.warm_up
+        if learn and search.step % recipe.alpha_every == 0:
             terms = self._alpha_step()
         else:
-            terms = AlphaTerms(None, 1.0, float(entropy(self.alphas).detach()), 0.0)
+            terms = self._alphas_now(learn)
         loss = self._weight_step()
         search.step += 1
         return loss, terms
 
+    def _alphas_now(self, learn: bool) -> AlphaTerms:
+        """Of a step in which they do not learn; `learn`: whether they do in others of this epoch."""
+        with torch.no_grad():
+            cost = float(expected([softmax(alpha) for alpha in self.alphas], self.costs)) if learn else 1.0
+            return AlphaTerms(None, cost, float(entropy(self.alphas)), self._entropy_weight())
+
+    def _entropy_weight(self) -> float:
+        recipe = self.search.recipe
+        return recipe.entropy * entropy_schedule(self.search.epoch, recipe.epochs, recipe.warm_up)
+
     def _alpha_step(self) -> AlphaTerms:
-        search, recipe = self.search, self.search.recipe
+        search = self.search
         probabilities = self._probabilities(ALPHA_BATCH)
-        weight = recipe.entropy * entropy_schedule(search.epoch, recipe.epochs, recipe.warm_up)
+        weight = self._entropy_weight()
         cost, disorder = expected(probabilities, self.costs), entropy(self.alphas)
         for parameter in self.weights:
             parameter.requires_grad_(False)
         try:
             l1 = self._l1(self.alpha_pass, self.alpha_crops, probabilities, ALPHA_BATCH)
             search.alpha_optimizer.zero_grad(set_to_none=True)
-            (l1 + recipe.penalty * cost + weight * disorder).backward()  # type: ignore[no-untyped-call]
+            (l1 + search.penalty * cost + weight * disorder).backward()  # type: ignore[no-untyped-call]
             search.alpha_optimizer.step()
         finally:
             for parameter in self.weights:

@@ -12,7 +12,12 @@ from qnas.search.space.search_space import find_space
 from qnas.search.sweep.member import Member, Method, spelled
 from qnas.search.sweep.plan import SweepPlan, search_keys, train_keys
 
-SPACE_KEYS = ("channels", "blocks", "normalization")  # options of a search that change its space
+SPACE_KEYS = (
+    "channels",
+    "blocks",
+    "normalization",
+    "activation",
+)  # options of a search that change its space
 
 
 def members(plan: SweepPlan) -> dict[str, Member]:

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from qnas.errors import ImageError
+from qnas.cost.network_cost import layer_sizes
+from qnas.errors import ImageError, UsageError
 from qnas.images.evaluation import Image, shrink
 from qnas.images.files import crop_to_multiple, list_images, read_image
+from qnas.network.architecture import Architecture
+from qnas.network.lowering import lower
 from qnas.quantization.quantizers import Arithmetic
 from qnas.torch.inference import to_network
 
@@ -57,6 +60,14 @@ class Crops:
                 crop = np.rot90(image[s * y : s * (y + patch), s * x : s * (x + patch)], turn)
                 out.append(crop[:, ::-1] if mirror else crop)
         return to_network(np.stack(lrs), self.arithmetic), to_network(np.stack(hrs), self.arithmetic)
+
+
+def check_patch(architecture: Architecture, patch: int) -> None:
+    """Raise UsageError where nothing is left of a crop of `patch` LR pixels behind a pooling."""
+    if min(min(size) for size in layer_sizes(lower(architecture), patch, patch).values()) < 1:
+        raise UsageError(
+            f"--patch {patch} is too small for the pooling of {architecture.space}: use a larger one"
+        )
 
 
 def load_crops(

@@ -16,8 +16,8 @@ from qnas.torch.network import Affine, FreeConvolution, Network
 UNIT = PIXELS_PER_UNIT["paper"] / PIXELS_PER_UNIT["short"]  # every value of the twin is so much smaller
 
 
-def short_state(network: Network) -> dict[str, Tensor]:
-    """Weights, norms and deviations of the twin; its scales are to be fitted. Raises CheckpointError."""
+def short_state(network: Network, twin: Network) -> dict[str, Tensor]:
+    """Weights, norms and deviations of `twin`; its scales are to be fitted. Raises CheckpointError."""
     state: dict[str, Tensor] = {}
     norms = {layer.inputs: network.module(layer.name) for layer in network.layers if layer.op == "affine"}
     for layer in network.layers:
@@ -26,8 +26,16 @@ def short_state(network: Network) -> dict[str, Tensor]:
                 values = _convolution(network.module(layer.name))
             case "affine":
                 values = _norm(network.module(layer.name))
+            case "prelu" if layer.name not in {each.name for each in twin.layers}:
+                raise CheckpointError(
+                    f"{layer.name} is a PReLU, for which integers have a ReLU: start without --warm-start"
+                )
+            case "prelu":
+                values = iter(network.module(layer.name).state_dict().items())
             case "deviation":
-                values = _deviation(network.module(layer.name), norms[layer.inputs], layer.name)
+                forms = {each.name: each.form for each in twin.layers}
+                linear = forms.get(layer.name) == "linear"
+                values = _deviation(network.module(layer.name), norms[layer.inputs], layer.name, linear)
             case _:
                 continue
         state |= {f"{layer.name}.{part}": value for part, value in values}
@@ -52,8 +60,8 @@ def _norm(module: Affine) -> Iterator[tuple[str, Tensor]]:
     yield "running_var", state["running_var"] * UNIT**2
 
 
-def _deviation(module: ImageDeviation, norm: Affine, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The line `w * std + b` as a power of std: equal, in slope too, at the std that the norm has seen."""
+def _deviation(module: ImageDeviation, norm: Affine, name: str, linear: bool) -> Iterator[tuple[str, Tensor]]:
+    """The line `w * std + b`, or a power of std: equal, in slope too, at the std that the norm has seen."""
     std = (norm.running_var.mean() + norm.running_mean.var(correction=0)).sqrt()
     weight, bias = module.state_dict()["weight"].view(()), module.state_dict()["bias"].view(())
     factor = weight * std + bias
@@ -62,7 +70,7 @@ def _deviation(module: ImageDeviation, norm: Affine, name: str) -> Iterator[tupl
             f"{name} multiplies by {float(factor):.3g} on average, which short scales cannot: "
             "start the deployable network without --warm-start"
         )
-    power = weight * std / factor
+    power = weight if linear else weight * std / factor
     yield "weight", power
-    yield "bias", (factor * UNIT).log() - power * (std * UNIT).log()
+    yield "bias", bias * UNIT if linear else (factor * UNIT).log() - power * (std * UNIT).log()
     yield "running_factor", factor * UNIT

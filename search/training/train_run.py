@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from qnas import __version__
-from qnas.cost.network_cost import PAPER_G, layer_sizes, network_cost
+from qnas.cost.network_cost import PAPER_G, network_cost
 from qnas.errors import ArchitectureError, QnasError, UsageError
 from qnas.files import check_outputs
 from qnas.images.files import images_in, list_images
@@ -24,6 +24,7 @@ from qnas.network.lowering import lower
 from qnas.one_writer import one_writer
 from qnas.quantization.quantizers import BIT_WIDTHS, Levels
 from qnas.search.training import train as training
+from qnas.search.training.data import check_patch
 from qnas.search.training.train import Progress, Recipe, Run
 from qnas.terminal import Terminal, stderr
 from qnas.torch.checkpoint import save_found
@@ -65,8 +66,7 @@ def recipe(
         raise UsageError("no training images: pass --data FOLDER (repeatable)")
     for folder in data:
         list_images(folder)
-    if min(min(size) for size in layer_sizes(lower(found), patch, patch).values()) < 1:
-        raise UsageError(f"--patch {patch} is too small for the pooling of {found.space}: use a larger one")
+    check_patch(found, patch)
     if options.get("activation_steps") == "hwgq" and not training.has_hwgq_steps(lower(found)):
         raise UsageError("--activation-steps hwgq is for quantized activations: use --bits below 32")
     start = str(warm_start) if warm_start else None

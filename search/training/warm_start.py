@@ -27,7 +27,7 @@ def warm_start(network: Network, path: Path) -> None:
             raise CheckpointError(
                 f"{path} has short scales: warm-start a network of arithmetic short from it"
             )
-        theirs = short_state(found.network)
+        theirs = short_state(found.network, network)
     state = network.state_dict()
     for name, value in state.items():
         if name in theirs and theirs[name].shape == value.shape:

@@ -7,13 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qnas.api import benchmark, calibrate, check, export, finetune, gate, load, search, train, upscale
+    from qnas.api import (
+        benchmark,
+        calibrate,
+        check,
+        choose_bits,
+        export,
+        finetune,
+        gate,
+        load,
+        search,
+        train,
+        upscale,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "benchmark",
     "calibrate",
     "check",
+    "choose_bits",
     "export",
     "finetune",
     "gate",

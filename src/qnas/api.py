@@ -17,6 +17,7 @@ from qnas.calibration.calibrate import Settings as _CalibrationSettings
 from qnas.calibration.calibrate import calibrate as _calibrate
 from qnas.calibration.document import Calibration, write_calibration
 from qnas.calibration.progress import Display, Show
+from qnas.cost.allocation import BitsReport, Unit
 from qnas.errors import UsageError
 from qnas.export import run as _export
 from qnas.export.checks.report import CheckReport
@@ -133,6 +134,29 @@ def calibrate(
         if target is not None:
             write_calibration(found, target, force)
     return found
+
+
+def choose_bits(
+    model: Name, images: Name | Sequence[Name], output: Name | None = None, *,
+    budget: str | Sequence[str] = "50%", unit: Unit = "bitops", image: str = "32x32",
+    report: Name | None = None, force: bool = False, threads: int = 0, progress: Told | None = None,
+    **options: Any,
+) -> BitsReport:  # fmt: skip
+    """Choose 4 or 8 bits for each layer of a float network, a found.pt or an architecture, for each `budget`.
+
+    `options` are those of `qnas-search bits`: calibration, or hr=True, count, input_range; weights and
+    latency_table of an architecture. Architectures need torch.
+    """
+    from qnas.mixed_bits import choose_bits
+    from qnas.search.bits.task import bits_task
+
+    budgets = (budget,) if isinstance(budget, str) else tuple(budget)
+    task = bits_task(
+        str(model), _paths(images), budgets, _path(output), unit, image, _path(report), force, threads
+    )
+    paths = ("calibration", "weights", "latency_table")
+    given: dict[str, Any] = {k: _path(v) if k in paths else v for k, v in options.items()}
+    return choose_bits(str(model), task, _display(progress), **given)
 
 
 def finetune(

@@ -15,7 +15,8 @@ from qnas.testing.places import EXAMPLES, ROOT
 
 def test_the_public_names_are_these() -> None:
     assert qnas.__all__ == [
-        "benchmark", "calibrate", "check", "export", "finetune", "gate", "load", "search", "train", "upscale",
+        "benchmark", "calibrate", "check", "choose_bits", "export", "finetune", "gate", "load", "search",
+        "train", "upscale",
     ]  # fmt: skip
     assert all(callable(getattr(qnas, name)) for name in qnas.__all__)
     assert set(qnas.__all__) <= set(dir(qnas))

@@ -295,7 +295,7 @@ def test_every_range_and_score_comes_back_exactly(
             "qnas-bench",
             r"c\.json is no calibration \(format is 'qnas-bench', not 'qnas-calibration'\): make it again",
         ),
-        (["version"], 3, "c.json is version 3 of the format, this is 2: make it again"),
+        (["version"], 4, "c.json is version 4 of the format, this is 3: make it again"),
         (["version"], True, "version True of the format"),
         (["source", "sha256"], 5, r"source\.sha256 is 5, not a text"),
         (["source", "clip", "nodes"], [1], r"source\.clip\.nodes\[0\] is 1, not a text"),
@@ -541,12 +541,21 @@ def test_bits_that_a_target_decides_need_one(folder: Path) -> None:
         run(folder / "espcn.onnx", [folder / "photographs"], replace(SETTINGS, activation_bits=(8, 16)))
 
 
-def test_a_calibration_of_the_first_version_has_8_bits_throughout(done: Run, folder: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_calibration_of_an_earlier_version_has_8_bits_throughout(
+    done: Run, folder: Path, version: int
+) -> None:
     document = json.loads(to_json(done.calibration))
-    assert document["version"] == 2
-    for name in ("digest", "bits", "wide"):
+    assert document["version"] == 3
+    for name in (
+        "digest",
+        "int4_layers",
+        "int4_inputs",
+        "mixed",
+        *(("bits", "wide") if version == 1 else ()),
+    ):
         del document[name]
-    old = from_json(json.dumps(document | {"version": 1}), "here")
+    old = from_json(json.dumps(document | {"version": version}), "here")
     model = quantized_model(folder / "espcn.onnx", old)
     assert model.SerializeToString() == done.model.SerializeToString()
 

@@ -13,6 +13,8 @@ from qnas.errors import ArchitectureError
 from qnas.network.architecture import (
     Architecture,
     Choice,
+    Normalization,
+    Pattern,
     Space,
     find_architecture,
     from_document,
@@ -29,10 +31,13 @@ ARCHITECTURES = st.builds(
     blocks=st.integers(1, 64),
     scale=st.sampled_from([2, 3, 4]),
     layers=st.dictionaries(st.text(), CHOICES, min_size=1),
-    normalization=st.sampled_from(["none", "bn", "adq", "adadm"]),
+    normalization=st.sampled_from(get_args(Normalization)),
     residual_bits=st.sampled_from([8, None]),
     levels=st.sampled_from(["uniform", "lloyd"]),
     arithmetic=st.sampled_from(["short", "paper"]),
+    pattern=st.builds(Pattern, st.integers(1, 8), st.integers(1, 8), st.integers(1, 8), st.integers(0, 8)),
+    first_input=st.sampled_from(["image", "bits"]),
+    version=st.sampled_from([1, 2]),
 )
 
 
@@ -81,8 +86,11 @@ def test_with_bits_changes_every_layer_and_nothing_else() -> None:
         ("blocks", 65, "blocks is 65, not a whole number from 1 to 64"),
         ("blocks", [1], r"blocks is a list of 1, not a whole number from 1 to 64"),
         ("scale", 5, "scale is 5, not one of 2, 3, 4"),
-        ("normalization", None, "normalization is None, not one of adadm, adq, bn, none"),
+        ("normalization", None, "normalization is None, not one of adadm, adq, adq_linear, bn, none"),
         ("residual_bits", 4, "residual_bits is 4, not 8 or null"),
+        ("pattern", {"head": 0}, "pattern.head is 0, not a whole number from 1 to 8"),
+        ("pattern", {"neck": 1}, "pattern.neck is unknown, not one of head, body, skip, tail"),
+        ("first_input", "float", "first_input is 'float', not one of bits, image"),
         ("levels", "log", "levels is 'log', not one of lloyd, uniform"),
         ("layers", {}, "layers is an object of 0, not an object of 1 or more"),
         ("layers", [], "layers is a list of 0, not an object"),
@@ -98,6 +106,14 @@ def test_with_bits_changes_every_layer_and_nothing_else() -> None:
 def test_a_wrong_value_is_refused_with_the_right_ones(key: str, value: Any, advice: str) -> None:
     with pytest.raises(ArchitectureError, match=f"^mine.json: .*{advice}"):
         from_document(document(**{key: value}), "mine.json")
+
+
+def test_a_file_without_a_version_has_the_first() -> None:
+    old = document()
+    del old["version"]
+    assert from_document(old, "mine.json").version == 1
+    with pytest.raises(ArchitectureError, match=r"mine\.json: version is 3, not one of 1, 2"):
+        from_document(document(version=3), "mine.json")
 
 
 def test_a_missing_key_is_named() -> None:

@@ -12,7 +12,10 @@ from qnas.network.architecture import (
     FIXED_SPACES,
     Architecture,
     Choice,
+    FirstInput,
+    Pattern,
     Space,
+    Version,
     find_architecture,
     named_architectures,
 )
@@ -33,7 +36,14 @@ OPERATIONS = [
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     space = draw(st.sampled_from(get_args(Space)))
-    normalizations = ["none"] if space in FIXED_SPACES else ["none", "bn", "adq", "adadm"]
+    normalizations = ["none"] if space in FIXED_SPACES else ["none", "bn", "adq", "adq_linear", "adadm"]
+    pattern = st.builds(
+        Pattern,
+        head=st.integers(1, 3),
+        body=st.integers(1, 3),
+        skip=st.integers(1, 2),
+        tail=st.integers(0, 3),
+    )
     blank = Architecture(
         space=space,
         channels=draw(st.sampled_from([12, 24])),
@@ -41,6 +51,9 @@ def architectures(draw: st.DrawFn) -> Architecture:
         scale=draw(st.sampled_from([2, 3, 4])),
         layers={},
         normalization=draw(st.sampled_from(normalizations)),  # type: ignore[arg-type]
+        pattern=draw(pattern),
+        first_input=draw(st.sampled_from(get_args(FirstInput))),
+        version=draw(st.sampled_from(get_args(Version))),
     )
     layers = {
         slot: Choice(fixed or draw(st.sampled_from(OPERATIONS)), draw(st.integers(2, 8)))
@@ -171,9 +184,80 @@ def test_both_branches_of_a_basic_block_read_the_same_integers_when_their_bits_a
 def test_adaptive_deviation_scales_the_last_convolution_of_each_branch() -> None:
     layers = by_name(lower(small("basic", normalization="adq")))
     assert layers["body.0.norm"].op == "affine"
-    assert layers["body.0.deviation"].inputs == layers["body.0.norm"].inputs == ("head.1.grid",)
+    assert layers["body.0.deviation"].inputs == layers["body.0.norm"].inputs == ("body.norm.grid",)
     scaled = [name for name, layer in layers.items() if "body.0.deviation" in layer.inputs]
     assert scaled == ["body.0.conv_1", "body.0.parallel"]
+
+
+def test_the_body_and_the_tail_have_skips_with_adaptive_deviation_too() -> None:
+    layers = by_name(lower(small("basic", normalization="adq_linear")))
+    assert layers["body.deviation"].inputs == layers["body.norm"].inputs == ("head.1.grid",)
+    assert layers["body.scaled"].inputs == ("body.0.skip.grid", "body.deviation")
+    assert layers["body.skip"].inputs == ("head.1.grid", "body.scaled.grid")
+    assert layers["tail.deviation"].inputs == layers["tail.norm"].inputs == ("upsample.shuffle",)
+    assert layers["tail.1"].inputs == ("tail.1.input", "tail.deviation")
+    assert layers["tail.0"].channels == 12
+    deviations = [layer for layer in layers.values() if layer.op == "deviation"]
+    assert {layer.form for layer in deviations} == {"linear"}
+    assert len(deviations) == 3  # of the block, the body and the tail
+
+
+def test_without_normalization_the_skips_are_plain() -> None:
+    layers = by_name(lower(small("basic")))
+    assert layers["body.skip"].inputs == ("head.1.grid", "body.0.skip.grid")
+    assert layers["upscaled"].inputs == ("upsample.shuffle", "tail.1.grid")
+
+
+def test_an_architecture_of_version_1_is_the_network_that_it_was() -> None:
+    layers = by_name(lower(small("basic", normalization="adq", version=1)))
+    assert "body.skip" not in layers
+    assert layers["tail.0"].inputs == ("upsample.shuffle",)
+    assert layers["tail.0"].channels == 3
+    assert sum(layer.op == "deviation" for layer in layers.values()) == 1
+
+
+def test_the_parts_of_the_basic_space_have_any_number_of_layers() -> None:
+    layers = by_name(
+        lower(small("basic", normalization="adq", pattern=Pattern(head=1, body=3, skip=2, tail=1)))
+    )
+    convolutions = [name for name, layer in layers.items() if layer.op == "conv"]
+    assert convolutions == [
+        "head.0", "body.0.conv_0", "body.0.conv_1", "body.0.conv_2", "body.0.parallel_0", "body.0.parallel_1",
+        "upsample", "tail.0",
+    ]  # fmt: skip
+    scaled = [name for name, layer in layers.items() if "body.0.deviation" in layer.inputs]
+    assert scaled == ["body.0.conv_2", "body.0.parallel_1"]
+    assert layers["tail.0"].channels == 3
+
+
+@pytest.mark.parametrize("space", get_args(Space))
+def test_in_full_precision_each_convolution_may_read_its_own_prelu(space: Space) -> None:
+    layers = by_name(lower(small(space, activation="prelu").with_bits(32)))
+    assert not any(layer.op == "relu" for layer in layers.values())
+    prelus = [name for name, layer in layers.items() if layer.op == "prelu"]
+    assert prelus
+    for name in prelus:
+        if space == "rfdn_space" and ("distill" in name or "refine" in name):  # rfdn has one after each sum
+            assert sum(name in layer.inputs for layer in layers.values()) == 1
+
+
+def test_a_quantized_network_has_no_prelu() -> None:
+    with pytest.raises(ArchitectureError, match="activation prelu is for networks in full precision"):
+        lower(small("basic", activation="prelu"))
+
+
+def test_without_a_tail_the_upsampled_image_is_the_output() -> None:
+    layers = lower(small("basic", pattern=Pattern(tail=0)))
+    assert [layer.name for layer in layers][-2:] == ["upsample.shuffle", "output"]
+
+
+@pytest.mark.parametrize("space", get_args(Space))
+def test_the_first_layer_may_read_the_image_at_its_own_bits(space: Space) -> None:
+    architecture = small(space, first_input="bits").with_bits(4)
+    named = by_name(lower(architecture))
+    read = {layer.inputs[0] for layer in named.values() if layer.op == "conv"}
+    grids = {grid_of(named, name) for name in read}
+    assert all(grid is not None and grid.quant is not None and grid.quant != IMAGE for grid in grids)
 
 
 def test_adaptive_deviation_scales_the_attention_of_an_rfdn_block() -> None:

@@ -31,6 +31,11 @@ def mixed(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:
     return total
 
 
+def _drawn(x: Tensor, noise: Noise) -> Tensor:
+    """Standard normal for all of x [N, C, H, W], channels last as it is."""
+    return noise.draw(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class OwnInput(nn.Module):
     """`G(x, b)` of one operation's input; `reader` has the quantizers to start from."""
 
@@ -44,7 +49,7 @@ class OwnInput(nn.Module):
         if self.reader.mixer == "san":
             span = noise.span(x)
             return [
-                x if b == FLOAT_BITS else x + span / (2**b - 1) / 2 * noise.draw_batch(x)  # eq. 5
+                x if b == FLOAT_BITS else x + span / (2**b - 1) / 2 * _drawn(x, noise)  # eq. 5
                 for b in bits
             ]
         return [x if b == FLOAT_BITS else self.reader.get_submodule(str(b))(x) for b in bits]
@@ -166,15 +171,16 @@ class Draws:
 
     def __init__(self, seed: int = 0) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        self.counts = {"draw": 0, "draw_batch": 0}
+        self.counts = {"draw": 0, "draw_image": 0}
 
     def draw(self, weight: Tensor) -> Tensor:
         self.counts["draw"] += 1
         return torch.randn(weight.shape, generator=self.generator, dtype=weight.dtype)
 
-    def draw_batch(self, x: Tensor) -> Tensor:
-        self.counts["draw_batch"] += 1
-        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+    def draw_image(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.counts["draw_image"] += 1
+        z = torch.randn(1, *x.shape[1:], generator=self.generator, dtype=x.dtype)
+        return z, self.signs(x[:, :1, :1, :1])
 
     def signs(self, like: Tensor) -> Tensor:
         return torch.randint(0, 2, like.shape, generator=self.generator).to(like) * 2 - 1

@@ -53,6 +53,8 @@ def random_state(genes: Genes, channels: int, scale: int, adq: bool, seed: int =
     def chain(name: str, bits: int, weights: list[tuple[int, int, int, int]]) -> None:
         for index, shape in enumerate(weights):
             w = torch.randn(shape, generator=generator) / (shape[1] * shape[2] * shape[3]) ** 0.5
+            if bits == 32:  # a PReLU in place of HWGQ, and a step that nothing reads
+                state[f"{name}.net.{index}.quan_a_fn.prelu.weight"] = torch.rand(1, generator=generator)
             step = w.abs().amax((1, 2, 3), keepdim=True) / 2 ** (bits - 1)
             step[0] *= -1
             state[f"{name}.net.{index}.conv.weight"] = w
@@ -87,6 +89,13 @@ def random_state(genes: Genes, channels: int, scale: int, adq: bool, seed: int =
     return state
 
 
+def activated(state: dict[str, Tensor], name: str, bits: int, x: Tensor) -> Tensor:
+    """What a convolution reads: HWGQ, at 32 bits PReLU."""
+    if bits == 32:
+        return F.prelu(x, state[f"{name}.quan_a_fn.prelu.weight"])
+    return (x / STEPS[bits]).round().clamp(0, 2**bits - 1) * STEPS[bits]
+
+
 def output(state: dict[str, Tensor], genes: Genes, x: Tensor) -> Tensor:
     """y [1, 3, s H, s W] of x [1, 3, H, W] in [0, 1]."""
 
@@ -94,8 +103,8 @@ def output(state: dict[str, Tensor], genes: Genes, x: Tensor) -> Tensor:
         index = 0
         while f"{name}.net.{index}.conv.weight" in state:
             w, s = (state[f"{name}.net.{index}.{part}"] for part in ("conv.weight", "quan_w_fn.s"))
-            w = (w / s).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round() * s
-            x = (x / STEPS[bits]).round().clamp(0, 2**bits - 1) * STEPS[bits]
+            x = activated(state, f"{name}.net.{index}", bits, x)
+            w = w if bits == 32 else (w / s).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round() * s
             padding = 0 if stride > 1 else (w.shape[2] // 2, w.shape[3] // 2)
             x = F.conv2d(x, w, None, stride, padding, groups=x.shape[1] // w.shape[1])
             index += 1

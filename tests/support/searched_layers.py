@@ -21,7 +21,7 @@ def searched(
 ) -> MixedLayer:
     """6 -> 9 channels in float64; biases and scales are no longer those of the start."""
     torch.manual_seed(seed)
-    chains = [operation_convolutions(op, 6, 9) for op in operations]
+    chains = [operation_convolutions(op, 6, 9, 8) for op in operations]
     layer = MixedLayer(Layer("layer", "conv", ("x",), 9), chains, bits, mixer, merged=merged).double()
     with torch.no_grad():
         for kernels in all_kernels(layer):

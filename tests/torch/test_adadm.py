@@ -55,9 +55,9 @@ def found(space: Space) -> Found:
     network = build(architecture(space, (4, 8)), seed=2)
     with torch.no_grad():
         for k, module in enumerate(network.network.deviations()):
-            module.weight.fill_((0.8, -0.5)[k])
-            module.bias.fill_((0.9, -1.2)[k])
-            module.running_factor.fill_((0.7, 1.9)[k])
+            module.weight.fill_((0.8, -0.5, 0.6, 1.0)[k])
+            module.bias.fill_((0.9, -1.2, 0.2, 0.1)[k])
+            module.running_factor.fill_((0.7, 1.9, 1.1, 0.8)[k])
     return network
 
 
@@ -90,7 +90,7 @@ def test_a_block_adds_the_normalised_function_of_what_it_normalised_times_the_de
     x = torch.rand(3, 3, 24, 20)
     with torch.no_grad():
         values = outputs(network, x)
-        block = values["head.1" if space == "basic" else "head"]
+        block = values["body.norm" if space == "basic" else "head"]
         norm = nn.functional.batch_norm(block, None, None, training=True)
         torch.testing.assert_close(values["body.0.norm"], norm)
         f = values[BRANCH[space]]
@@ -113,15 +113,17 @@ def test_the_branches_of_a_basic_block_share_a_scale_that_is_not_the_streams() -
     own = "body.0.conv_1.grid"
     assert layers[own].scale_of is None
     assert layers["body.0.parallel.grid"].scale_of == layers["body.0.add.grid"].scale_of == own
-    assert layers["body.0.norm_again.grid"].scale_of == layers["body.0.skip.grid"].scale_of == "head.1.grid"
+    stream = layers["body.0.norm_again.grid"].scale_of
+    assert stream == layers["body.0.skip.grid"].scale_of == "body.norm.grid"
 
 
 def test_a_second_norm_costs_one_multiply_add_a_value_and_block() -> None:
     for space in SPACES:
         one, two = (network_cost(lower(architecture(space, (8,), n)), 20, 30) for n in ("adq", "adadm"))
-        assert two.macs - one.macs == 2 * 12 * 20 * 30
-        assert two.bitops - one.bitops == 2 * 12 * 20 * 30 * 64
-        assert two.parameters - one.parameters == 2 * 12 * 2
+        tail = 3 * 40 * 60 if space == "basic" else 0  # of the body it stands where ADQ has a product
+        assert two.macs - one.macs == 2 * 12 * 20 * 30 + tail
+        assert two.bitops - one.bitops == (2 * 12 * 20 * 30 + tail) * 64
+        assert two.parameters - one.parameters == 2 * 12 * 2 + (3 * 2 if tail else 0)
 
 
 # Training --------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def test_the_frozen_deviation_is_part_of_the_integer_slope() -> None:
     integers = TrainedParameters(network).convolution(layer)
     folded = integers.weight.reshape(-1) * integers.weight_scale
     norm = network.module(layer.name)
-    slope = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy() * np.float32(1.9)
+    slope = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy() * np.float32(1.1)
     np.testing.assert_allclose(folded, slope, rtol=1 / 127)
     assert ((np.abs(integers.weight) >= 64) & (np.abs(integers.weight) <= 127)).all()
 
@@ -209,7 +211,7 @@ def test_one_image_has_another_gain_than_another() -> None:
     pair = to_network(np.stack([noise(9, 9, 1), noise(9, 9, 2) // 4]))
     with torch.no_grad(), deviations_per_image(network, True):
         values = outputs(network.eval(), pair)
-    gains = values["body.0.deviation"].flatten()
+    gains = values["body.deviation"].flatten()
     assert gains[0] != gains[1]
 
 

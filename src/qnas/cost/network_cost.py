@@ -1,8 +1,9 @@
 """What a network costs, from its layer list alone.
 
 One MAC is one multiply-add, one "FLOP" in this field's super-resolution tables. `BitOps = MACs * b_w * b_a`.
-Bias, activation, quantization and resizing are not counted. A batch norm is one MAC per value: the integer
-network runs it as a depthwise 1x1 convolution. In the paper's arithmetic it counts none, as in its tables.
+Bias, activation, quantization and resizing are not counted. A batch norm, and a tensor times ADQ's factor, is
+one MAC per value: the integer network runs it as a depthwise 1x1 convolution. In the paper's arithmetic it
+counts none, as in its tables.
 """
 
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def network_cost(layers: Sequence[Layer], height: int, width: int) -> NetworkCos
     named, sizes = by_name(layers), layer_sizes(layers, height, width)
     rows = []
     for layer in layers:
-        if layer.op not in ("conv", "affine"):
+        if layer.op not in ("conv", "affine", "scale"):
             continue
         h, w = sizes[layer.name]
         paper = layer.arithmetic == "paper"
@@ -106,7 +107,7 @@ def network_cost(layers: Sequence[Layer], height: int, width: int) -> NetworkCos
         rows.append(
             LayerCost(
                 name=layer.name,
-                macs=0 if paper and layer.op == "affine" else weights * h * w,
+                macs=0 if paper and layer.op != "conv" else weights * h * w,
                 weight_bits=bits,
                 activation_bits=activation_bits,
                 parameters=weights if paper and layer.op == "conv" else weights + layer.channels,

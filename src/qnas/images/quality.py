@@ -26,16 +26,19 @@ def psnr_y(a: Picture, b: Picture, border: int) -> float:
     Raises ImageError when the sizes differ or nothing is left inside the border.
     """
     luma_a, luma_b = _luma_pair(a, b, border, smallest=1)
-    mean_square = float(np.mean((luma_a - luma_b) ** 2))
-    return math.inf if mean_square == 0 else 10 * math.log10(PEAK**2 / mean_square)
+    return psnr_of(float(np.mean((luma_a - luma_b) ** 2)))
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
     """Return the PSNR in dB (peak 255) over all colours of two images [H, W, C], as `psnr_y` else."""
     inner = slice(border, -border or None)
     _check_pair(a, b, border, smallest=1)
-    mean_square = float(np.mean((a[inner, inner].astype(np.float64) - b[inner, inner]) ** 2))
-    return math.inf if mean_square == 0 else 10 * math.log10(PEAK**2 / mean_square)
+    return psnr_of(float(np.mean((a[inner, inner].astype(np.float64) - b[inner, inner]) ** 2)))
+
+
+def psnr_of(mean_square: float) -> float:
+    """Return the PSNR in dB (peak 255) of a mean squared error in squared grey levels; of none, infinity."""
+    return math.inf if mean_square <= 0 else 10 * math.log10(PEAK**2 / mean_square)
 
 
 def ssim_y(a: Picture, b: Picture, border: int) -> float:

@@ -5,7 +5,8 @@
 2. a ReLU is the lower bound of an unsigned grid;
 3. LSQ steps are the scales of weights, a batch norm is a depthwise 1x1 convolution of weights 64 .. 127;
 4. a frozen deviation (ADQ) goes into the scales of the weights that it multiplies, one per image stays a gain
-   of the convolution or product, computed from a tensor on a grid;
+   of the convolution or product, computed from a tensor on a grid; where it multiplies a tensor that is on a
+   grid already, that is a depthwise 1x1 convolution of ones;
 5. a table between grids of one scale is a clamp, on the zero point of what it reads;
 6. readers of one tensor on one grid share a table;
 7. repeated channels are a concatenation; bilinear upscaling by a whole factor is a 3x3 convolution of the
@@ -162,14 +163,25 @@ class _Builder:
         """Case 3 and 4."""
         read = self.reads(layer, layer.inputs[:1])
         source, gain = self.image_gain(layer, layer.inputs[1:])
-        integers, norm = self.parameters.convolution(layer), layer.op == "affine"
+        depthwise = layer.op != "conv"
+        integers = self.ones(layer) if layer.op == "scale" else self.parameters.convolution(layer)
         return Conv(
             layer.name, read + source, layer.channels, output,
             integers.weight, integers.weight_scale, integers.bias,
-            bits=8 if norm else layer.bits, stride=(layer.stride, layer.stride),
-            padding=(*layer.padding, *layer.padding), groups=layer.channels if norm else layer.groups,
+            bits=8 if depthwise else layer.bits, stride=(layer.stride, layer.stride),
+            padding=(*layer.padding, *layer.padding), groups=layer.channels if depthwise else layer.groups,
             image_gain=gain,
         )  # fmt: skip
+
+    def ones(self, layer: Layer) -> IntegerConvolution:
+        """Weights of 64 / 64 in each channel, times the factor where that is frozen."""
+        _, gain = self.image_gain(layer, layer.inputs[1:])
+        factor = self.parameters.gain(layer.inputs[1]) if gain is None else np.float32(1)
+        return IntegerConvolution(
+            np.full((layer.channels, 1, 1, 1), 64, np.int8),
+            np.full(layer.channels, factor / 64, np.float32),
+            np.zeros(layer.channels, np.int32),
+        )
 
     def image_gain(self, layer: Layer, factor: Sequence[str]) -> tuple[tuple[str, ...], ImageGain | None]:
         """(the node that layer `factor` computes from, how), nothing where that is frozen or missing."""
@@ -220,6 +232,7 @@ _MOVERS: dict[str, Callable[[Layer, tuple[str, ...], QuantParams], IntegerNode]]
 _COMPUTED: dict[str, Callable[[_Builder, Layer, QuantParams], IntegerNode]] = {
     "conv": _Builder.conv,
     "affine": _Builder.conv,
+    "scale": _Builder.conv,
     "add": _Builder.sum,
     "multiply": _Builder.multiply,
     "sigmoid": _Builder.sigmoid,

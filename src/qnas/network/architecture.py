@@ -14,11 +14,15 @@ from qnas.errors import ArchitectureError
 from qnas.quantization.quantizers import FLOAT_BITS, Arithmetic, BitWidth, Levels
 
 Space = Literal["espcn", "srresnet", "rfdn", "basic", "rfdn_space"]
-Normalization = Literal["none", "bn", "adq", "adadm"]
+Normalization = Literal["none", "bn", "adq", "adq_linear", "adadm"]
 FIXED_SPACES: tuple[Space, ...] = ("espcn", "srresnet", "rfdn")
 Channels = Annotated[int, Meta(ge=1, le=512)]
 Blocks = Annotated[int, Meta(ge=1, le=64)]
 Scale = Literal[2, 3, 4]
+FirstInput = Literal["image", "bits"]
+Activation = Literal["relu", "prelu"]
+VERSION = 2
+Version = Literal[1, 2]
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,27 @@ class Choice:
     bits: int
 
 
+class Pattern(Closed, frozen=True):
+    """How many layers the parts of the Basic space have, as `arch_pattern` of the released code."""
+
+    head: Annotated[int, Meta(ge=1, le=8)] = 2
+    body: Annotated[int, Meta(ge=1, le=8)] = 2  # one after the other, in each block
+    skip: Annotated[int, Meta(ge=1, le=8)] = 1  # beside them
+    tail: Annotated[int, Meta(ge=0, le=8)] = 2
+
+
+PATTERN = Pattern()
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A concrete network. `layers` maps the slots of the space to their choices, in the space's order.
 
+    `normalization`: adq multiplies by `exp(w log(std) + b)`, adq_linear by `w std + b`, the paper's form.
+    `first_input`: the first layer reads the image as it is, or at its own bits, as in the paper.
+    `activation`: what convolutions of 32 bits read, prelu in full precision alone.
+    `version` 1 has no skip over the body, no normalization around the tail, and inner widths of operations
+    that follow their inputs; files that name no version have it.
     `residual_bits` quantizes what no convolution reads: inputs of adds, concatenations, multiplications.
     None keeps them float, as in the paper; such a network cannot be exported as integers. `levels` are those
     of HWGQ below 8 bits. `arithmetic` is "paper" for checkpoints of the paper's released code, computed as
@@ -48,6 +69,15 @@ class Architecture:
     residual_bits: Literal[8] | None = 8
     levels: Levels = "uniform"
     arithmetic: Arithmetic = "short"
+    pattern: Pattern = PATTERN
+    first_input: FirstInput = "image"
+    activation: Activation = "relu"
+    version: Version = VERSION
+
+    @property
+    def inner_width(self) -> int | None:
+        """The width that operations have inside, None where it follows what they read."""
+        return self.channels if self.version > 1 else None
 
     @property
     def quantized(self) -> bool:
@@ -56,7 +86,12 @@ class Architecture:
 
     def deployable(self) -> "Architecture":
         """Return the twin with these operations and bits that is integer throughout, on short scales."""
-        return replace(self, arithmetic="short", residual_bits=8)
+        adq = self.arithmetic == "paper" and self.normalization == "adq"
+        normalization: Normalization = "adq_linear" if adq else self.normalization
+        activation: Activation = "relu" if self.quantized else self.activation
+        return replace(
+            self, arithmetic="short", residual_bits=8, normalization=normalization, activation=activation
+        )
 
     def with_bits(self, bits: int) -> "Architecture":
         """Return this architecture with every layer at `bits`."""
@@ -69,6 +104,7 @@ class Architecture:
     def to_document(self) -> dict[str, Any]:
         """Plain data that `from_document` reads back to an equal architecture."""
         return {
+            **({} if self.version == 1 else {"version": self.version}),
             "space": self.space,
             "channels": self.channels,
             "blocks": self.blocks,
@@ -77,6 +113,9 @@ class Architecture:
             "residual_bits": self.residual_bits,
             "levels": self.levels,
             **({} if self.arithmetic == "short" else {"arithmetic": self.arithmetic}),
+            **({} if self.pattern == PATTERN else {"pattern": structs.asdict(self.pattern)}),
+            **({} if self.first_input == "image" else {"first_input": self.first_input}),
+            **({} if self.activation == "relu" else {"activation": self.activation}),
             "layers": {name: {"op": c.op, "bits": c.bits} for name, c in self.layers.items()},
         }
 
@@ -87,7 +126,7 @@ class _Layer(Closed, frozen=True):
 
 
 class _Document(Closed, frozen=True):
-    """The file; version 0.1 did not write the last two."""
+    """The file; what has a default was not written before."""
 
     space: Space
     channels: Channels
@@ -98,6 +137,10 @@ class _Document(Closed, frozen=True):
     residual_bits: Literal[8] | None
     levels: Levels = "uniform"
     arithmetic: Arithmetic = "short"
+    pattern: Pattern = PATTERN
+    first_input: FirstInput = "image"
+    activation: Activation = "relu"
+    version: Version = 1
 
 
 _FILE = Document(_Document, "architecture", "`qnas-train --show ARCH` writes one", ArchitectureError)

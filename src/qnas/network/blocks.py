@@ -23,7 +23,7 @@ def rfdb(
     for index in range(REFINEMENTS - 1):
         distill, body, scale = f"{name}.distill_{index}", f"{name}.refine_{index}", b.owner(x)
         read = reads(f"{body}.input", x, b.bits(body))
-        same = b.bits(distill) == b.bits(body)  # they read the same integers
+        same = b.bits(distill) == b.bits(body) and not b.own_activations(body)  # they read the same integers
         part = read if same else reads(f"{distill}.input", x, b.bits(distill))
         parts.append(b.operation(distill, part, channels // 2, signed=relu))
         y = b.residual(body, b.operation(body, read, channels, signed=relu), scale)
@@ -52,7 +52,7 @@ def rfdb_slots(block: str) -> list[str]:
 def _rectified(b: GraphBuilder, parts: list[str], bits: int) -> list[str]:
     """The parts after a ReLU, on one scale: joining them moves bytes."""
     if bits == FLOAT_BITS:
-        return [b.node("relu", f"{part}.part", part) for part in parts]
+        return [b.hwgq(f"{part}.part", part, bits) for part in parts]
     first, *others = parts
     spec = b.half_wave(bits)
     owner = b.quantize(f"{first}.part", first, spec)

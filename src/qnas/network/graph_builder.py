@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from qnas.errors import ArchitectureError
 from qnas.network.architecture import Architecture
-from qnas.network.layers import Layer, Op, grid_of, rectified
+from qnas.network.layers import Layer, Op, activated, grid_of
 from qnas.network.operations import operation_convolutions
 from qnas.quantization.quantizers import FLOAT_BITS, IMAGE, PAPER_HWGQ_STEPS, QuantSpec
 
@@ -41,8 +41,13 @@ class GraphBuilder:
         return self.architecture.layers[slot].bits
 
     def fixed_bits(self, bits: int) -> int:
-        """`bits` where the search has no say, 32 in a full-precision network."""
-        return bits if self.architecture.quantized else FLOAT_BITS
+        """`bits` where the search has no say, 32 in a full-precision network of ours."""
+        released = self.paper and self.architecture.activation == "prelu"  # its helpers have 8 bits always
+        return bits if self.architecture.quantized or released else FLOAT_BITS
+
+    def own_activations(self, slot: str) -> bool:
+        """Whether what `slot` reads has slopes of its own, so that no other layer reads it."""
+        return self.bits(slot) == FLOAT_BITS and self.architecture.activation == "prelu"
 
     @property
     def paper(self) -> bool:
@@ -77,7 +82,7 @@ class GraphBuilder:
     def hwgq(self, name: str, x: str, bits: int, scale_of: str | None = None) -> str:
         """The input of a convolution with its ReLU included."""
         if bits == FLOAT_BITS:
-            return x if rectified(self.layers, x) else self.node("relu", name, x)
+            return x if activated(self.layers, x) else self.node(self.architecture.activation, name, x)
         grid = self.grid(x)
         if grid and not grid.signed and grid.bits == bits:
             return x  # it is on such a grid already
@@ -99,6 +104,8 @@ class GraphBuilder:
     def signed(self, name: str, x: str, bits: int) -> str:
         """The input of a convolution that reads negative values too."""
         grid = self.grid(x)
+        if grid == IMAGE and self.architecture.first_input == "bits":
+            return self.hwgq(name, x, bits)  # no pixel is negative
         if bits == FLOAT_BITS or (grid and (grid.bits == bits or grid == IMAGE)):
             return x  # the image's own grid is lossless
         return self.quantize(name, x, QuantSpec(bits, signed=True))
@@ -139,7 +146,9 @@ class GraphBuilder:
         """The chain of convolutions chosen for `slot`; each reads its own quantized input."""
         choice = self.architecture.layers[slot]
         try:
-            chain = operation_convolutions(choice.op, self.channels(x), channels)
+            chain = operation_convolutions(
+                choice.op, self.channels(x), channels, self.architecture.inner_width
+            )
         except ArchitectureError as error:
             raise ArchitectureError(f"layer {slot!r}: {error}") from None
         for index, shape in enumerate(chain):

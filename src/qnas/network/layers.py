@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qnas.quantization.image_gain import FactorForm
 from qnas.quantization.quantizers import FLOAT_BITS, Arithmetic, QuantSpec
 
 Op = Literal[
@@ -15,8 +16,10 @@ Op = Literal[
     "conv",  # inputs (x,) or (x, deviation): the second scales the output
     "affine",  # batch norm: y = slope[c] * x + offset[c]; inputs as of a convolution
     "deviation",  # ADQ's factor of the standard deviation of x, [N, 1, 1, 1]
+    "scale",  # inputs (x, deviation): their product
     "quantize",  # onto the grid of `quant`; an unsigned grid is a ReLU as well
     "relu",
+    "prelu",  # one slope for all channels: in full precision only
     "add",
     "multiply",  # inputs (x, gate) or (x, gate, deviation)
     "concat",
@@ -50,6 +53,7 @@ class Layer:
     bits: int = FLOAT_BITS  # of a convolution's weights
     quant: QuantSpec | None = None
     scale_of: str | None = None  # a quantizer that shares the scale of this one
+    form: FactorForm = "power"  # of a deviation
     arithmetic: Arithmetic = "short"  # one for all layers of a network
 
 
@@ -66,11 +70,11 @@ def grid_of(layers: dict[str, Layer], name: str) -> Layer | None:
     return layer if layer.op == "quantize" else None
 
 
-def rectified(layers: dict[str, Layer], name: str) -> bool:
-    """Whether the output of layer `name` comes from ReLUs."""
+def activated(layers: dict[str, Layer], name: str) -> bool:
+    """Whether the output of layer `name` comes from ReLUs or PReLUs."""
     layer = layers[name]
-    moved = layer.op in DATA_MOVEMENT and all(rectified(layers, source) for source in layer.inputs)
-    return layer.op == "relu" or moved
+    moved = layer.op in DATA_MOVEMENT and all(activated(layers, source) for source in layer.inputs)
+    return layer.op in ("relu", "prelu") or moved
 
 
 def scale_owner(layers: dict[str, Layer], quantizer: Layer) -> Layer:

@@ -52,6 +52,11 @@ def lower(architecture: Architecture) -> tuple[Layer, ...]:
         )
     if architecture.arithmetic == "paper":
         _check_paper(architecture)
+    elif architecture.activation == "prelu" and architecture.quantized:
+        raise ArchitectureError(
+            "activation prelu is for networks in full precision, and this one has layers below 32 bits: use "
+            "activation relu"
+        )
     builder = GraphBuilder(architecture)
     _BUILDERS[architecture.space](builder, architecture)
     return tuple(builder.layers.values())

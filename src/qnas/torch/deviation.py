@@ -3,21 +3,24 @@
 import torch
 from torch import Tensor, nn
 
-from qnas.quantization.image_gain import ImageGain, variance
+from qnas.quantization.image_gain import FactorForm, ImageGain, variance
 from qnas.quantization.quantizers import SMALLEST_SCALE
+
+LINEAR_WEIGHT = 1.5  # of `w * std + b` at the start
 
 
 class Deviation(nn.Module):
-    """ADQ's factor `exp(w * log(std(x)) + b)` [N, 1, 1, 1], std over (C, H, W) of each image.
+    """ADQ's factor [N, 1, 1, 1], a function of std(x) over (C, H, W) of each image.
 
-    AdaDM (Liu et al., ICCV workshops 2021) without its second batch norm. `eval()` has the running mean [1],
-    or with `per_image` the short factor of each image that `qnas.quantization.image_gain` decides.
+    `form` power: `exp(w * log(std) + b)`, AdaDM's (Liu et al., ICCV workshops 2021) without its second batch
+    norm; linear: `w * std + b`, QuantNAS', with w = 1.5 and b = 0 at the start. `eval()` has the running mean
+    [1], or with `per_image` the short factor of each image that `qnas.quantization.image_gain` decides.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, form: FactorForm = "power") -> None:
         super().__init__()
-        self.per_image = False
-        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.per_image, self.form = False, form
+        self.weight = nn.Parameter(torch.tensor(1.0 if form == "power" else LINEAR_WEIGHT))
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.running_factor: Tensor
         self.register_buffer("running_factor", torch.tensor(1.0))
@@ -37,11 +40,13 @@ class Deviation(nn.Module):
     def factor(self, x: Tensor) -> Tensor:
         """The factor of each image [N, C, H, W] -> [N, 1, 1, 1], with its gradient."""
         deviation = x.std(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST_SCALE)
+        if self.form == "linear":
+            return (self.weight * deviation + self.bias).clamp(min=SMALLEST_SCALE)
         return torch.exp(self.weight * torch.log(deviation) + self.bias)
 
     def gain(self, channels: int) -> ImageGain:
         """What decides the factor of an image with so many channels."""
-        return ImageGain(self.weight.item(), self.bias.item(), channels)
+        return ImageGain(self.weight.item(), self.bias.item(), channels, self.form)
 
     def _short(self, x: Tensor) -> Tensor:
         """The sums are exact: x holds integers times a power of two."""
@@ -57,7 +62,7 @@ class ImageDeviation(nn.Conv2d):
     def __init__(self) -> None:
         super().__init__(1, 1, 1)
         with torch.no_grad():
-            self.weight.fill_(1.5)
+            self.weight.fill_(LINEAR_WEIGHT)
             self.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:

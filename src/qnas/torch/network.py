@@ -36,6 +36,8 @@ from qnas.quantization.quantizers import (
 from qnas.torch.deviation import Deviation, ImageDeviation
 from qnas.torch.fake_quantization import Quantizer, lsq, snap_scale, straight_through
 
+PRELU_SLOPE = 0.1  # at the start, as in the paper's code
+
 
 def bias_steps(bias: Tensor, step: Tensor) -> Tensor:
     """A bias [C] in whole steps [C] of the accumulator, float32: training and export round it here."""
@@ -217,7 +219,9 @@ class Network(nn.Module):
             case "affine":
                 return Affine(layer.channels)
             case "deviation":
-                return ImageDeviation() if paper else Deviation()
+                return ImageDeviation() if paper else Deviation(layer.form)
+            case "prelu":
+                return nn.PReLU(init=PRELU_SLOPE)
             case "quantize":
                 assert layer.quant is not None
                 owner = scale_owner(self._named, layer)
@@ -255,11 +259,12 @@ class Network(nn.Module):
                 return self.module(layer.name)(x[0], self.input_scale(layer), x[1] if len(x) > 1 else None)  # type: ignore[no-any-return]
             case "quantize" if layer.name == "output" and self.training:
                 return x[0]
-            case "quantize" | "deviation":
+            case "quantize" | "deviation" | "prelu":
                 return self.module(layer.name)(x[0])  # type: ignore[no-any-return]
             case "multiply" if len(x) == 3:
-                gain = snap_scale(x[2], WEIGHT_SCALE_BITS) if x[2].ndim == 1 else x[2]
-                return x[0] * x[1] * gain
+                return x[0] * x[1] * _short(x[2])
+            case "scale":
+                return x[0] * _short(x[1])
             case "concat":
                 return torch.cat(x, dim=1)
             case "max_pool":
@@ -295,6 +300,11 @@ class Network(nn.Module):
         finally:
             for quantizer in self.quantizers():
                 quantizer.calibrating = None
+
+
+def _short(gain: Tensor) -> Tensor:
+    """A constant gain [1] on a short scale; those of images are, or are being trained."""
+    return snap_scale(gain, WEIGHT_SCALE_BITS) if gain.ndim == 1 else gain
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {

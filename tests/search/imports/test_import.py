@@ -40,6 +40,18 @@ PLAIN = Genes(
     upsample=[("growth1_1x1", 8)],
     tail=[("simple_1x1", 8)],
 )
+FLOAT = Genes(
+    body=[[("simple_3x3", 32), ("growth1_3x3", 32), ("decenc_3x3_2", 32), ("simple_1x1", 32)]] * 2,
+    skip=[[("simple_1x1", 32), ("simple_3x3", 32), ("conv_3x1_1x3", 32)]] * 2,
+    upsample=[("growth1_1x1", 32)],
+    tail=[("simple_3x3", 32)],
+)
+HALF_FLOAT = Genes(
+    body=[[("simple_3x3", 32), ("growth1_3x3", 4), ("simple_3x3", 32), ("simple_1x1", 8)]],
+    skip=[[("simple_1x1", 4), ("simple_3x3", 32), ("conv_3x1_1x3", 32)]],
+    upsample=[("simple_1x1", 32)],
+    tail=[("growth1_3x3", 8)],
+)
 Files = Callable[..., tuple[Path, Path]]
 IMAGE = torch.from_numpy(noise(24, 20)).permute(2, 0, 1)[None].float() / 255
 
@@ -99,7 +111,10 @@ def test_a_released_network_gives_the_released_output_and_cost(
 
 
 @pytest.mark.parametrize("adq", [True, False])
-@pytest.mark.parametrize(("genes", "channels", "scale"), [(VARIED, 12, 3), (PLAIN, 15, 2), (PLAIN, 12, 4)])
+@pytest.mark.parametrize(
+    ("genes", "channels", "scale"),
+    [(VARIED, 12, 3), (PLAIN, 15, 2), (PLAIN, 12, 4), (FLOAT, 12, 2), (HALF_FLOAT, 24, 3)],
+)
 def test_other_operations_and_sizes_give_the_same_output_too(
     files: Files, genes: Genes, channels: int, scale: int, adq: bool
 ) -> None:
@@ -115,15 +130,15 @@ def test_other_operations_and_sizes_give_the_same_output_too(
 def test_an_operation_is_named_by_the_widths_that_its_tensors_have(files: Files) -> None:
     layers = import_checkpoint(*files(VARIED)).architecture.layers
     assert {slot: choice.op for slot, choice in layers.items()} == {
-        "body.0.distill_0": "conv_5x1_1x5_via_12",  # 12 -> 12 -> 6
+        "body.0.distill_0": "conv_5x1_1x5",  # 12 -> 12 -> 6
         "body.0.distill_1": "growth2_1x1",
         "body.0.distill_2": "simple_1x1_grouped_3",
-        "body.0.refine_0": "decenc_3x3_2_via_6_6",  # three convolutions
+        "body.0.refine_0": "decenc_3x3_2",  # three convolutions
         "body.0.refine_1": "conv_3x1_1x3",
-        "body.0.refine_2": "simple_3x3_grouped_12",
+        "body.0.refine_2": "simple_3x3_grouped_full",
         "body.0.refine_3": "simple_3x3",
         "upsample": "simple_3x3",
-        "tail.0": "growth1_3x3_via_12",  # 3 -> 12 -> 3
+        "tail.0": "growth1_3x3",  # 3 -> 12 -> 3
     }
 
 
@@ -253,8 +268,10 @@ def test_a_negative_step_learns_on_and_stays_negative(files: Files) -> None:
 
 def in_float(found: Found, deployable: bool) -> Network:
     """At 32 bits the imported network or its twin, with weights inside the range of their scales."""
-    a, state = found.architecture.with_bits(32), short_state(found.network)
-    network = Network(lower(a.deployable() if deployable else a)).eval()
+    a = found.architecture.with_bits(32)
+    twin = Network(lower(a.deployable()))
+    state = short_state(found.network, twin)
+    network = (twin if deployable else Network(lower(a))).eval()
     own = found.network.state_dict()
     weights = {name for name in own if f"{name}_scale" in own}
     chosen = state if deployable else own | {name: state[name] for name in weights}
@@ -264,11 +281,7 @@ def in_float(found: Found, deployable: bool) -> Network:
 
 @pytest.mark.parametrize(("adq", "gates"), [(True, 1e-5), (False, 2e-3)])
 def test_before_rounding_the_deployable_twin_computes_the_same(files: Files, adq: bool, gates: float) -> None:
-    state = state_of(adq)
-    for name in state:
-        if name.endswith("phi.bias"):
-            state[name] = torch.zeros(1)  # then the line is a power for all images
-    found = import_checkpoint(*files(adq=adq, document=state))
+    found = import_checkpoint(*files(adq=adq, document=state_of(adq)))
     ours, twin = in_float(found, deployable=False), in_float(found, deployable=True)
     twin.training = True  # factors as they are, of this image, but norms as they were seen
     for name, module in twin.named_modules():
@@ -283,7 +296,8 @@ def test_a_factor_becomes_a_power_that_touches_it_at_the_deviation_seen(files: F
     for part, value in (("running_mean", [0.0, 0.6]), ("running_var", [0.07])):
         state[f"body.0.adn.bn.{part}"] = torch.tensor(value).repeat(12 // len(value))
     found = import_checkpoint(*files(document=state))
-    twin = short_state(found.network)
+    power_form = replace(found.architecture.deployable(), normalization="adq")
+    twin = short_state(found.network, Network(lower(power_form)))
     seen = (0.07 + 0.3**2) ** 0.5  # within channels and between them: 0.4
     factor = 1.4 * seen + 0.01
     assert twin["body.0.deviation.running_factor"] == pytest.approx(factor * 255 / 256)
@@ -295,7 +309,7 @@ def test_a_factor_becomes_a_power_that_touches_it_at_the_deviation_seen(files: F
 def test_a_factor_below_zero_has_no_deployable_twin(files: Files) -> None:
     found = import_checkpoint(*files(document=changed("body.1.adn.phi.bias", torch.tensor([-9.0]))))
     with pytest.raises(CheckpointError, match=r"body\.1\.deviation multiplies by -7\.\d+ on average"):
-        short_state(found.network)
+        in_float(found, deployable=True)
 
 
 def test_the_same_network_goes_on_with_its_own_steps(files: Files, tmp_path: Path) -> None:

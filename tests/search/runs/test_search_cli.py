@@ -27,6 +27,7 @@ from qnas.search.space.space_options import parse_bits, parse_image
 from qnas.search.space.space_table import magnitude
 from qnas.search.supernet.recipe import SearchRecipe
 from qnas.search.supernet.supernet_search import StepNews
+from qnas.search.supernet.target import Target
 from qnas.terminal import Terminal
 from qnas.testing.small_searches import TINY
 from qnas.torch.environment import environment
@@ -364,7 +365,7 @@ def test_a_plan_that_is_no_json_is_refused(begun: Path) -> None:
 
 NEWS = StepNews(
     epoch=5, step=120, loss=12.5, alpha_loss=13.5, expected_cost=2.5e9, best_cost=1.25e9, entropy=20.0,
-    entropy_weight=5e-5, images_per_second=104.26, seconds_left=3725.4,
+    entropy_weight=5e-5, images_per_second=104.26, seconds_left=3725.4, penalty=0.01,
 )  # fmt: skip
 COSTS = CandidateCosts({"x": {("simple_3x3", 4): 1e9, ("simple_3x3", 8): 3e9}}, 0.5e9)
 
@@ -381,8 +382,12 @@ def test_the_parts_of_the_loss_are_told_in_grey_levels() -> None:
         "speed": "104.3 images/s",
         "left": "1:02:05",
     }
+    told = Facts(SearchRecipe((), target="1G"), COSTS, Target(1e9, COSTS)).of(NEWS)
+    assert (told["penalty"], told["target"]) == ("0.01", "25.00 % above the target")
     warm = replace(NEWS, alpha_loss=None)
-    assert Facts(SearchRecipe(()), COSTS).of(warm)["alphas"] == "- (from epoch 6 on)"
+    facts = Facts(SearchRecipe(()), COSTS)
+    assert facts.of(warm)["alphas"] == "- (from epoch 6 on)"
+    assert facts.of(NEWS)["alphas"] == facts.of(warm)["alphas"]  # between two steps of theirs
 
 
 def test_costs_are_told_in_their_unit() -> None:
@@ -403,7 +408,7 @@ def test_a_terminal_shows_a_live_table() -> None:
 def test_elsewhere_a_line_is_told_every_half_minute_and_at_the_end() -> None:
     clock = iter([0.0, 29.0, 31.0, 60.0, 60.5])
     console = Terminal(force_terminal=False, width=80, record=True, file=io.StringIO())
-    with display(console, SearchRecipe(()), COSTS, lambda: next(clock)) as show:
+    with display(console, SearchRecipe(()), COSTS, clock=lambda: next(clock)) as show:
         show(NEWS)
         show(replace(NEWS, step=121))
         show(replace(NEWS, step=122))

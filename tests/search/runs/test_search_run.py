@@ -303,7 +303,7 @@ def test_half_a_line_on_a_full_disk_is_an_error_and_is_cut_off_later(tmp_path: P
     search = start(find_space("edmips-espcn"), SearchRecipe((), epoch_steps=2), torch.device("cpu"), World())
     log = SearchLog(tmp_path)
     log.cut(0)
-    news = StepNews(0, 1, 9.5, None, 1e9, 1e9, 3.0, 0.0, 100.0, 10.0)
+    news = StepNews(0, 1, 9.5, None, 1e9, 1e9, 3.0, 0.0, 100.0, 10.0, 1e-4)
     log.step(search, news)
     size = len((tmp_path / "log.jsonl").read_bytes()) + 50
     advice = r"cannot write .*log\.jsonl: .*free space or choose another"
@@ -415,3 +415,21 @@ def test_two_processes_search_together_and_one_of_them_tells(data: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("wrote ") == done.stderr.count("step 4/4 ") == 1
     assert [r["step"] for r in records(tmp_path / "x") if r["kind"] == "step"] == [1, 2, 3, 4]
+
+
+def test_alphas_that_learn_every_third_step_do_so_after_a_resumption_too(
+    data: Path, tmp_path: Path, stop_at: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    arguments = (*TINY, "--data", data, "--alpha-every", 3)
+    assert call(*arguments, "-o", whole).exit_code == 0
+    steps = [each for each in records(whole) if each["kind"] == "step"]
+    assert [each["step"] for each in steps if each["alpha_loss"] is not None] == [7, 10]  # 4 are warm-up
+    stop_at(5, signal.SIGTERM)  # after the warm-up, before the first step of the alphas
+    assert call(*arguments, "-o", parts).exit_code == 130
+    monkeypatch.undo()
+    assert resumed(parts).exit_code == 0
+    assert_same_search(parts, whole)
+    told = call(*TINY, "--data", data, "--alpha-every", 13, "-o", tmp_path / "never")
+    assert told.exit_code == 2
+    assert "--alpha-every 13 leaves the alphas no step of 12" in told.output

@@ -15,6 +15,7 @@ from qnas.network.lowering import lower
 from qnas.search.space.search_space import SearchSpace, find_space, from_document, named_spaces
 
 TOML = """
+version = 2
 network = "basic"
 channels = 12
 blocks = 2
@@ -48,6 +49,9 @@ def test_a_document_gives_back_the_same_space(name: str) -> None:
     [
         ("basic", 24**8),  # 2 + 3 + 1 + 2 layers, 12 operations at 2 bit widths
         ("basic-small", 12**8),
+        ("basic-big-a", 16**2 * 14**2 * 8 * 24 * 16**2),  # appendix J, two bit widths of each operation
+        ("basic-small-b", 8**2 * 8**2 * 6 * 8 * 6**2),
+        ("rfdn-paper", 12**30),
         ("rfdn", 24**30),  # 4 blocks of 3 + 4 layers, upsample and tail
         ("rfdn-small", 12**30),
         ("edmips-espcn", 2**3),
@@ -60,7 +64,7 @@ def test_sizes_of_the_named_spaces(name: str, size: int) -> None:
 
 
 def test_every_named_space_has_its_size_here() -> None:
-    assert len(named_spaces()) == 7
+    assert len(named_spaces()) == 10
 
 
 def test_json_and_toml_say_the_same(tmp_path: Path) -> None:
@@ -74,6 +78,22 @@ def test_json_and_toml_say_the_same(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(space.to_document()))
     assert find_space(str(file)) == space
+
+
+def test_prelus_are_searched_in_full_precision_alone() -> None:
+    assert from_document(document(bits=[32], activation="prelu"), "here").placeholder.activation == "prelu"
+    with pytest.raises(SpaceError, match=r"activation prelu is for bits \[32\] alone"):
+        from_document(document(activation="prelu"), "here")
+
+
+def test_a_space_has_the_pattern_and_the_first_input_that_it_names() -> None:
+    space = from_document(
+        document(version=2, pattern={"head": 1, "tail": 0}, first_input="bits"), "here", "mine"
+    )
+    assert list(space.slots)[:2] == ["head.0", "body.0.conv_0"]
+    assert list(space.slots)[-1] == "upsample"
+    assert space.placeholder.first_input == "bits"
+    assert from_document(space.to_document(), "here", "mine") == space
 
 
 def test_what_may_be_left_out() -> None:
@@ -186,7 +206,7 @@ def test_operations_that_differ_between_blocks_do_not_fit_identical_blocks() -> 
         ({"channels": True}, "channels is True, not a whole number from 1 to 512"),
         ({"blocks": [2]}, "blocks is a list of 1, not a whole number from 1 to 64"),
         ({"scale": 5}, "scale is 5, not one of 2, 3, 4"),
-        ({"normalization": None}, "normalization is None, not one of adadm, adq, bn, none"),
+        ({"normalization": None}, "normalization is None, not one of adadm, adq, adq_linear, bn, none"),
         ({"identical_blocks": 1}, "identical_blocks is 1, not true or false"),
         ({"bits": []}, "bits is a list of 0, not a list of 1 or more"),
         ({"bits": 8}, "bits is 8, not a list"),
@@ -242,7 +262,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("mine.toml", b"network = ", "mine.toml is not TOML"),
         ("mine.toml", TOML.replace("12", f"0x{'f' * 5000}").encode(), "channels is huge, not a whole number"),
         ("mine.toml", TOML.replace("12", "1979-05-27").encode(), "channels is datetime.* not a whole number"),
-        ("mine.yaml", b"", "no space .*mine.yaml': name a .json or .toml file or one of basic, basic-small"),
+        ("mine.yaml", b"", "no space .*mine.yaml': name a .json or .toml file or one of basic, basic-big-a"),
     ],
     ids=["cut", "deep", "long", "list", "bytes", "toml", "hexadecimal", "date", "yaml"],
 )

@@ -232,7 +232,7 @@ def test_merged_is_exact_where_all_candidates_have_the_same_shares(bits: tuple[i
         (SINGLES, (2, 3, 4, 8), "shared", False, 5),  # 4 * 25 is more: one by one
         (SINGLES, (2, 3, 4, 8), "san", False, 2),
         (SINGLES, (4, 8), "independent", False, 2),
-        ((*SINGLES, *CHAINS), (4, 8), "shared", True, 1 + 2 * 3),
+        ((*SINGLES, *CHAINS), (4, 8), "shared", True, 1 + 2 + 3 + 2),
     ],
 )
 def test_single_convolutions_run_as_few(

@@ -115,8 +115,42 @@ def test_candidates_that_compute_the_same_do_not_add_up_their_noise() -> None:
     assert_same_noise(layer, oracle, torch.zeros(2, 1, dtype=torch.float64), Draws(2), 200, bits=(2,))
 
 
+@pytest.mark.parametrize("operations", [SINGLES, CHAINS, (*SINGLES, *CHAINS)], ids=len)
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_draw_for_one_image_is_as_one_for_each_of_those_numbers(
+    operations: tuple[str, ...], merged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Whole(Draws):
+        """The same numbers, as draws of the size of the batch."""
+
+        def draw_image(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            z, flips = super().draw_image(x)
+            return z * flips, torch.ones_like(flips)
+
+    bits, x, alpha = (2, 4, 8), random_input(images=5), random_alpha(len(operations), 3)
+    results = []
+    for noise in (Draws(3), Whole(3)):
+        if isinstance(noise, Whole):
+            monkeypatch.setattr(Noisy, "total", lambda self, parts: parts[0] + self.flips * parts[1])
+        layer, reader = searched(operations, bits, "san", merged=merged), reader_of(bits, "san")
+        image, leaf = x.clone().requires_grad_(), alpha.clone().requires_grad_()
+        y = layer(reader(image, noise), softmax(leaf), noise)
+        y.square().sum().backward()
+        results.append([y, image.grad, leaf.grad, *(weight.grad for weight in layer.parameters())])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
+
+
+def test_the_noise_of_two_images_is_uncorrelated() -> None:
+    reader, noise, x = reader_of((2,), "san"), Draws(), random_input(images=1).repeat(2, 1, 1, 1)
+    draws = torch.stack([reader(x, noise).mixed(torch.ones(1)) - x for _ in range(400)])
+    products = (draws[:, 0] * draws[:, 1]).mean((1, 2, 3)) / draws.square().mean()
+    assert products.abs().mean().item() == pytest.approx(1, abs=0.1)  # each the other, or its negative
+    assert abs(products.mean().item()) < 4 / 400**0.5
+
+
 @pytest.mark.parametrize("bits", [(4,), (2, 3, 4, 8)], ids=len)
 def test_the_number_of_draws_does_not_grow_with_the_bit_widths(bits: tuple[int, ...]) -> None:
     layer, reader, noise = searched((*SINGLES, *CHAINS), bits, "san"), reader_of(bits, "san"), Draws()
     layer(reader(random_input(), noise), softmax(random_alpha(8, len(bits))), noise)
-    assert noise.counts == {"draw": 1 + 2 * 3, "draw_batch": 1 + 3}  # chains: two kernels, one input inside
+    kernels, inside = 2 + 3 + 2, 1 + 2 + 1  # of the chains, and what is read inside of them
+    assert noise.counts == {"draw": 1 + kernels, "draw_image": 1 + inside}

@@ -226,9 +226,9 @@ def test_the_oracle_has_no_layer_that_is_joined() -> None:
     supernet(picture(), uniform(supernet), joined)
     oracle.train()(picture(), uniform(supernet), own)
     # 9 layers, 2 bit widths, 3 single convolutions and 2 chains of two: 7 inputs and 7 weights in each.
-    assert own.counts == {"draw": 9 * 2 * 7, "draw_batch": 9 * 2 * 7}
+    assert own.counts == {"draw": 2 * 9 * 2 * 7, "draw_image": 0}
     assert joined.counts["draw"] == 9 * 5
-    assert joined.counts["draw_batch"] == len(readers(supernet))
+    assert joined.counts["draw_image"] == len(readers(supernet))
 
 
 # Alphas and options -------------------------------------------------------------------------------------
