@@ -57,10 +57,10 @@ def finetune(
     """
     folders = [Path(folder) for folder in recipe.data]
     state, place = output.with_name(output.name + ".run"), _device(device)
+    check_outputs([output], force, chain(files_of(model), [calibration], images_in(folders)))
     if output.suffix != ".onnx":
         raise UsageError(f"{output} does not end in .onnx: a QDQ model is written")
-    check_outputs([output], force, chain(files_of(model), [calibration], images_in(folders)))
-    found = read_calibration(calibration)
+    found, shown = read_calibration(calibration), display or Display()
     with one_writer(output, state):
         if state.exists() and not (resume or force):
             raise UsageError(
@@ -76,14 +76,14 @@ def finetune(
         inputs = digests([model, calibration, *folders])
         check_unchanged(before[0].images if before else {}, inputs, AGAIN)
         with torch_threads(now.threads):
-            taught, twin = _prepared(model, found, recipe, now.threads, display or Display())
+            taught, twin = _prepared(model, found, recipe, now.threads, shown)
             twin.to(place)
             scores = [training.fidelity(twin, taught, recipe.seed + 1, SCORED, place)]
             run = (
                 training.resumed(*before, twin, state) if before
                 else training.begun(recipe, twin, inputs, now)
             )  # fmt: skip
-            _train(run, taught, state, (display or Display()).step("fine-tuning"), place)
+            _train(run, taught, state, shown.step("fine-tuning"), place)
             scores.append(training.fidelity(twin, taught, recipe.seed + 1, SCORED, place))
         write_file(output, _model(model, twin), force)
         state.unlink(missing_ok=True)

@@ -21,13 +21,14 @@ from qnas.integer.nodes import ImageInput, IntegerNode
 from qnas.integer.requantization import Bytes
 from qnas.quantization.quantizers import QuantParams, dequantize, quantize
 
+LEVELS = 16
 SHARES = np.linspace(1.0, 0.2, 33)  # of the range that holds all values
 
 
 def narrowed(
     network: IntegerNetwork, layers: Collection[str], bits: int, images: Sequence[Bytes]
-) -> tuple[IntegerNetwork, frozenset[str]]:
-    """The network whose convolutions `layers` read `bits` bits, and the tensors that got them.
+) -> IntegerNetwork:
+    """The network whose convolutions `layers` read `bits` bits.
 
     Grids have the least squared error on `images` [1, C, H, W]. The image itself keeps its 8 bits.
     """
@@ -56,7 +57,13 @@ def narrowed(
         if node.name in alone:
             ones, zeros = np.ones(node.channels, np.float32), np.zeros(node.channels, np.int32)
             nodes.append(scaled(f"{node.name}.narrow", node.name, ones, zeros, grids[node.name]))
-    return replace(network, nodes=tuple(nodes)), frozenset(whole | {f"{name}.narrow" for name in alone})
+    return replace(network, nodes=tuple(nodes))
+
+
+def narrow_grids(network: IntegerNetwork) -> frozenset[str]:
+    """The grids of at most 16 levels that nothing but convolutions hangs on: their scale can be trained."""
+    named, free = network.by_name(), Groups.of(network).free(network)
+    return frozenset(name for name in free if named[name].output.high - named[name].output.low < LEVELS)
 
 
 def best_grid(values: NDArray[np.float32], bits: int) -> QuantParams:

@@ -21,7 +21,7 @@ from qnas.integer.network import INT32_MAX
 from qnas.quantization.quantizers import QuantParams
 
 ENDS = {8: (-127, 127), 4: (-8, 7)}
-ROOM = 2**28  # sums beyond this come from a bias without weights: such channels stay as they are
+ROOM = 2**26  # sums beyond this come of a bias without weights: such channels stay as they are
 MOST = 1.5  # of the logarithm of how much larger or smaller a scale becomes
 Number = TypeVar("Number", bound=np.generic)
 NEAR = 0.49  # of a step: what an integer can have been before it was rounded
@@ -62,10 +62,12 @@ class TrainedConv(nn.Module):
         scale = node.weight_scale.astype(np.float64)
         steps = np.clip(real / _along(scale), node.weight - NEAR, node.weight + NEAR)
         unit = np.sqrt(np.square(steps).reshape(len(steps), -1).mean(axis=1)) * scale
-        free = (accumulator_bounds(node, read) < ROOM) & (unit > 0)
+        reach = (node.output.high - node.output.low) * float(node.output.scale) / 4
+        wide = read.is_wide or node.output.is_wide  # their sums have 64 bits, and biases 32
+        largest = np.abs(node.bias.astype(np.int64)) if wide else accumulator_bounds(node, read)
+        free = (unit > 0) & (largest < ROOM) & (reach < ROOM * float(read.scale) * scale)
         values = np.divide(steps * _along(scale), _along(unit), out=np.zeros_like(steps), where=_along(free))
         bias = node.bias * (float(read.scale) * scale)
-        reach = (node.output.high - node.output.low) * float(node.output.scale) / 4
         for name, each in (("scale", scale), ("unit", unit), ("free", free), ("bias_start", bias)):
             self.register_buffer(name, torch.from_numpy(np.array(each, np.float32)), persistent=False)
         self.register_buffer("fixed", torch.from_numpy(node.weight.astype(np.float32)), persistent=False)

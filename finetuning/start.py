@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from qnas.calibration.ptq.qdq_writer import WEIGHTED
 from qnas.calibration.ptq.rounding import assumed, rounded
 from qnas.errors import ModelError, UsageError
 from qnas.export.sources.quantizing import integers_in
-from qnas.finetuning.narrowing import narrowed
+from qnas.finetuning.narrowing import narrow_grids, narrowed
 from qnas.integer.convolution import Conv
 from qnas.integer.network import INT32_MAX, IntegerNetwork, rewritten
 from qnas.integer.nodes import IntegerNode
@@ -31,8 +32,8 @@ class Bits:
     `ends`: whether the first and the last convolutions have them too; else they have 8.
     """
 
-    weights: int | None = None
-    activations: int | None = None
+    weights: Literal[4, 8] | None = None
+    activations: Literal[4] | None = None
     ends: bool = False
 
 
@@ -55,8 +56,9 @@ def calibrated(path: Path, calibration: Calibration) -> Start:
     if network is None:
         raise ModelError(f"{why}: fine-tuning needs all of a network in integers")
     whole = network
-    if calibration.options.weight_bits != 8:
-        eight = replace(calibration, options=replace(calibration.options, weight_bits=8), weights={})
+    if any(node.bits != 8 for node, _ in network.convolutions()):
+        options = replace(calibration.options, weight_bits=8, int4_layers=())
+        eight = replace(calibration, options=options, weights={})
         found, _ = integers_in(quantized_model(path, eight), path)
         assert found is not None  # the same operations
         whole = found
@@ -82,10 +84,9 @@ def at_bits(given: Start, bits: Bits, images: Sequence[Bytes]) -> Start:
     if bits.weights is not None:
         wanted = {name: bits.weights if name in inner else 8 for name in real}
         network = with_weight_bits(network, real, wanted)
-    if bits.activations is None:
-        return Start(network, real)
-    network, grids = narrowed(network, inner, bits.activations, images)
-    return Start(network, real, grids)
+    if bits.activations is not None:
+        network = narrowed(network, inner, bits.activations, images)
+    return Start(network, real, narrow_grids(network))
 
 
 def ends(network: IntegerNetwork, layers: Reals) -> frozenset[str]:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from qnas.documents.reading import Count, Document, Rate, Size
@@ -29,7 +30,7 @@ from qnas.torch.run_state import ADVICE, load_optimizer, load_run_state, progres
 
 FORMAT, VERSION = "qnas-finetuning", 1
 # Learning rates over that of weights, in units of their own (`parameters.py`): a scale moves whole channels.
-SHARES = {"value": 1.0, "bias": 0.1, "log_scale": 0.05, "log_step": 0.1}
+SHARES = {"value": 1.0, "bias": 0.1, "log_scale": 0.05, "log_step": 0.5}
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -46,7 +47,7 @@ class Recipe:
     batch: Size = 8
     patch: Size = 32
     learning_rate: Rate = 5e-3
-    label_weight: float = 0.0
+    label_weight: Annotated[float, Meta(ge=0, le=1)] = 0.0
     seed: Count = 0
     cache_mib: Size = 1024
 
@@ -55,13 +56,17 @@ def wanted_recipe(
     data: Sequence[Path], weight_bits: int | None, activation_bits: int | None, all_layers: bool,
     **options: Any,
 ) -> Recipe:  # fmt: skip
-    """A recipe with its bits checked. Raises UsageError."""
-    if weight_bits not in (None, 4, 8):
-        raise UsageError(f"--weight-bits {weight_bits}: weights have 4 or 8 bits")
-    if activation_bits not in (None, 4, 8):
-        raise UsageError(f"--activation-bits {activation_bits}: 4, or 8 for those of the calibration")
-    bits = Bits(weight_bits, 4 if activation_bits == 4 else None, all_layers)
-    return Recipe(tuple(map(str, data)), bits, **options)
+    """A recipe by the options of the command, 8 bits of activations being the calibration's own.
+
+    Raises UsageError.
+    """
+    bits = {
+        "weights": weight_bits,
+        "activations": None if activation_bits == 8 else activation_bits,
+        "ends": all_layers,
+    }
+    given = _plain(Recipe(tuple(map(str, data)), **options)) | {"bits": bits}
+    return _RECIPE.convert(given, "the options")
 
 
 @dataclass
@@ -103,6 +108,7 @@ class State:
     environment: Environment
 
 
+_RECIPE = Document(Recipe, "recipe of a fine-tuning", "see qnas-finetune --help", UsageError)
 _STATE = Document(State, "state of a run", ADVICE, CheckpointError)
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from qnas.calibration.calibrate import Settings, calibrate
 from qnas.calibration.document import write_calibration
+from qnas.errors import UsageError
 from qnas.export.from_qdq.reader import read_qdq
 from qnas.export.options import Options
 from qnas.export.run import export
@@ -170,7 +171,11 @@ def test_a_run_that_makes_it_worse_says_so(inputs: tuple[Path, Path, Path], tmp_
 def test_what_cannot_be_tuned_is_refused_in_one_line(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     network, calibration, photographs = inputs
     output = tmp_path / "tuned.onnx"
-    assert "ends in .onnx" not in refused(inputs, tmp_path / "tuned.json")
+    with pytest.raises(UsageError, match="label_weight"):
+        train.wanted_recipe([photographs], 4, None, False, label_weight=2.0)
+    with pytest.raises(UsageError, match="weights"):
+        train.wanted_recipe([photographs], 5, None, False)
+    assert "does not end in .onnx" in refused(inputs, tmp_path / "tuned.json")
     assert "no interrupted run" in refused(inputs, output, "--resume")
     assert "no such device" in refused(inputs, output, "--device", "nonsense")
     assert "smaller --patch" in refused(inputs, output, "--patch", "400")

@@ -18,7 +18,7 @@ from qnas.finetuning.start import Bits, Start, at_bits, ends
 from qnas.finetuning.twin import Twin
 from qnas.integer.convolution import Conv
 from qnas.integer.interpreter import run
-from qnas.integer.network import IntegerNetwork
+from qnas.integer.network import IntegerNetwork, rewritten
 from qnas.integer.nodes import GainedNode, ImageInput, IntegerNode, LikeAnother
 from qnas.quantization.quantizers import quantize
 from qnas.testing.places import NETWORKS as NETWORKS_OF_OTHERS
@@ -115,7 +115,23 @@ def test_a_network_of_16_bits_is_exact(tmp_path: Path) -> None:
     network = float_network("every operation", tmp_path, opset=21)
     twin = twin_of(start_of(network, wide=activations(network)))
     assert any(node.output.is_wide for node in twin.start.nodes)
-    assert_exact(twin, image(24, 34))
+    assert all(own.free.any() for own in twin.convolutions)
+    assert_exact(moved(twin), image(24, 34))
+
+
+def test_a_channel_whose_bias_alone_sets_its_scale_stays_as_it_is(tmp_path: Path) -> None:
+    start = start_of(float_network("espcn with a clip", tmp_path))
+    convolutions = {node.name: node for node, _ in start.network.convolutions()}
+    first = next(iter(convolutions.values()))
+    scale, bias = first.weight_scale.copy(), first.bias.copy()
+    scale[0], bias[0] = 2.0**-40, 2**30
+    dead = replace(first, weight_scale=scale, bias=bias)
+    network = rewritten(start.network, lambda node: (dead if node.name == first.name else node,))
+    tuned = moved(Twin(network, start.real)).network()
+    found = tuned.by_name()[first.name]
+    assert (found.weight_scale[0], found.bias[0]) == (scale[0], bias[0])
+    assert (found.weight[0] == first.weight[0]).all()
+    assert (found.weight[1:] != first.weight[1:]).any()
 
 
 def test_every_class_of_node_has_a_gradient() -> None:

@@ -32,6 +32,8 @@ CASES = [
     ("export.cli", "float.onnx --calibration old.onnx -o {}", "old.onnx"),
     ("export.inspect_cli", "model.onnx --html {}", "model.onnx"),
     ("export.inspect_cli", "model.onnx --images images --html {}", "images/0.png"),
+    ("finetuning.cli", "float.onnx --calibration old.onnx --data images -o {}", "old.onnx"),
+    ("finetuning.cli", "model.onnx --calibration old.onnx --data images -o {}", "images/0.png"),
     ("calibration.cli", "model.onnx images -o {}", "images/0.png"),
     ("calibration.cli", "model.onnx images --crops-of table.json -o {}", "table.json"),
     ("calibration.cli", "model.onnx --dry-run --json {}", "weights"),
