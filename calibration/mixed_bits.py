@@ -24,6 +24,7 @@ from qnas.calibration.patches.patches import Patches
 from qnas.calibration.prepare.float_model import FloatModel
 from qnas.calibration.progress import Display, Passing
 from qnas.calibration.ptq import weights as weights_document
+from qnas.calibration.ptq.grids import plan_grids
 from qnas.calibration.ptq.int4_inputs import Int4Input
 from qnas.calibration.ptq.integer_model import (
     Plan,
@@ -50,7 +51,7 @@ from qnas.cost.allocation import (
     allocated,
     units_of,
 )
-from qnas.errors import UsageError
+from qnas.errors import ModelError, UsageError
 from qnas.files import check_outputs, write_file
 from qnas.images.files import images_in
 from qnas.one_writer import one_writer
@@ -90,8 +91,7 @@ class Mixer:
 
     def widths_of(self, layer: str) -> tuple[Bits, ...]:
         """What a layer may have."""
-        pixels = self.layers[layer] in self.calibration.pinned
-        return tuple(bits for bits in self.widths if bits != FOUR or not pixels)
+        return tuple(bits for bits in self.widths if bits != FOUR or layer not in self._on_pixels)
 
     def options(self, bits: Mapping[str, Bits]) -> PtqOptions:
         """Those of the calibration, with the `bits` of layers that have not 8."""
@@ -124,6 +124,14 @@ class Mixer:
         )
 
     @cached_property
+    def _on_pixels(self) -> frozenset[str]:
+        """The layers that read the image, or what has its levels."""
+        graph = self.plan.graph
+        groups = plan_grids(graph, self.calibration.ranges).groups
+        pixels = {groups.of(name) for name in (self.network.input, self.network.output)}
+        return frozenset(layer for layer, read in self.layers.items() if groups.of(read) in pixels)
+
+    @cached_property
     def _eight(self) -> dict[str, IntegerWeights]:
         return weights_document.from_document(self.calibration.weights, "the calibration")
 
@@ -135,7 +143,7 @@ class Mixer:
     @cached_property
     def _ranges(self) -> dict[str, Range]:
         """The ranges of what layers read with which 16 levels have the least squared error."""
-        names = tuple(dict.fromkeys(name for name in self.layers.values() if name in self.calibration.ranges))
+        names = tuple({read: None for layer, read in self.layers.items() if layer not in self._on_pixels})
         network, batches = self.plan.graph.network, self.patches.batches()
         seen = collect(network, batches, names, Histogram, self.threads)
         return {name: least_error(histogram, 4) for name, histogram in seen.items()}
@@ -147,8 +155,8 @@ def mix_calibration(
     """Choose 4 or 8 bits for the weights of each layer of a float network, a calibration for each budget.
 
     The images are those of `calibration`, one folder, or without one those to calibrate with, by `settings`.
-    With `inputs` layers may read 4 bits as well.
-    A network of one size is counted at that. Raises QnasError, nothing written.
+    With `inputs` layers may read 4 bits as well. A network of one size is counted at that. Raises QnasError,
+    nothing written.
     """
     if task.unit == "ms":
         raise UsageError(
@@ -202,8 +210,10 @@ def mixer_of(
 
 
 def weighed(mixer: Mixer, unit: Unit, size: Size, display: Display) -> Choices:
-    """What each layer costs and how much it hurts, in 8 bits and in fewer."""
+    """What each layer costs and how much it hurts, in 8 bits and in fewer. Raises ModelError without any."""
     network, images = mixer.network, mixer.patches.images
+    if not mixer.layers:
+        raise ModelError(f"{network.name} has no convolution in integers: there are no bits to choose")
     step = max(1, len(images.crops) // PATCHES)
     judge = Judge(mixer.judge.network, replace(images, crops=images.crops[::step][:PATCHES]), mixer.threads)
     shapes = {network.input: network.shape(*size)}

@@ -23,7 +23,7 @@ from qnas.files import check_outputs, write_file
 from qnas.images.evaluation import Image
 from qnas.images.files import images_in
 from qnas.images.quality import psnr_of
-from qnas.network.architecture import Architecture
+from qnas.network.architecture import Architecture, Choice
 from qnas.network.lowering import lower
 from qnas.one_writer import one_writer
 from qnas.search.bits.slot_costs import FOUR, SlotCosts, slot_costs
@@ -99,14 +99,14 @@ class _Twins:
         found = load_found(path)
         architecture = architecture or found.architecture
         check_patch(architecture, patch)
-        crops = load_crops(images, architecture.scale, patch, CACHE_MIB, SEED, architecture.arithmetic)
+        crops = load_crops(images, architecture.scale, patch, CACHE_MIB, architecture.arithmetic)
         seen, held_out = (_Seen.of(half, found.network, patch) for half in crops.halves(SEED))
         return cls(path, architecture, seen, held_out)
 
     def mixed(self, bits: Mapping[str, Bits]) -> Architecture:
         """The architecture with these bits, and 8 where none are named."""
         layers = {
-            name: replace(c, bits=int(bits.get(name, EIGHT))) for name, c in self.architecture.layers.items()
+            name: Choice(c.op, int(bits.get(name, EIGHT))) for name, c in self.architecture.layers.items()
         }
         return replace(self.architecture, layers=layers)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from qnas.cost.allocation import EIGHT, PARTS, Bits, Unit, units_of
 from qnas.cost.network_cost import network_cost
 from qnas.errors import UsageError
-from qnas.network.architecture import FIXED_SPACES, Architecture
+from qnas.network.architecture import FIXED_SPACES, Architecture, Choice
 from qnas.network.lowering import lower
 from qnas.search.space.candidate_costs import owns
 from qnas.search.space.latency_costs import latency_costs
@@ -55,11 +55,12 @@ def _measured(architecture: Architecture, size: tuple[int, int], table: Path) ->
     a = architecture
     operations = {} if a.space in FIXED_SPACES else {slot: (c.op,) for slot, c in a.layers.items()}
     space = SearchSpace(
-        a.space, a.space, a.channels, a.blocks, a.scale, BITS, operations, a.normalization
+        a.space, a.space, a.channels, a.blocks, a.scale, BITS, operations, a.normalization,
+        pattern=a.pattern, first_input=a.first_input, version=a.version,
     )  # fmt: skip
     times = latency_costs(space, table, *size).searched
     layers = {
-        slot: {str(bits): round(PARTS["ms"] * times[slot][c.op, bits]) for bits in BITS}
+        slot: {str(bits): round(PARTS["ms"] * times[slot][Choice(c.op, bits)]) for bits in BITS}
         for slot, c in a.layers.items()
     }
     return SlotCosts(layers, 0)

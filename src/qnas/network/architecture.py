@@ -21,8 +21,8 @@ Blocks = Annotated[int, Meta(ge=1, le=64)]
 Scale = Literal[2, 3, 4]
 FirstInput = Literal["image", "bits"]
 Activation = Literal["relu", "prelu"]
-VERSION = 2
 Version = Literal[1, 2]
+VERSION: Version = 2
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from qnas.export.options import Options
 from qnas.export.run import export
 from qnas.network.architecture import Space, read_architecture
 from qnas.network.lowering import lower
+from qnas.one_writer import one_writer
 from qnas.onnx.cost import model_cost
 from qnas.search.bits_cli import main
 from qnas.testing.random_networks import build, random_architecture, random_found
@@ -99,13 +100,13 @@ def test_a_mixed_network_is_exported_exactly_to_both_formats(network: Any, tmp_p
     assert {row.activation_bits for row in rows} == {4, 8}
 
 
-def test_calibrating_first_and_giving_the_calibration_are_the_same_to_the_byte(
+def test_calibrating_first_and_giving_the_calibration_on_two_threads_are_the_same_to_the_byte(
     folder: Path, tmp_path: Path
 ) -> None:
     model, photographs = folder / "espcn.onnx", folder / "photographs"
     settings = ("--patch", "24", "--count", "40")
     assert bits(model, photographs, *settings, "-o", str(tmp_path / "a.json")).exit_code == 0
-    given = ("--calibration", str(folder / "espcn.json"), "-o", str(tmp_path / "b.json"))
+    given = ("--calibration", str(folder / "espcn.json"), "-o", str(tmp_path / "b.json"), "--threads", "2")
     assert bits(model, photographs, *given).exit_code == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
@@ -206,6 +207,16 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(
     assert said in done.output
     assert len(done.output.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_another_process_writes_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.json"
+    with one_writer(output):
+        words = ("--calibration", str(folder / "espcn.json"), "-o", str(output))
+        done = bits(folder / "espcn.onnx", folder / "photographs", *words)
+    assert done.exit_code == 2
+    assert "m.json" in done.output
+    assert not output.exists()
 
 
 def test_an_architecture_without_weights_says_how_to_get_some(folder: Path) -> None:
