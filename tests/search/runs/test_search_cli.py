@@ -90,7 +90,7 @@ def test_a_network_whose_bits_alone_are_searched_has_its_published_cost(tmp_path
     assert espcn["bitops"] == [64 * ESPCN_MACS, 64 * ESPCN_MACS]
     assert espcn["architectures"] == 1
     (espcn,) = spaces(tmp_path, "edmips-espcn")
-    assert (espcn["bits"], espcn["architectures"]) == ([4, 8], 2**3)
+    assert (espcn["bits"], espcn["architectures"]) == ([4, 8], 4**3)
     first = 5 * 5 * 3 * 64 * 32 * 32  # its image has 8 bits in any case
     assert espcn["bitops"] == [16 * (ESPCN_MACS - first) + 32 * first, 64 * ESPCN_MACS]
 
