@@ -25,7 +25,7 @@ COUNT = click.IntRange(1, 2**31 - 1)
 @click.option("--steps", default=2000, show_default=True, type=COUNT)
 @click.option("--batch", default=8, show_default=True, type=COUNT)
 @click.option("--patch", default=32, show_default=True, type=COUNT, help="Side of a crop, LR pixels.")
-@click.option("--lr", default=5e-3, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--lr", default=1e-2, show_default=True, type=click.FloatRange(0, 1, min_open=True))
 @click.option(
     "--labels", default=0.0, show_default=True, type=click.FloatRange(0, 1),
     help="Share of the photographs in what is learned; the rest is what MODEL makes of them.",

@@ -46,7 +46,7 @@ class Recipe:
     steps: Size = 2000
     batch: Size = 8
     patch: Size = 32
-    learning_rate: Rate = 5e-3
+    learning_rate: Rate = 1e-2
     label_weight: Annotated[float, Meta(ge=0, le=1)] = 0.0
     seed: Count = 0
     cache_mib: Size = 1024

@@ -167,7 +167,7 @@ def finetune(
 ) -> Finetuned:  # fmt: skip
     """Train the integers of a calibrated float network on the HR images of `data`. Needs torch.
 
-    `output` is a QDQ model for `export`. `recipe`: steps=2000, batch=8, patch=32, learning_rate=5e-3,
+    `output` is a QDQ model for `export`. `recipe`: steps=2000, batch=8, patch=32, learning_rate=1e-2,
     label_weight=0.0, seed=0, ... as in `qnas-finetune`.
     """
     from qnas.finetuning.finetune_run import finetune as run
