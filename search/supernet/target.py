@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qnas.network.architecture import Choice
+from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.space.candidate_costs import CandidateCosts
 from qnas.search.space.search_space import SearchSpace
 
@@ -49,37 +50,45 @@ class Target:
     def choices(self, space: SearchSpace, alphas: Sequence[Tensor]) -> dict[str, Choice]:
         """The likeliest architecture within 3 % of the target; where there is none, one as near as any."""
         scores = [F.log_softmax(alpha.detach().double().cpu().flatten(), 0).numpy() for alpha in alphas]
-        tables = [self.costs, *([self.costs.unquantized] if self.costs.unquantized else [])]
-        found = [choices for table in tables for choices in self._of(table, space, scores)]
+        found = _near(self.costs, self.cost, space, scores)
+        if self.costs.unquantized:  # networks that are all in full precision have other costs
+            exact = any(all(each.bits == FLOAT_BITS for each in choices.values()) for choices in found)
+            found += _near(self.costs.unquantized, self.cost, space, scores)
+            for index, name in enumerate(space.variables) if exact else ():
+                some = [*scores[:index], _quantized(scores[index], space.choices(name)), *scores[index + 1 :]]
+                found += _near(self.costs, self.cost, space, some)
 
         def worth(choices: Mapping[str, Choice]) -> tuple[float, float]:
             return max(abs(self.excess(choices)), WITHIN), -_score(space, scores, choices)
 
         return min(found, key=worth)
 
-    def _of(
-        self, table: CandidateCosts, space: SearchSpace, scores: Sequence[NDArray[np.float64]]
-    ) -> list[dict[str, Choice]]:
-        """The likeliest one within, and the likeliest of the nearest cost, as `table` counts them."""
-        keys = [list(table.searched[name]) for name in space.variables]
-        width = self.cost / BINS / len(keys)
-        costs = [
-            np.array([round(table.searched[name][key] / width) for key in own])
-            for name, own in zip(space.variables, keys, strict=True)
-        ]
-        wanted = round((self.cost - table.fixed) / width)
-        own_scores = scores if table is self.costs else _of_last_bits(scores, len(space.widths))
-        found = []
-        for slack in (int(WITHIN * self.cost / width) - len(keys), 0):
-            indices = likeliest(costs, own_scores, wanted, slack)
-            pairs = zip(space.variables, keys, indices, strict=True)
-            found.append({name: own[index] for name, own, index in pairs})
-        return found
+
+def _near(
+    table: CandidateCosts, target: float, space: SearchSpace, scores: Sequence[NDArray[np.float64]]
+) -> list[dict[str, Choice]]:
+    """The likeliest choices within 3 % of the target, and those of the nearest cost, by `table`."""
+    target = min(target, 2 * table.largest)
+    width = target / BINS / len(scores)
+    costs, kept_scores, kept = [], [], []
+    for name, score in zip(space.variables, scores, strict=True):
+        own, choices = table.searched[name], space.choices(name)
+        known = [index for index, choice in enumerate(choices) if choice in own]
+        costs.append(np.array([round(own[choices[index]] / width) for index in known]))
+        kept_scores.append(score[known])
+        kept.append([choices[index] for index in known])
+    wanted = round((target - table.fixed) / width)
+    found = []
+    for slack in (round(WITHIN * target / width) - len(scores), 0):
+        indices = likeliest(costs, kept_scores, wanted, slack)
+        rows = zip(space.variables, kept, indices, strict=True)
+        found.append({name: own[index] for name, own, index in rows})
+    return found
 
 
-def _of_last_bits(scores: Sequence[NDArray[np.float64]], widths: int) -> list[NDArray[np.float64]]:
-    """Those of 32 bits, the largest width of a space."""
-    return [score.reshape(-1, widths)[:, -1] for score in scores]
+def _quantized(score: NDArray[np.float64], choices: Sequence[Choice]) -> NDArray[np.float64]:
+    """The scores of the choices of a variable without those of 32 bits."""
+    return np.where([choice.bits < FLOAT_BITS for choice in choices], score, -np.inf)
 
 
 def _score(space: SearchSpace, scores: Sequence[NDArray[np.float64]], choices: Mapping[str, Choice]) -> float:
@@ -98,8 +107,10 @@ def likeliest(
     All sums of costs within `slack` are as near as each other. `costs[v][i]` and `scores[v][i]` belong to
     candidate i of variable v; costs are not negative. A knapsack by dynamic programming, exact.
     """
-    smallest = sum(int(cost.min()) for cost in costs)
-    size = max(smallest, 2 * wanted, wanted + slack) + 1  # what costs more is farther away than the cheapest
+    if sum(int(cost.min()) for cost in costs) >= wanted + slack:
+        return [int(np.lexsort((-score, cost))[0]) for cost, score in zip(costs, scores, strict=True)]
+    dearest = sum(int(cost.max()) for cost in costs)
+    size = min(dearest, max(2 * wanted, wanted + slack)) + 1  # more is farther away than the cheapest
     best = np.full(size, -np.inf)
     best[0] = 0.0
     taken = []

@@ -47,7 +47,9 @@ from qnas.torch.checkpoint import save_found
 from qnas.torch.environment import environment
 
 BASIC = find_space("basic-small")  # 8 variables of 6 operations and 2 bit widths
-ESPCN = replace(find_space("edmips-espcn"), separate_bits=False)  # 3 variables of one operation and 2 bit widths
+ESPCN = replace(
+    find_space("edmips-espcn"), separate_bits=False
+)  # 3 variables of one operation and 2 bit widths
 RECIPE = SearchRecipe(data=("photographs",), epochs=4, epoch_steps=10, warm_up=1)
 
 
