@@ -346,7 +346,7 @@ def test_show_prints_an_architecture_that_can_be_read_back() -> None:
         ([], {"data": Path("empty")}, "empty holds no image: put files of type"),
         ([], {"data": Path("nowhere")}, "nowhere is not a folder: name a folder of images"),
         (["--validate", "empty"], {}, "empty holds no image: put files of type"),
-        (["--patch", "40"], {}, "photographs holds a 80x80 crop within the cache: use a smaller --patch"),
+        (["--patch", "40"], {}, "photographs holds a 80x80 crop: use a smaller --patch"),
         (["--patch", "14"], {"arch": "rfdn-w4"}, "--patch 14 is too small for the pooling of rfdn: use"),
         (["-o", "kept.pt"], {}, "kept.pt exists: pass --force to replace it, or name another file"),
         (["-o", "nowhere/found.pt"], {}, "the folder nowhere does not exist, create it first"),
