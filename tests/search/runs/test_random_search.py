@@ -31,7 +31,7 @@ from qnas.search.space.candidate_costs import counted_costs
 from qnas.search.space.search_space import SearchSpace, find_space, from_document
 
 IMAGE = (32, 32)
-ESPCN = find_space("edmips-espcn")  # 2^3 architectures
+ESPCN = replace(find_space("edmips-espcn"), separate_bits=False)  # 2^3 architectures
 SMALL = find_space("basic-small")
 
 tables = st.lists(

@@ -156,6 +156,7 @@ def test_options_offer_what_the_recipe_and_the_network_know() -> None:
     for name in ("cost", "mixer", "selector", "optimizer"):
         assert offered.pop(name) == list(get_args(hints[name]))
     assert offered.pop("normalization") == list(get_args(Normalization))
+    assert offered.pop("activation") == list(get_args(Activation))
     assert offered == {"mixing": ["exact", "merged"]}
 
 
