@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from qnas.errors import CheckpointError, UsageError
-from qnas.network.architecture import Choice, Normalization
+from qnas.network.architecture import Activation, Choice, Normalization
 from qnas.search.run_cli import main as run
 from qnas.search.runs.plan_checks import candidate_costs
 from qnas.search.runs.run_folder import SearchPlan, option_of, read_begun, read_plan, write_begun
