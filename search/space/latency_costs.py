@@ -33,8 +33,9 @@ def latency_costs(space: SearchSpace, table: Path, height: int, width: int) -> C
     """Milliseconds of every candidate for an image of `height` x `width` pixels.
 
     What the rest of the network takes is in no table: `fixed` is 0, and sums are short of the network's
-    latency by about the same amount for all of a space (docs/latency-model.md). Between measured sizes time
-    is linear in the number of pixels, beyond them proportional to it; nothing is guessed for other channels.
+    latency by about the same amount for all of a space (docs/latency-model.md). Weights and inputs of
+    different bits take the time of the more. Between measured sizes time is linear in the number of pixels, beyond
+    them proportional to it; nothing is guessed for other channels.
     Raises UsageError when the table cannot be read or lacks a candidate.
     """
     times = read_times(table)
@@ -65,11 +66,7 @@ def places(space: SearchSpace, height: int, width: int) -> dict[str, Place]:
 
 
 def _milliseconds(times: Times, choice: Choice, slot: str, place: Place, table: Path) -> float:
-    op, bits = choice.op, choice.bits
-    if choice.input_bits is not None:
-        raise UsageError(
-            f"{table} has one number of bits for a layer: search with --joint-bits, or for another cost"
-        )
+    op, bits = choice.op, max(choice.bits, choice.reads)  # a kernel is as wide as the wider operand
     sizes = times.get((op, place.in_channels, place.out_channels, bits, place.scale))
     if sizes is None:
         what = f"{op} from {place.in_channels} to {place.out_channels} channels at {bits} bits"

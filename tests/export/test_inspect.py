@@ -294,7 +294,7 @@ def test_a_tflite_file_says_of_convolutions_what_the_network_says(tmp_path: Path
     path.write_bytes(write_tflite(network, 16, 24).data)
     ours = [row for row in network_rows(network, 16, 24, ()) if row.macs]
     theirs = {row.name: row for row in convolutions(inspect(path, Request(64, 64)))}
-    assert len(ours) == 14  # 2 of the head, 3 of each of 3 blocks, 1 that upsamples, 2 of the tail
+    assert len(ours) == 15  # 2 of the head, 3 of each of 3 blocks, 2 that upsample, 2 of the tail
     for mine in ours:
         other = theirs[mine.name]
         assert other.weight_bytes == sum(mine.weight_counts)  # 4-bit weights lie in bytes

@@ -139,7 +139,8 @@ def test_every_class_of_node_has_a_gradient() -> None:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
     abstract = {IntegerNode, GainedNode, LikeAnother, ImageInput}
-    assert below(IntegerNode) - abstract == FORMS.keys()
+    ours = {kind for kind in below(IntegerNode) if kind.__module__.startswith("qnas.")}  # tests make some too
+    assert ours - abstract == FORMS.keys()
 
 
 def test_gradients_of_weights_are_those_of_the_real_numbers_that_stand_for_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from qnas.quantization.quantizers import FLOAT_BITS, IMAGE, PAPER_HWGQ_STEPS, Qu
 
 
 class Bits(NamedTuple):
-    """Of the weights of a convolution, and of what it reads."""
+    """Bits of the weights of a convolution, and of what it reads."""
 
     weights: int
     inputs: int

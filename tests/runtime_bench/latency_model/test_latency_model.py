@@ -189,8 +189,8 @@ def test_an_untrained_network_is_lively(space: Any) -> None:
     assert len(np.unique(result)) > 200
     for node, _ in net.convolutions():
         if node.bits == 4:
-            assert {-4, -1, 0, 1, 4} <= set(node.weight.ravel().tolist())
-        assert node.weight.std() > 1
+            assert {-3, -1, 0, 1, 3} <= set(node.weight.ravel().tolist())
+        assert node.weight.std() > 1 or node.name == "body.scaled"  # a factor, the same for all channels
 
 
 def test_members_are_the_same_for_the_same_seed_and_in_their_space() -> None:
