@@ -34,8 +34,8 @@ def latency_costs(space: SearchSpace, table: Path, height: int, width: int) -> C
 
     What the rest of the network takes is in no table: `fixed` is 0, and sums are short of the network's
     latency by about the same amount for all of a space (docs/latency-model.md). Weights and inputs of
-    different bits take the time of the more. Between measured sizes time is linear in the number of pixels, beyond
-    them proportional to it; nothing is guessed for other channels.
+    different bits take the time of the more. Between measured sizes time is linear in the number of pixels,
+    beyond them proportional to it; nothing is guessed for other channels.
     Raises UsageError when the table cannot be read or lacks a candidate.
     """
     times = read_times(table)
