@@ -30,6 +30,7 @@ from qnas.images.inputs import check_unchanged, digests
 from qnas.integer.network import check_accumulators
 from qnas.one_writer import one_writer
 from qnas.torch.environment import environment, notice, threads_of
+from qnas.torch.run_state import check_interrupted
 from qnas.torch.threads import torch_threads
 
 SCORED = 4  # batches of other crops, before and after
@@ -62,12 +63,7 @@ def finetune(
         raise UsageError(f"{output} does not end in .onnx: a QDQ model is written")
     found, shown = read_calibration(calibration), display or Display()
     with one_writer(output, state):
-        if state.exists() and not (resume or force):
-            raise UsageError(
-                f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
-            )
-        if resume and not state.exists():
-            raise UsageError(f"there is no interrupted run {state}: leave --resume out to begin one")
+        check_interrupted(state, resume=resume, force=force)
         before = training.read_state(state) if resume else None
         if before and before[0].recipe != recipe:
             raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")

@@ -23,6 +23,7 @@ from qnas.finetuning.lessons import Lessons
 from qnas.finetuning.start import Bits
 from qnas.finetuning.twin import Twin
 from qnas.images.inputs import Digests
+from qnas.images.quality import psnr_of
 from qnas.search.stopping import stop_requests
 from qnas.torch.checkpoint import check_state
 from qnas.torch.environment import Environment
@@ -200,8 +201,7 @@ def fidelity(twin: Twin, lessons: Lessons, seed: int, batches: int, device: torc
             float(_distance(twin(inputs.to(device)).float().cpu(), lessons.answers(inputs).round()))
             for inputs, _ in (lessons.inputs(seed, step) for step in range(batches))
         ]
-    mean = sum(squares) / len(squares)
-    return 10 * math.log10(255**2 / mean) if mean > 0 else math.inf
+    return psnr_of(sum(squares) / len(squares))
 
 
 def schedule(step: int, steps: int) -> float:

@@ -7,6 +7,9 @@ from qnas.errors import UsageError
 from qnas.network.architecture import find_architecture
 from qnas.search.space.search_space import SearchSpace, from_document
 
+# Options of a search that change its space.
+SPACE_KEYS = ("channels", "blocks", "normalization", "activation", "separate_bits")
+
 
 def parse_bits(text: str) -> tuple[int, ...]:
     """Bit widths out of "4,8". Raises UsageError."""
@@ -30,11 +33,7 @@ def changed_space(space: SearchSpace, options: Mapping[str, Any]) -> SearchSpace
     `operations` is an architecture's name or file: only bits are searched then. Raises SpaceError,
     ArchitectureError, UsageError.
     """
-    changes = {
-        key: options[key]
-        for key in ("channels", "blocks", "normalization", "activation", "separate_bits")
-        if key in options
-    }
+    changes = {key: options[key] for key in SPACE_KEYS if key in options}
     if "bits" in options:
         changes["bits"] = list(parse_bits(options["bits"]))
     if changes:

@@ -9,11 +9,9 @@ from qnas.network.architecture import FIXED_SPACES
 from qnas.quantization.quantizers import FLOAT_BITS
 from qnas.search.runs.random_search import giga
 from qnas.search.space.search_space import find_space
+from qnas.search.space.space_options import SPACE_KEYS
 from qnas.search.sweep.member import Member, Method, spelled
 from qnas.search.sweep.plan import SweepPlan, search_keys, train_keys
-
-# Options of a search that change its space.
-SPACE_KEYS = ("channels", "blocks", "normalization", "activation", "separate_bits")
 
 
 def members(plan: SweepPlan) -> dict[str, Member]:

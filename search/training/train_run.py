@@ -30,6 +30,7 @@ from qnas.terminal import Terminal, stderr
 from qnas.torch.checkpoint import save_found
 from qnas.torch.environment import Environment, environment, notice, threads_of
 from qnas.torch.inference import validate
+from qnas.torch.run_state import check_interrupted
 from qnas.torch.threads import torch_threads
 
 
@@ -91,10 +92,7 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     console = stderr(quiet=show is not None)
     with one_writer(output, state):
-        if state.exists() and not (resume or force):
-            raise UsageError(
-                f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
-            )
+        check_interrupted(state, resume=resume, force=force)
         current = _resumed(state, found, wanted, device) if resume else None
         began = current.environment if current else None
         now = environment(device, threads_of(threads, began, os.cpu_count() or 1, str(state)))
@@ -112,9 +110,7 @@ def run(
 
 
 def _resumed(state: Path, found: Architecture, wanted: Recipe, device: torch.device) -> Run:
-    """The run in `state`. Raises UsageError where there is none or another one, CheckpointError."""
-    if not state.exists():
-        raise UsageError(f"there is no interrupted run {state}: leave --resume out to begin one")
+    """The run in `state`. Raises UsageError where it is another one, CheckpointError."""
     current = training.resume(state, device)
     if (current.recipe, current.architecture) != (wanted, found):
         raise UsageError(f"{state} is a run with other options: repeat them, or start again with --force")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qnas.documents.digest import DIGEST, digest_of
 from qnas.documents.reading import Count, Document, Number
-from qnas.errors import CheckpointError
+from qnas.errors import CheckpointError, UsageError
 from qnas.torch.checkpoint import check_state, load_plain, save_plain
 
 ADVICE = "begin again without --resume"
@@ -29,6 +29,16 @@ class Progress:
 
 
 _PROGRESS = Document(Progress, "state of a run", ADVICE, CheckpointError)
+
+
+def check_interrupted(state: Path, *, resume: bool, force: bool) -> None:
+    """Raise UsageError where there is a run to go on with and nobody said so, or none to resume."""
+    if state.exists() and not (resume or force):
+        raise UsageError(
+            f"{state} is an interrupted run: continue it with --resume, or discard it with --force"
+        )
+    if resume and not state.exists():
+        raise UsageError(f"there is no interrupted run {state}: leave --resume out to begin one")
 
 
 def save_run_state(path: Path, document: Mapping[str, Any]) -> None:
