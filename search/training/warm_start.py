@@ -28,6 +28,10 @@ def warm_start(network: Network, path: Path) -> None:
                 f"{path} has short scales: warm-start a network of arithmetic short from it"
             )
         theirs = short_state(found.network, network)
+    elif _functions(found.network) != _functions(network):
+        raise CheckpointError(
+            f"{path} has other skips, norms or activations: warm-start from the same network at other bits"
+        )
     state = network.state_dict()
     for name, value in state.items():
         if name in theirs and theirs[name].shape == value.shape:
@@ -38,6 +42,12 @@ def warm_start(network: Network, path: Path) -> None:
     network.load_state_dict(state)
     if found.network.layers != network.layers:  # the very same network goes on with its own
         _fit_weight_scales(network)
+
+
+def _functions(network: Network) -> dict[str, tuple[str, str]]:
+    """What layers compute that no bits change, by name: tensors of one shape may mean different things."""
+    ops = ("add", "affine", "deviation", "multiply", "prelu", "scale")
+    return {layer.name: (layer.op, layer.form) for layer in network.layers if layer.op in ops}
 
 
 def calibrate(network: Network, x: Tensor, rule: StepRule = best_power_of_two) -> None:

@@ -1,11 +1,18 @@
 """A quantized network starts from full precision with every channel in use."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
-from qnas.network.architecture import find_architecture
-from qnas.network.lowering import lower
-from qnas.search.training.warm_start import calibrate, split_into_dead_channels
+from qnas.errors import CheckpointError
+from qnas.network.architecture import Architecture, Pattern, find_architecture
+from qnas.network.lowering import lower, uniform_layers
+from qnas.search.training.warm_start import calibrate, split_into_dead_channels, warm_start
 from qnas.testing.random_networks import noise
+from qnas.torch.checkpoint import save_found
 from qnas.torch.inference import to_network
 from qnas.torch.network import Network
 
@@ -46,6 +53,31 @@ def test_a_dead_channel_becomes_half_of_a_busy_one_half_a_step_up() -> None:
         torch.testing.assert_close(reader.weight[:, channel], before[:, original] / 2)
     shift = before[:, original].sum((1, 2)) / 2 * step / 2
     torch.testing.assert_close(reader.bias, bias - shift)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"normalization": "adq"}, {"normalization": "adq_linear"}),  # w and b of another function of std
+        ({"activation": "prelu"}, {}),
+        ({"version": 1, "pattern": Pattern(tail=0)}, {"pattern": Pattern(tail=0)}),  # without the long skip
+    ],
+    ids=["adq", "prelu", "version"],
+)
+def test_a_network_of_other_functions_is_no_start_although_its_tensors_fit(
+    before: dict[str, Any], after: dict[str, Any], tmp_path: Path
+) -> None:
+    blank = replace(find_architecture("basic-w32"), channels=6, blocks=1, layers={})
+
+    def network(changes: dict[str, Any]) -> tuple[Architecture, Network]:
+        frame = replace(blank, **changes)
+        found = replace(frame, layers=uniform_layers(frame, "simple_1x1", 32))
+        return found, Network(lower(found))
+
+    save_found(tmp_path / "found.pt", *network(before), {})
+    warm_start(network(before)[1], tmp_path / "found.pt")
+    with pytest.raises(CheckpointError, match=r"found\.pt has other skips, norms or activations"):
+        warm_start(network(after)[1], tmp_path / "found.pt")
 
 
 def test_no_channel_is_dead_afterwards() -> None:
